@@ -1,0 +1,1 @@
+"""Prunus learns the structure of neural networks."""

@@ -1,0 +1,22 @@
+"""Ground floor: errors, configuration, registries, seeding, whole files, the run record."""
+
+from prunus.core.config import STRICT, from_dict, read_yaml, to_dict, to_yaml
+from prunus.core.files import to_json, write_whole, writing_whole
+from prunus.core.record import Record
+from prunus.core.registry import Registry
+from prunus.core.seeding import derive_seed, seed_everything
+
+__all__ = [
+    "STRICT",
+    "Record",
+    "Registry",
+    "derive_seed",
+    "from_dict",
+    "read_yaml",
+    "seed_everything",
+    "to_dict",
+    "to_json",
+    "to_yaml",
+    "write_whole",
+    "writing_whole",
+]

@@ -1,0 +1,76 @@
+"""Configuration: frozen keyword-only dataclasses, checked when made, written as YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from prunus.core.errors import ConfigError
+
+__all__ = ["STRICT", "from_dict", "read_yaml", "to_dict", "to_yaml"]
+
+#: Settings of every config dataclass: unknown keys are errors, `1e-3` read as text is a number.
+STRICT = ConfigDict(extra="forbid", validate_default=True)
+
+C = TypeVar("C")
+
+
+class _Versioned:
+    """Format version of `config.yaml`; raised when a key changes its meaning."""
+
+    version: ClassVar[int] = 1
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config dataclass as plain nested dicts."""
+    return dataclasses.asdict(config)
+
+
+def to_yaml(config: Any) -> str:
+    """Return a config dataclass as YAML with its format version first."""
+    body = {"version": _Versioned.version, **to_dict(config)}
+    return yaml.safe_dump(body, sort_keys=False)
+
+
+def from_dict(kind: type[C], values: dict[str, Any], source: str = "the configuration") -> C:
+    """Build the config dataclass `kind` from `values`.
+
+    Raises:
+        ConfigError: names the first key that does not fit, what came and what was expected.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        message = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise ConfigError(
+            f"{source}: {key} is {first['input']!r}, but {message[0].lower()}{message[1:]}"
+        ) from error
+
+
+def read_yaml(kind: type[C], path: Path) -> C:
+    """Read a config that `to_yaml` wrote.
+
+    Raises:
+        ConfigError: the file is missing, is not a YAML mapping, or is of another version.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"no configuration at {path}: give a config.yaml of a run") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}, expected a mapping of settings")
+    version = values.pop("version", None)
+    if version != _Versioned.version:
+        raise ConfigError(
+            f"{path} has format version {version}, this Prunus reads {_Versioned.version}: "
+            "write it anew with this version"
+        )
+    return from_dict(kind, values, source=str(path))

@@ -1,0 +1,68 @@
+"""What goes wrong, in one sentence each: what came, what was expected, what to do.
+
+Every error a user can cause is a `PrunusError`; the command line prints its one sentence and
+exits with code 2. Anything else that escapes is a bug of ours and keeps its traceback.
+"""
+
+__all__ = [
+    "BudgetError",
+    "ConfigError",
+    "DataError",
+    "ExportError",
+    "NonFiniteError",
+    "NothingToPruneError",
+    "PlanError",
+    "PrunusError",
+    "RunFolderError",
+    "TraceError",
+    "UnknownNameError",
+    "WeightsError",
+]
+
+
+class PrunusError(ValueError):
+    """Base of every error that input can cause."""
+
+
+class ConfigError(PrunusError):
+    """A setting has the wrong type or is out of range."""
+
+
+class UnknownNameError(PrunusError):
+    """A registry was asked for a name it does not hold."""
+
+
+class DataError(PrunusError):
+    """Data are missing, unreadable, or unfit for the task."""
+
+
+class WeightsError(PrunusError):
+    """A weight file does not fit the network it was given for."""
+
+
+class TraceError(PrunusError):
+    """A network could not be run or traced."""
+
+
+class NothingToPruneError(PrunusError):
+    """A network has no group whose units can be removed."""
+
+
+class NonFiniteError(PrunusError):
+    """A weight, an activation or a loss is NaN or infinite."""
+
+
+class BudgetError(PrunusError):
+    """A budget cannot be parsed or cannot be reached."""
+
+
+class PlanError(PrunusError):
+    """A plan does not fit the network it is applied to."""
+
+
+class RunFolderError(PrunusError):
+    """A run folder is missing, incomplete, or holds another run."""
+
+
+class ExportError(PrunusError):
+    """An exported model does not compute what the PyTorch model computes."""

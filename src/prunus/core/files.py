@@ -1,0 +1,55 @@
+"""Files are written whole or not at all: write beside, fsync, rename, fsync the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["to_json", "write_whole", "writing_whole"]
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[Path]:
+    """Yield a scratch path beside `path`; on success it replaces `path`, on failure it goes.
+
+    A reader sees the old file or the new one, never half of one, also after `kill -9`
+    or a power cut: the bytes are on disk before the name points at them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch_name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+    )
+    os.close(handle)
+    scratch = Path(scratch_name)
+    try:
+        yield scratch
+        _fsync(scratch)
+        scratch.chmod(0o644)
+        scratch.replace(path)
+        _fsync(path.parent)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    with writing_whole(path) as scratch:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def to_json(value: Any) -> str:
+    """Return `value` as JSON with sorted keys: the same value always gives the same bytes."""
+    return json.dumps(value, sort_keys=True, allow_nan=False, indent=1) + "\n"
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

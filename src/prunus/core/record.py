@@ -1,0 +1,60 @@
+"""The journal of a run: every measurement, one JSON object a line, appended and fsynced."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Record"]
+
+Row = dict[str, Any]
+
+
+class Record:
+    """An append-only list of rows, on disk when it has a path.
+
+    A row is a flat-ish dict with an `event` key. `done(event, **keys)` tells whether a step
+    has been journalled already, which is all that resuming needs to know. A last line that a
+    kill cut short is dropped on reading; any other broken line is an error of the file.
+
+    Example:
+        >>> record = Record()
+        >>> record.append("fit", iteration=1, accuracy=0.9)
+        >>> record.find("fit", iteration=1)["accuracy"]
+        0.9
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Read the rows that `path` already holds; without a path, keep rows in memory."""
+        self.path = path
+        self.rows: list[Row] = []
+        if path is not None and path.exists():
+            text = path.read_text()
+            whole = text[: text.rfind("\n") + 1]
+            self.rows = [json.loads(line) for line in whole.splitlines()]
+            if whole != text:
+                os.truncate(path, len(whole.encode()))
+
+    def append(self, event: str, **values: Any) -> None:
+        """Add a row; it is on disk when this returns."""
+        row = {"event": event, **values}
+        line = json.dumps(row, allow_nan=False) + "\n"
+        self.rows.append(row)
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def find(self, event: str, **keys: Any) -> Row | None:
+        """Return the last row of `event` whose values equal `keys`, or None."""
+        for row in reversed(self.rows):
+            if row["event"] == event and all(row.get(k) == v for k, v in keys.items()):
+                return row
+        return None
+
+    def all(self, event: str) -> list[Row]:
+        """Return every row of `event`, oldest first."""
+        return [row for row in self.rows if row["event"] == event]
