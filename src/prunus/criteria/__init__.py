@@ -1,1 +1,53 @@
-"""."""
+"""Statistics and read-only weights → what each unit is worth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prunus.core.errors import ConfigError
+from prunus.criteria.baselines import L1, GroupL2, Random
+from prunus.criteria.elimination import ExactDI, StackedConsumer
+from prunus.criteria.fisher import FDR, DiLOSS
+from prunus.criteria.scores import CRITERIA, Criterion, GroupScore, Scores
+from prunus.graph import Groups
+from prunus.statistics import Statistics
+
+__all__ = [
+    "CRITERIA",
+    "FDR",
+    "L1",
+    "Criterion",
+    "DiLOSS",
+    "ExactDI",
+    "GroupL2",
+    "GroupScore",
+    "Random",
+    "Scores",
+    "StackedConsumer",
+    "score",
+]
+
+
+def score(
+    groups: Groups, statistics: Statistics, criterion: str | Criterion = "stacked", **options: Any
+) -> Scores:
+    """Score every unit of every group.
+
+    Parameters:
+        criterion: a name of `CRITERIA`, or any object of the `Criterion` protocol.
+        options: passed to the criterion when it is given by name.
+
+    Raises:
+        UnknownNameError: lists the known criteria.
+        ConfigError: the criterion has no such option.
+    """
+    if isinstance(criterion, str):
+        name, kind = criterion, CRITERIA[criterion]
+        try:
+            criterion = kind(**options)
+        except TypeError as error:
+            raise ConfigError(f"criterion {name!r}: {error}") from error
+    else:
+        name = type(criterion).__name__
+    scored = {group.name: criterion(groups, group, statistics) for group in groups}
+    return Scores(scored, name, criterion.unit, criterion.comparable)

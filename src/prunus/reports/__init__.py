@@ -1,1 +1,15 @@
-"""."""
+"""Reports: the journal of a run as tables, figures and one self-contained HTML page."""
+
+from prunus.reports.console import print_headline
+from prunus.reports.page import render_page, write_report
+from prunus.reports.tables import HeadlineRow, LayerRow, headline, layer_table
+
+__all__ = [
+    "HeadlineRow",
+    "LayerRow",
+    "headline",
+    "layer_table",
+    "print_headline",
+    "render_page",
+    "write_report",
+]

@@ -1,0 +1,104 @@
+"""Scores that look at weights or at nothing: the rows every table must have."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prunus.core import derive_seed
+from prunus.criteria.scores import CRITERIA, GroupScore
+from prunus.graph import Group, Groups, Member
+from prunus.graph.layers import channel_count, input_columns
+from prunus.graph.select import SelectLinear
+from prunus.statistics import Statistics
+
+__all__ = ["L1", "GroupL2", "Random"]
+
+
+def _member_weight(groups: Groups, member: Member) -> Tensor | None:
+    """Return the weights a member holds for each unit: (units, numbers), or None without any."""
+    module = groups.model.get_submodule(member.module)
+    index = torch.from_numpy(member.index)
+    if member.axis == "out":
+        weight = module._parameters.get("weight")
+        if weight is None:
+            return None
+        rows = weight.detach().cpu().double()
+        if isinstance(module, torch.nn.modules.conv._ConvTransposeNd):
+            rows = rows.transpose(0, 1)
+        return rows[index].flatten(1) if len(rows) >= index.max() + 1 else None
+    columns = input_columns(module).cpu().double()
+    if isinstance(module, SelectLinear):
+        wide = torch.zeros(module.incoming, columns.shape[1], dtype=torch.float64)
+        wide[module.index.cpu().long()] = columns
+        columns = wide
+    return columns[index % len(columns)].flatten(1) if len(columns) else None
+
+
+@CRITERIA.register("random")
+class Random:
+    """Uniform random numbers: the row below which no criterion is worth its name."""
+
+    unit = "random number"
+    comparable = True
+    needs_statistics = False
+
+    def __init__(self, seed: int = 0) -> None:
+        """Equal seeds and group names give equal scores."""
+        self.seed = seed
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "random", group.name))
+        return GroupScore.of(torch.rand(group.units, generator=generator, dtype=torch.float64))
+
+
+@CRITERIA.register("l1")
+class L1:
+    """Σ|w| of the filters that make a unit (Li et al. 2017, Pruning filters, §3.1).
+
+    Units that nothing makes (input pixels, flattened positions) are scored by the weights that
+    read them. Coupled producers add up.
+    """
+
+    unit = "L1 norm of the filter"
+    comparable = False
+    needs_statistics = False
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group."""
+        makers = [
+            m
+            for m in group.producers
+            if isinstance(
+                groups.model.get_submodule(m.module),
+                (torch.nn.Linear, torch.nn.modules.conv._ConvNd),
+            )
+        ]
+        values = torch.zeros(group.units, dtype=torch.float64)
+        for member in makers or group.consumers:
+            weight = _member_weight(groups, member)
+            if weight is not None:
+                values += weight.abs().sum(1)
+        return GroupScore.of(values)
+
+
+@CRITERIA.register("l2")
+class GroupL2:
+    """Mean over the group's members of Σw² a unit (DepGraph's group norm, Fang et al. 2023).
+
+    Torch-Pruning's default: every layer that makes, normalises or reads the unit counts.
+    """
+
+    unit = "group L2 norm, squared"
+    comparable = False
+    needs_statistics = False
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group."""
+        norms = [
+            weight.square().sum(1)
+            for member in group.members
+            if (weight := _member_weight(groups, member)) is not None
+        ]
+        return GroupScore.of(torch.stack(norms).mean(0))

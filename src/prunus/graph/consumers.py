@@ -1,0 +1,53 @@
+"""Which features statistics are kept for: one consumer a mixing module that runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from torch import nn
+
+from prunus.graph.groups import Consumer, Group, Index
+from prunus.graph.layers import CONVOLUTIONS, channel_count
+from prunus.graph.probe import Probe
+from prunus.graph.select import SelectLinear
+
+__all__ = ["find_consumers"]
+
+
+def find_consumers(
+    model: nn.Module,
+    wide: nn.Module,
+    mixing: list[str],
+    seen: Probe,
+    groups: list[Group],
+    feature_limit: int,
+) -> dict[str, Consumer]:
+    """Return a consumer for every mixing module whose input can be summarised by a Gram.
+
+    Grouped convolutions have none yet. A flattened input wider than `feature_limit` is folded
+    to one feature a channel; where it cannot be folded there is no consumer.
+    """
+    flattened: dict[str, list[Index]] = defaultdict(list)
+    for group in groups:
+        for member in group.consumers:
+            if member.index.shape[1] > 1:
+                flattened[member.module].append(member.index)
+    consumers = {}
+    for name in mixing:
+        module = model.get_submodule(name)
+        grouped = isinstance(module, CONVOLUTIONS) and module.groups > 1
+        if name not in seen.positions or grouped:
+            continue
+        incoming = channel_count(wide.get_submodule(name), "in")
+        read = np.arange(incoming)[:, None]
+        if isinstance(module, SelectLinear):
+            read = np.sort(module.index.cpu().numpy().astype(np.int64))[:, None]
+        if len(read) > feature_limit:
+            if len({index.shape[1] for index in flattened[name]}) != 1:
+                continue
+            read = np.concatenate(flattened[name])
+            if read.size != incoming:
+                continue
+        consumers[name] = Consumer(name, incoming, read)
+    return consumers

@@ -1,0 +1,83 @@
+"""What a network costs with any subset of its units: exact, without cutting it.
+
+A mixing layer with `out` and `in` channels left costs
+params = out·in·taps/groups + out·[bias],  MACs = positions·out·in·taps/groups;
+a depthwise or normalising layer costs its own parameters per channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from prunus.graph.layers import CONVOLUTIONS, PASSING, channel_count, is_depthwise, is_mixing
+from prunus.graph.probe import Probe
+from prunus.graph.select import SelectLinear
+
+__all__ = ["Layer", "find_layers", "reads"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """The cost of one module as a function of the channels it keeps.
+
+    `positions` is how often its kernel is applied to one example (H·W of the output, times the
+    calls); `taps` the kernel's size; `per_out` parameters a channel beside the kernel's
+    (bias, or a norm's scale and shift).
+    """
+
+    kind: str
+    out: int
+    in_: int
+    taps: int
+    groups: int
+    per_out: int
+    positions: int
+    mixing: bool
+
+    def params(self, out: int, in_: int) -> int:
+        """Return the parameters left with `out` and `in_` channels."""
+        return self._kernel(out, in_) + out * self.per_out
+
+    def macs(self, out: int, in_: int) -> int:
+        """Return the multiply-accumulates an example with `out` and `in_` channels."""
+        return self.positions * self._kernel(out, in_)
+
+    def _kernel(self, out: int, in_: int) -> int:
+        if self.mixing:
+            return out * in_ * self.taps // self.groups
+        return out * self.taps
+
+
+def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Layer]:
+    """Return the cost of every module that has parameters a channel."""
+    layers = {}
+    for name, module in wide.named_modules():
+        mixing = is_mixing(module)
+        if not (mixing or is_depthwise(module) or isinstance(module, PASSING)):
+            continue
+        if isinstance(module, PASSING) and not list(module.parameters(recurse=False)):
+            continue
+        own = [p for n, p in module.named_parameters(recurse=False)]
+        width = channel_count(module, "out")
+        taps = int(np.prod(module.kernel_size)) if isinstance(module, CONVOLUTIONS) else int(mixing)
+        kernel = module.weight.numel() if mixing or is_depthwise(module) else 0  # type: ignore[union-attr, operator]
+        layers[name] = Layer(
+            kind=type(model.get_submodule(name)).__name__,
+            out=width,
+            in_=channel_count(module, "in") if mixing or is_depthwise(module) else width,
+            taps=taps,
+            groups=getattr(module, "groups", 1) if mixing else 1,
+            per_out=(sum(p.numel() for p in own) - kernel) // width,
+            positions=seen.positions[name],
+            mixing=mixing,
+        )
+    return layers
+
+
+def reads(model: nn.Module, name: str, layer: Layer) -> int:
+    """Return how many incoming channels a module really reads."""
+    module = model.get_submodule(name)
+    return len(module.index) if isinstance(module, SelectLinear) else layer.in_

@@ -1,0 +1,80 @@
+"""From raw couplings to groups that can be cut exactly, or a reason why not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from torch import nn
+
+from prunus.graph.engine import Coupling
+from prunus.graph.groups import Group, Index, Member
+from prunus.graph.layers import CONVOLUTIONS, PASSING, channel_count, is_depthwise, is_mixing
+
+__all__ = ["NotFollowedError", "checked_group"]
+
+
+class NotFollowedError(Exception):
+    """A coupling that cannot be cut exactly; the text says why."""
+
+
+def checked_group(
+    wide: nn.Module, root: str, coupling: Coupling, obstacle: str, reasons: dict[str, str]
+) -> Group:
+    """Turn one coupling into a group, or say why it cannot be cut exactly."""
+    if obstacle:
+        raise NotFollowedError(obstacle)
+    units = len({u for _, u in coupling[root, "out"]})
+    groups = 1
+    members: list[Member] = []
+    for (name, axis), pairs in coupling.items():
+        module = wide.get_submodule(name)
+        if axis == "out" and name in reasons:
+            raise NotFollowedError(
+                reasons[name] if name == root else f"{name} is coupled to it, and {reasons[name]}"
+            )
+        if not (is_mixing(module) or is_depthwise(module) or isinstance(module, PASSING)):
+            raise NotFollowedError(f"{name} ({type(module).__name__}) cannot be cut")
+        index = _index(name, pairs, units)
+        width = channel_count(module, axis)
+        if axis == "out" and is_mixing(module) and index.size != width:
+            raise NotFollowedError(
+                f"only {index.size} of the {width} channels of {name} are coupled to it: they are "
+                "padded, sliced or broadcast on the way"
+            )
+        if index.size and index.max() >= width:
+            raise NotFollowedError(f"{name} has {width} channels, fewer than are coupled to it")
+        if is_mixing(module) and isinstance(module, CONVOLUTIONS) and module.groups > 1:
+            groups = np.lcm(groups, module.groups)
+        members.append(Member(name, "out" if axis == "out" else "in", index))
+        if is_depthwise(module) and axis == "out":
+            members.append(Member(name, "in", index))
+    if units % groups:
+        raise NotFollowedError(f"its {units} channels do not divide into {groups} groups")
+    order = {n: i for i, n in enumerate(dict(wide.named_modules()))}
+    members.sort(key=lambda m: (order[m.module], m.axis))
+    if groups > 1:
+        members = [_by_quota(m, units, int(groups)) for m in members]
+    producer = next(
+        m for m in members if m.axis == "out" and is_mixing(wide.get_submodule(m.module))
+    )
+    kind = "neurons" if isinstance(wide.get_submodule(producer.module), nn.Linear) else "channels"
+    return Group(producer.module, kind, units // int(groups), tuple(members))  # type: ignore[arg-type]
+
+
+def _by_quota(member: Member, units: int, groups: int) -> Member:
+    """Couple unit j of every convolution group: each group keeps equally many channels."""
+    index = member.index.reshape(groups, units // groups, -1)
+    return Member(member.module, member.axis, np.concatenate(list(index), axis=1))
+
+
+def _index(name: str, pairs: set[tuple[int, int]], units: int) -> Index:
+    owned: dict[int, list[int]] = defaultdict(list)
+    if len({channel for channel, _ in pairs}) != len(pairs):
+        raise NotFollowedError(f"a channel of {name} belongs to two units at once")
+    for channel, unit in sorted(pairs):
+        owned[unit].append(channel)
+    sizes = {len(channels) for channels in owned.values()}
+    if len(owned) != units or len(sizes) != 1:
+        raise NotFollowedError(f"its units own unequal shares of {name}")
+    return np.array([owned[unit] for unit in sorted(owned)], dtype=np.int64)

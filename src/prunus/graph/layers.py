@@ -1,0 +1,57 @@
+"""The kinds of modules there are for pruning, and how many channels each has."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = [
+    "BATCHNORMS",
+    "CONVOLUTIONS",
+    "PASSING",
+    "TRANSPOSED",
+    "channel_count",
+    "input_columns",
+    "is_depthwise",
+    "is_mixing",
+]
+
+CONVOLUTIONS = nn.modules.conv._ConvNd
+TRANSPOSED = nn.modules.conv._ConvTransposeNd
+BATCHNORMS = nn.modules.batchnorm._BatchNorm
+
+#: Modules with parameters a channel that pass each channel on by itself.
+PASSING = (BATCHNORMS, nn.LayerNorm, nn.PReLU, nn.modules.instancenorm._InstanceNorm)
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Tell whether a convolution has one filter a channel: its outputs are its inputs, filtered."""
+    return (
+        isinstance(module, CONVOLUTIONS)
+        and module.groups > 1
+        and module.groups == module.in_channels == module.out_channels
+    )
+
+
+def is_mixing(module: nn.Module) -> bool:
+    """Tell whether a module computes each output from many input channels."""
+    return isinstance(module, (CONVOLUTIONS, nn.Linear)) and not is_depthwise(module)
+
+
+def channel_count(module: nn.Module, axis: str) -> int:
+    """Return the channels of a module's `out` or `in` axis."""
+    names = {
+        "out": ("out_channels", "out_features", "num_features", "num_parameters"),
+        "in": ("in_channels", "in_features"),
+    }[axis]
+    for name in names:
+        if hasattr(module, name):
+            return int(getattr(module, name))
+    return int(module.normalized_shape[-1])  # type: ignore[union-attr, index, arg-type]
+
+
+def input_columns(module: nn.Module) -> Tensor:
+    """Return the weight of a mixing module by incoming channel: (in, outputs × taps)."""
+    weight = module.get_parameter("weight").detach()
+    if isinstance(module, TRANSPOSED):
+        return weight.flatten(1)
+    return weight.transpose(0, 1).flatten(1)

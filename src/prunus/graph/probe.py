@@ -1,0 +1,158 @@
+"""One forward pass that watches: who runs, how often, on what, and what reaches the output."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import TraceError
+from prunus.graph.layers import BATCHNORMS, CONVOLUTIONS, TRANSPOSED, is_depthwise, is_mixing
+
+__all__ = ["Probe", "flatten_tensors", "probe"]
+
+
+@dataclass
+class Probe:
+    """What one forward pass showed.
+
+    `positions`: kernel applications per example, by module. `normalizer`: the BatchNorm that
+    reads a module's output and nothing else. `ends`: modules whose output reaches the network's
+    output with no mixing module between. `starts`: linear modules that read the network's input
+    with no mixing module between. `dims`: axes of each module's first input.
+    """
+
+    order: list[str] = field(default_factory=list)
+    positions: collections.Counter[str] = field(default_factory=collections.Counter)
+    normalizer: dict[str, str] = field(default_factory=dict)
+    ends: set[str] = field(default_factory=set)
+    starts: set[str] = field(default_factory=set)
+    dims: dict[str, int] = field(default_factory=dict)
+
+
+def flatten_tensors(value: Any) -> list[Tensor]:
+    """Return the tensors inside nested tuples, lists and dicts, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [tensor for item in value for tensor in flatten_tensors(item)]
+    if hasattr(value, "__dict__"):
+        return flatten_tensors(vars(value))
+    return []
+
+
+def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
+    """Run `model` once on `example` with gradients on, and return what was seen.
+
+    Raises:
+        TraceError: the forward pass failed; names the innermost module that was running.
+    """
+    seen = Probe()
+    names = {module: name for name, module in model.named_modules()}
+    running: list[str] = []
+    kept: list[Tensor] = []  # holds tensors, so that an id means one tensor
+    made_by: dict[int, str] = {}
+    node_of: dict[Any, str] = {}
+    readers: dict[str, list[str]] = collections.defaultdict(list)
+    inputs_of: dict[str, Tensor] = {}
+    hooks = []
+
+    def enter(module: nn.Module, _: Any) -> None:
+        running.append(names[module])
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        name = running.pop()
+        tensors = flatten_tensors(output)
+        if any(True for _ in module.children()) or not tensors:
+            return
+        if name not in seen.positions:
+            seen.order.append(name)
+        made = tensors[0]
+        for tensor in flatten_tensors(args)[:1]:
+            kept.append(tensor)
+            if id(tensor) in made_by:
+                readers[made_by[id(tensor)]].append(name)
+            inputs_of.setdefault(name, tensor)
+            seen.dims[name] = tensor.dim()
+        kept.append(made)
+        made_by[id(made)] = name
+        seen.positions[name] += _positions(module, args, made)
+        if is_mixing(module) or is_depthwise(module):
+            node_of[made.grad_fn] = name
+
+    for module in model.modules():
+        hooks.append(module.register_forward_pre_hook(enter))
+        hooks.append(module.register_forward_hook(leave))
+    try:
+        with torch.enable_grad():
+            outputs = model(*example)
+    except Exception as error:
+        where = ".".join(filter(None, running[-1:])) or type(model).__name__
+        shapes = ", ".join(str(tuple(t.shape)) for t in flatten_tensors(example))
+        raise TraceError(
+            f"{type(model).__name__} cannot be traced: its module {where!r} "
+            f"({_kind(model, where)}) failed on an example of shape {shapes}: "
+            f"{_first_line(error)}. Give an example the network accepts, or mend that module"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    for name, read_by in readers.items():
+        if len(read_by) == 1 and isinstance(model.get_submodule(read_by[0]), BATCHNORMS):
+            seen.normalizer[name] = read_by[0]
+    mixing = {n: m for n, m in node_of.items() if is_mixing(model.get_submodule(m))}
+    seen.ends = _reach((t.grad_fn for t in flatten_tensors(outputs)), node_of, mixing)
+    for name, tensor in inputs_of.items():
+        if isinstance(model.get_submodule(name), nn.Linear):
+            reached = _reach([tensor.grad_fn], node_of, mixing)
+            if not reached:
+                seen.starts.add(name)
+    return seen
+
+
+def _reach(nodes: Iterable[Any], node_of: dict[Any, str], stop: dict[Any, str]) -> set[str]:
+    """Walk the autograd graph backwards from `nodes` up to the first mixing modules."""
+    found: set[str] = set()
+    stack, visited = [node for node in nodes if node is not None], set()
+    while stack:
+        node = stack.pop()
+        if node in visited:
+            continue
+        visited.add(node)
+        if node in node_of:
+            found.add(node_of[node])
+            if node in stop:
+                continue
+        stack.extend(parent for parent, _ in node.next_functions if parent is not None)
+    return found
+
+
+def _positions(module: nn.Module, args: Any, output: Tensor) -> int:
+    """Kernel applications per example in one call."""
+    tensor = output
+    if isinstance(module, TRANSPOSED):
+        tensor = flatten_tensors(args)[0]
+    if isinstance(module, CONVOLUTIONS):
+        return int(tensor[0, 0].numel())
+    if isinstance(module, nn.Linear):
+        return int(output[0].numel() // output.shape[-1])
+    return 0
+
+
+def _kind(model: nn.Module, name: str) -> str:
+    try:
+        return type(model.get_submodule(name)).__name__
+    except AttributeError:
+        return type(model).__name__
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,65 @@
+"""A linear layer that reads a chosen subset of what it is given.
+
+Channels are removed where they are made. Input pixels, and single positions of a flattened
+feature map, cannot be: the image arrives whole, and the other positions of the same channel
+stay. Those units are removed where they are *read*, by a layer that picks its inputs.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["SelectLinear", "widen"]
+
+
+class SelectLinear(nn.Linear):
+    """y = W·x[index] + b: a linear layer over the features `index` of its input.
+
+    Shapes: x (..., incoming) → (..., out_features); W (out_features, len(index)).
+    `index` is a buffer, so it is saved with the weights, counts as bytes and not as parameters.
+    """
+
+    index: Tensor
+
+    def __init__(self, linear: nn.Linear, index: Tensor, incoming: int) -> None:
+        """Take the columns `index` of `linear`, whose input has `incoming` features."""
+        super().__init__(len(index), linear.out_features, linear.bias is not None, device="meta")
+        self.incoming = incoming
+        weight = linear.weight.detach()[:, index.to(linear.weight.device)]
+        self.weight = nn.Parameter(weight.clone(), linear.weight.requires_grad)
+        self.bias = linear.bias
+        self.register_buffer("index", index.to(linear.weight.device, torch.int32))
+        self.train(linear.training)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
+        """Select, then map."""
+        return F.linear(input.index_select(-1, self.index), self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Say how many of the incoming features are read."""
+        return f"{super().extra_repr()}, incoming={self.incoming}"
+
+
+def widen(model: nn.Module) -> nn.Module:
+    """Return a copy in which every `SelectLinear` is a plain linear layer with zero columns.
+
+    The copy computes the same function and can be traced like any other network.
+    """
+    wide = copy.deepcopy(model)
+    for name, module in list(wide.named_modules()):
+        if isinstance(module, SelectLinear):
+            plain = nn.Linear(module.incoming, module.out_features, module.bias is not None).to(
+                module.weight
+            )
+            with torch.no_grad():
+                plain.weight.zero_()
+                plain.weight[:, module.index.long()] = module.weight
+                if module.bias is not None:
+                    plain.bias.copy_(module.bias)
+            parent, _, leaf = name.rpartition(".")
+            setattr(wide.get_submodule(parent), leaf, plain)
+    return wide

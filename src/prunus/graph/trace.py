@@ -1,0 +1,166 @@
+"""Trace a network into groups: `find_groups`."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import NonFiniteError, TraceError
+from prunus.graph.consumers import find_consumers
+from prunus.graph.costs import find_layers, reads
+from prunus.graph.couple import NotFollowedError, checked_group
+from prunus.graph.engine import Coupling, couplings
+from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
+from prunus.graph.probe import Probe, is_mixing, probe
+from prunus.graph.select import widen
+
+__all__ = ["find_groups"]
+
+
+def find_groups(
+    model: nn.Module,
+    example: Tensor | tuple[Any, ...],
+    *,
+    ignored_layers: Collection[str] = (),
+    inputs: bool = True,
+    feature_limit: int = 4096,
+) -> Groups:
+    """Find the groups of coupled units of `model`, their consumers and their cost.
+
+    Parameters
+    ----------
+        example: one input batch (or the tuple of arguments); only its shape matters.
+        ignored_layers: module names whose outputs stay whole.
+        inputs: whether input pixels and single positions of a flattened feature map are units
+            too, removed where a linear layer reads them.
+        feature_limit: the widest flattened input that gets a full Gram matrix (8·F² bytes).
+            Wider ones share one statistic a channel, and their positions are no units.
+
+    The model is left untouched: tracing runs on a copy, in eval mode; modules that only run in
+    training (auxiliary heads) are met by a second trace in training mode. Frozen parameters
+    make no difference. Cost: two forward passes of the example.
+
+    Raises
+    ------
+        TraceError: the network cannot be run or followed; names the module.
+        NonFiniteError: a weight is NaN or infinite; names the tensor.
+    """
+    _check_finite(model)
+    arguments = example if isinstance(example, tuple) else (example,)
+    arguments = tuple(
+        a.detach().clone().requires_grad_(a.is_floating_point()) if isinstance(a, Tensor) else a
+        for a in arguments
+    )
+    wide = widen(model).eval()
+    seen, arguments, whole = _probe_all(wide, arguments)
+    mixing = [n for n, m in wide.named_modules() if is_mixing(m)]
+    reasons: dict[str, str] = {
+        n: "it does not run in the forward pass" for n in mixing if n not in seen.positions
+    }
+    reasons |= dict.fromkeys(sorted(seen.ends), "its outputs are the network's outputs")
+    reasons |= dict.fromkeys(ignored_layers, "it is in ignored_layers")
+
+    found, rejected = _couple(wide, couplings(copy.deepcopy(whole), arguments, mixing), reasons)
+    rejected += [Unprunable(n, reasons[n]) for n in mixing if n not in seen.positions]
+    consumers = find_consumers(model, wide, mixing, seen, found, feature_limit)
+    if inputs:
+        found = _selections(model, found, consumers, seen, set(ignored_layers)) + found
+    layers = find_layers(model, wide, seen)
+    return Groups(
+        model=model,
+        entries=tuple(found),
+        consumers=consumers,
+        layers=layers,
+        total_params=sum(p.numel() for p in model.parameters()),
+        total_macs=sum(
+            layer.macs(layer.out, reads(model, n, layer)) for n, layer in layers.items()
+        ),
+        unprunable=tuple(rejected),
+        normalizer=seen.normalizer,
+    )
+
+
+def _probe_all(
+    wide: nn.Module, arguments: tuple[Any, ...]
+) -> tuple[Probe, tuple[Any, ...], nn.Module]:
+    """Probe in eval mode, and in training mode too where modules are left out."""
+    seen = probe(copy.deepcopy(wide), arguments)
+    idle = [n for n, m in wide.named_modules() if is_mixing(m) and n not in seen.positions]
+    if not idle:
+        return seen, arguments, wide
+    twice = tuple(
+        torch.cat([a, a]).detach().requires_grad_(a.requires_grad) if isinstance(a, Tensor) else a
+        for a in arguments
+    )
+    training = copy.deepcopy(wide).train()
+    try:
+        full = probe(copy.deepcopy(training), twice)
+    except TraceError:
+        return seen, arguments, wide
+    full.positions = seen.positions | full.positions.__class__(
+        {n: c for n, c in full.positions.items() if n not in seen.positions}
+    )
+    full.ends |= seen.ends
+    training.eval = lambda: training  # type: ignore[method-assign]
+    return full, twice, training
+
+
+def _couple(
+    wide: nn.Module, found: Iterable[tuple[str, Coupling, str]], reasons: dict[str, str]
+) -> tuple[list[Group], list[Unprunable]]:
+    """Keep the couplings that can be cut exactly; a channel may belong to one group only."""
+    groups: list[Group] = []
+    rejected: list[Unprunable] = []
+    owners: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for root, coupling, obstacle in found:
+        for (module, axis), pairs in coupling.items():
+            for channel, _ in pairs:
+                owners[module, axis, channel].add(root)
+        try:
+            groups.append(checked_group(wide, root, coupling, obstacle, reasons))
+        except NotFollowedError as reason:
+            rejected.append(Unprunable(root, str(reason)))
+    contested = {root: key[0] for key, roots in owners.items() if len(roots) > 1 for root in roots}
+    for group in [g for g in groups if g.name in contested]:
+        groups.remove(group)
+        where = contested[group.name]
+        rejected.append(Unprunable(group.name, f"{where} also belongs to another group (shared)"))
+    return groups, rejected
+
+
+def _selections(
+    model: nn.Module,
+    found: list[Group],
+    consumers: dict[str, Consumer],
+    seen: Probe,
+    ignored: set[str],
+) -> list[Group]:
+    """Return the groups of units that only their reader can drop."""
+    flattened = {m.module for g in found for m in g.consumers if m.index.shape[1] > 1}
+    groups = []
+    for name, consumer in consumers.items():
+        linear = isinstance(model.get_submodule(name), nn.Linear) and seen.dims[name] == 2
+        folded = consumer.positions.shape[1] > 1
+        if not linear or folded or name in ignored:
+            continue
+        if name not in flattened and name not in seen.starts:
+            continue
+        kind = "inputs" if name in seen.starts else "features"
+        member = Member(name, "select", consumer.positions)
+        groups.append(Group(f"{name}.{kind}", kind, len(consumer.positions), (member,)))  # type: ignore[arg-type]
+    return groups
+
+
+def _check_finite(model: nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            module = name.rpartition(".")[0] or type(model).__name__
+            raise NonFiniteError(
+                f"the weights of module {module!r} hold NaN or infinity (tensor {name!r}): "
+                "prune a network that trained without diverging"
+            )

@@ -1,0 +1,56 @@
+"""A spec and a data shape in, a network out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from prunus.core.errors import ConfigError
+
+# The families register themselves when imported.
+from prunus.models import lenet, resnet_cifar  # noqa: F401
+from prunus.models.external import build_external
+from prunus.models.registry import MODELS
+from prunus.models.weights import load_weights_
+
+__all__ = ["build_model"]
+
+
+def build_model(
+    spec: str,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    weights: Path | None = None,
+) -> nn.Module:
+    """Build the network `spec` for `num_classes` classes of images (C, H, W) = `input_shape`.
+
+    `spec` is a name in `MODELS`, `torchvision:NAME`, `timm:NAME` or `path/to/file.py:factory`.
+    Random weights are drawn from PyTorch's global generator; `weights` names a file to load.
+    A file's factory is called with whichever of `num_classes` and `input_shape` it takes; it
+    runs with your rights, so name only files you trust.
+
+    Raises:
+        UnknownNameError: no such network; the message lists the known ones.
+        ConfigError: the network cannot be built for this shape, or its file or factory fails.
+        WeightsError: the weight file is missing, broken or of another network.
+        NonFiniteError: the weight file holds NaN or infinity.
+
+    Example:
+        >>> build_model("lenet300", num_classes=10, input_shape=(1, 28, 28)).fc3.out_features
+        10
+    """
+    if num_classes < 1:
+        raise ConfigError(f"num_classes is {num_classes}, expected at least 1")
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise ConfigError(
+            f"input_shape is {tuple(input_shape)}, expected three positive numbers: "
+            "channels, height, width"
+        )
+    model = build_external(spec, num_classes=num_classes, input_shape=input_shape)
+    if model is None:
+        model = MODELS[spec](num_classes=num_classes, input_shape=input_shape)
+    if weights is not None:
+        load_weights_(model, weights)
+    return model

@@ -1,0 +1,93 @@
+"""Networks of others: `torchvision:NAME`, `timm:NAME`, `path/to/file.py:factory`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from prunus.core.errors import ConfigError, PrunusError, UnknownNameError
+from prunus.models.source_file import load_factory, wanted
+
+__all__ = ["build_external"]
+
+
+def build_external(
+    spec: str, *, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module | None:
+    """Return the network of an external `spec`, or None where `spec` is a plain name.
+
+    Raises:
+        UnknownNameError: torchvision or timm has no network of that name.
+        ConfigError: the network cannot be built, or its file or factory is at fault.
+    """
+    prefix, _, name = spec.partition(":")
+    settings = {"num_classes": num_classes, "input_shape": input_shape}
+    if prefix == "torchvision":
+        return _build(spec, lambda: _torchvision(name, num_classes, input_shape))
+    if prefix == "timm":
+        return _build(spec, lambda: _timm(name, num_classes, input_shape))
+    path, _, factory_name = spec.rpartition(":")
+    if spec.endswith(".py"):
+        path, factory_name = spec, ""
+    if path.endswith(".py"):
+        factory = load_factory(path, factory_name)
+        return _build(spec, lambda: factory(**wanted(factory, settings)))
+    return None
+
+
+def _torchvision(name: str, num_classes: int, input_shape: tuple[int, int, int]) -> Any:
+    models = importlib.import_module("torchvision.models")  # heavy: only where asked for
+    how = "python -c 'import torchvision; print(torchvision.models.list_models())'"
+    _require("torchvision", name, models.list_models(module=models), how)
+    if input_shape[0] != 3:
+        raise ConfigError(
+            f"torchvision:{name} takes images of 3 channels, the data have {input_shape[0]}: "
+            f"ask for input_shape (3, {input_shape[1]}, {input_shape[2]}), or take a timm network"
+        )
+    extra: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        # One output in training too, and no warning about which initialisation is the default.
+        extra = {"aux_logits": False, "init_weights": True}
+    return models.get_model(name, weights=None, num_classes=num_classes, **extra)
+
+
+def _timm(name: str, num_classes: int, input_shape: tuple[int, int, int]) -> Any:
+    timm = importlib.import_module("timm")  # heavy: only where asked for
+    how = "python -c 'import timm; print(timm.list_models())'"
+    _require("timm", name, timm.list_models(), how)
+    return timm.create_model(
+        name, pretrained=False, num_classes=num_classes, in_chans=input_shape[0]
+    )
+
+
+def _require(library: str, name: str, known: Iterable[str], how: str) -> None:
+    names = list(known)
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+    guess = f"the closest are {', '.join(near)}; " if near else ""
+    raise UnknownNameError(
+        f"{library} has no network {name!r}: {guess}list all {len(names)} with {how}"
+    )
+
+
+def _build(spec: str, make: Callable[[], Any]) -> nn.Module:
+    try:
+        model = make()
+    except PrunusError:
+        raise
+    except Exception as error:  # whatever foreign code raises
+        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ConfigError(
+            f"{spec} could not be built: it raised {type(error).__name__}: {reason}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"{spec} returned {type(model).__name__}, expected a torch.nn.Module: "
+            "name a function that returns the network, or the network's class"
+        )
+    return model

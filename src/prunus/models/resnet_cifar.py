@@ -1,0 +1,100 @@
+"""CIFAR ResNets with parameter-free shortcuts.
+
+Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, section 4.2
+and option A of section 4.1. Parameter names are those of akamaster/pytorch_resnet_cifar10, whose
+public weights fit.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prunus.models.registry import MODELS
+
+__all__ = ["BasicBlock", "ResNetCifar", "Shortcut"]
+
+
+class Shortcut(nn.Module):
+    """Option A: take every second pixel, pad the channels with zeros, half on each side.
+
+    Shapes: (B, C, H, W) → (B, C + 2·`padding`, ⌈H/2⌉, ⌈W/2⌉).
+    """
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the subsampled and padded `x`."""
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
+
+
+class BasicBlock(nn.Module):
+    """relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)), 3×3 convolutions.
+
+    Shapes: (B, `in_planes`, H, W) → (B, `planes`, H/`stride`, W/`stride`).
+    """
+
+    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.shortcut = nn.Identity() if stride == 1 else Shortcut(planes // 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.shortcut(x))
+
+
+class ResNetCifar(nn.Module):
+    """ResNet of depth 6·`blocks` + 2: three stages of 16, 32 and 64 channels.
+
+    Shapes: (B, `in_channels`, H, W) → (B, num_classes), any H and W.
+
+    Example:
+        >>> sum(p.numel() for p in ResNetCifar(blocks=9).parameters())
+        853018
+    """
+
+    def __init__(self, blocks: int, num_classes: int = 10, in_channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = _stage(16, 16, blocks, stride=1)
+        self.layer2 = _stage(16, 32, blocks, stride=2)
+        self.layer3 = _stage(32, 64, blocks, stride=2)
+        self.linear = nn.Linear(64, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of images; comments are at 32 × 32."""
+        x = F.relu(self.bn1(self.conv1(x)))  # (B, 16, 32, 32)
+        x = self.layer1(x)
+        x = self.layer2(x)  # (B, 32, 16, 16)
+        x = self.layer3(x)  # (B, 64, 8, 8)
+        x = F.adaptive_avg_pool2d(x, 1)  # (B, 64, 1, 1)
+        x = torch.flatten(x, 1)  # (B, 64)
+        return self.linear(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+
+def _stage(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_planes, planes, stride)
+    return nn.Sequential(first, *(BasicBlock(planes, planes, 1) for _ in range(blocks - 1)))
+
+
+def _resnet(blocks: int, *, num_classes: int, input_shape: tuple[int, int, int]) -> ResNetCifar:
+    return ResNetCifar(blocks, num_classes, in_channels=input_shape[0])
+
+
+for _depth in (20, 32, 44, 56, 110):
+    MODELS.register(f"resnet{_depth}")(partial(_resnet, (_depth - 2) // 6))

@@ -1,0 +1,87 @@
+"""A factory out of a Python file that is not installed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from prunus.core.errors import ConfigError
+
+__all__ = ["load_factory", "wanted"]
+
+
+def load_factory(path: str, name: str) -> Callable[..., Any]:
+    """Import the file at `path` and return its callable `name`.
+
+    Raises:
+        ConfigError: the file is missing or fails to import, or has no such callable.
+    """
+    module = _import_file(Path(path).expanduser())
+    factory = getattr(module, name, None) if name else None
+    if callable(factory):
+        return factory  # type: ignore[no-any-return]  # a callable is all that is known
+    found = [
+        key
+        for key, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", None) == module.__name__
+    ]
+    listed = ", ".join(found) if found else "none"
+    came = f"{path} has no callable {name!r}" if name else f"{path} names no factory"
+    raise ConfigError(f"{came}: write {path}:FACTORY; the callables it defines are {listed}")
+
+
+def wanted(factory: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return those of `settings` that `factory` accepts by keyword."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # built in C, without a signature
+        return {}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return dict(settings)
+    by_keyword = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return {key: value for key, value in settings.items() if key in by_keyword}
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import `path` once for each content, under a name of its own in `sys.modules`.
+
+    Pickling and `inspect` find classes through that entry. While the file runs, its folder is
+    on `sys.path`, as when Python runs a script.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}): give path/to/file.py:factory"
+        ) from error
+    resolved = path.resolve()
+    digest = hashlib.sha256(str(resolved).encode() + b"\0" + content).hexdigest()[:12]
+    name = f"prunus_external_{resolved.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, resolved)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file: give path/to/file.py:factory")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(resolved.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if not isinstance(error, Exception):
+            raise
+        raise ConfigError(
+            f"{path} could not be imported: it raised {type(error).__name__}: "
+            f"{(str(error).strip().splitlines() or ['no message'])[0]}"
+        ) from error
+    finally:
+        if str(resolved.parent) in sys.path:
+            sys.path.remove(str(resolved.parent))
+    return module

@@ -1,0 +1,112 @@
+"""Weight files: all of a network's tensors, or an error that names the first that does not fit."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from prunus.core.errors import NonFiniteError, WeightsError
+
+__all__ = ["load_weights_"]
+
+_NESTED = ("state_dict", "model")  # where training scripts put the tensors
+_DATA_PARALLEL = "module."  # what nn.DataParallel prepends to each name
+
+
+def load_weights_(model: nn.Module, path: Path) -> None:
+    """Copy the tensors of the file `path` into `model`, all or none.
+
+    Takes .safetensors, and .pt or .pth read without running pickled code: a state dict, or a
+    dict that holds one under 'state_dict' or 'model'. A prefix 'module.' on every name is
+    dropped, and BatchNorm's `num_batches_tracked` may be left out.
+
+    Raises:
+        WeightsError: the file is missing or broken, or a tensor is missing, has another shape or
+            is not in the model; names the first such tensor in the model's order.
+        NonFiniteError: a tensor holds NaN or infinity.
+    """
+    state = _read(Path(path))
+    expected = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    if state.keys().isdisjoint(expected) and all(k.startswith(_DATA_PARALLEL) for k in state):
+        state = {k.removeprefix(_DATA_PARALLEL): v for k, v in state.items()}
+    _check_fit(state, expected, path)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise NonFiniteError(
+                f"{path}: tensor {name} holds NaN or infinity: the training that wrote it "
+                "diverged, take an earlier checkpoint"
+            )
+    model.load_state_dict(state, strict=False)  # strict in all but num_batches_tracked
+
+
+def _check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    advice = "build the network these weights were saved from, with the same number of classes"
+    for name, tensor in expected.items():
+        if name not in state:
+            if name.endswith("num_batches_tracked"):
+                continue
+            raise WeightsError(
+                f"{path}: tensor {name} of shape {tuple(tensor.shape)} is missing: {advice}"
+            )
+        if state[name].shape != tensor.shape:
+            raise WeightsError(
+                f"{path}: tensor {name} has shape {tuple(state[name].shape)}, "
+                f"the network expects {tuple(tensor.shape)}: {advice}"
+            )
+    for name in state:
+        if name not in expected:
+            raise WeightsError(f"{path}: tensor {name} is not in the network: {advice}")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"no weight file at {path}: give a .safetensors, .pt or .pth file")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise WeightsError(
+                f"{path} is not a whole .safetensors file ({error}): copy or save it anew"
+            ) from error
+    if path.suffix not in (".pt", ".pth"):
+        raise WeightsError(
+            f"{path} ends in {path.suffix!r}, expected .safetensors, .pt or .pth: "
+            "save the weights in one of these"
+        )
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} is broken or holds more than tensors, and pickled code is not run: "
+            "save model.state_dict() alone"
+        ) from error
+    except Exception as error:  # zip, tar and legacy readers each raise their own
+        raise WeightsError(f"{path} cannot be read by torch.load: copy or save it anew") from error
+    return _state_dict(loaded, path)
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(loaded, Mapping):
+        for key in _NESTED:
+            if isinstance(loaded.get(key), Mapping):
+                loaded = loaded[key]
+                break
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise WeightsError(
+            f"{path} holds {type(loaded).__name__}, expected a state dict of tensors: "
+            "save model.state_dict()"
+        )
+    for name, value in loaded.items():
+        if not isinstance(value, Tensor):
+            raise WeightsError(
+                f"{path}: entry {name} is {type(value).__name__}, expected a tensor: "
+                "save model.state_dict() alone"
+            )
+    return {str(name): value for name, value in loaded.items()}

@@ -1,0 +1,39 @@
+"""The headline table on a terminal, within 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from prunus.reports.tables import Row, headline, last
+
+__all__ = ["print_headline"]
+
+
+def print_headline(rows: Sequence[Row], console: Console) -> None:
+    """Print the dense network against the pruned one; say what is not measured yet."""
+    table = headline(rows)
+    if not table:
+        console.print(Text("Not measured yet: the journal ends before the dense network's score."))
+        return
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("")
+    grid.add_column("dense", justify="right")
+    grid.add_column("pruned", justify="right")
+    grid.add_column("change")
+    for row in table:
+        grid.add_row(row.metric, _cell(row.dense), _cell(row.pruned), row.change)
+    console.print(grid)
+    if last(rows, "result") is None:
+        console.print(Text("Not measured yet: the test set, the size on disk and the latency."))
+
+
+def _cell(value: str) -> Text:
+    """Put the quartiles of a latency under its median."""
+    median, _, quartiles = value.partition(" (")
+    text = Text(median)
+    return text.append(f"\n({quartiles}", style="dim") if quartiles else text

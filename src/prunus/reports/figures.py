@@ -1,0 +1,243 @@
+"""Rows of a run's journal → plotly figures: accuracy against size, layers, scores, training.
+
+Colours are those of the light page in `PALETTE`; the page swaps them for their dark twins.
+Blue and orange stay apart for every common colour blindness, and in grey.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from itertools import pairwise
+
+import plotly.graph_objects as go
+
+from prunus.reports.numbers import grouped, percent
+from prunus.reports.tables import Row, last, of_event, trajectory
+
+__all__ = ["PALETTE", "accuracy_figure", "layer_figure", "score_figures", "training_figure"]
+
+#: Name → (light, dark). The light colour is what figures carry.
+PALETTE = {
+    "kept": ("#2b6c99", "#6fb4e2"),
+    "removed": ("#d9822b", "#f0a355"),
+    "ghost": ("#d6d3cc", "#43474f"),
+    "ink": ("#24272c", "#e7e5e0"),
+    "muted": ("#666b73", "#a3a8b0"),
+    "rule": ("#e6e3dd", "#2c3037"),
+}
+KEPT, REMOVED, GHOST, INK, MUTED, RULE = (light for light, _ in PALETTE.values())
+SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def accuracy_figure(rows: Sequence[Row], cost: str, title: str) -> go.Figure:
+    """Return validation accuracy in percent against `cost` (`params` or `macs`) by iteration."""
+    steps, cuts = trajectory(rows, "iteration"), trajectory(rows, "prune")
+    figure = _figure(height=330)
+    won_x: list[float | None] = []
+    won_y: list[float | None] = []
+    for at, cut in cuts.items():
+        if at in steps:
+            won_x += [cut[cost], steps[at][cost], None]
+            accuracies = cut["validation_cut"], steps[at]["validation_accuracy"]
+            won_y += [100 * accuracies[0], 100 * accuracies[1], None]
+    figure.add_scatter(
+        x=won_x, y=won_y, mode="lines", line={"color": MUTED, "width": 1, "dash": "dot"}
+    ).update_traces(hoverinfo="skip")
+    figure.add_scatter(
+        x=[cut[cost] for cut in cuts.values()],
+        y=[100 * cut["validation_cut"] for cut in cuts.values()],
+        mode="markers",
+        marker={"color": REMOVED, "symbol": "diamond", "size": 8},
+        text=[_hover(cut, "validation_cut", f"cut {at}") for at, cut in cuts.items()],
+        hoverinfo="text",
+    )
+    names = {at: f"after iteration {at}" if at else "dense" for at in steps}
+    figure.add_scatter(
+        x=[step[cost] for step in steps.values()],
+        y=[100 * step["validation_accuracy"] for step in steps.values()],
+        mode="lines+markers",
+        line={"color": KEPT, "width": 2},
+        marker={"color": KEPT, "size": 8},
+        text=[_hover(step, "validation_accuracy", names[at]) for at, step in steps.items()],
+        hoverinfo="text",
+    )
+    result = last(rows, "result")
+    if result is not None:
+        pruned = result["pruned"]
+        figure.add_scatter(
+            x=[pruned[cost]],
+            y=[100 * pruned["validation_accuracy"]],
+            mode="markers",
+            marker={"color": KEPT, "symbol": "circle-open", "size": 14, "line": {"width": 2}},
+            text=[_hover(pruned, "validation_accuracy", "finished")],
+            hoverinfo="text",
+        )
+    costs = [step[cost] for step in (*steps.values(), *cuts.values())]
+    figure.update_xaxes(title_text=title, **_size_axis(costs))
+    figure.update_yaxes(title_text="validation accuracy, %")
+    return figure
+
+
+def layer_figure(layers: Sequence[Row], key: str, title: str) -> go.Figure:
+    """Return bars of `key` (`out` or `params`) a layer: what is left over what was there."""
+    names = [escape(layer["module"], quote=False) for layer in layers]
+    before, after = ([layer[key][at] for layer in layers] for at in (0, 1))
+    label = [
+        grouped(b) if a == b else f"{grouped(a)} of {grouped(b)}"
+        for b, a in zip(before, after, strict=True)
+    ]
+    figure = _figure(height=64 + 25 * len(layers))
+    figure.add_bar(
+        x=before,
+        y=names,
+        orientation="h",
+        marker={"color": GHOST},
+        text=label,
+        textposition="outside",
+        textfont={"color": INK},
+        cliponaxis=False,
+        hoverinfo="skip",
+    )
+    figure.add_bar(x=after, y=names, orientation="h", marker={"color": KEPT}, hoverinfo="skip")
+    figure.update_layout(barmode="overlay", bargap=0.3)
+    figure.update_xaxes(
+        title_text=title,
+        range=[0, 1.65 * max(1, *before)],
+        tickformat="~s",
+        nticks=5,
+        zeroline=False,
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, type="category", dtick=1)
+    return figure
+
+
+def score_figures(rows: Sequence[Row], iteration: int | None = None) -> dict[str, go.Figure]:
+    """Return a small histogram a group: kept and removed units by score, at the newest cut."""
+    cuts = trajectory(rows, "prune")
+    if not cuts:
+        return {}
+    row = cuts[max(cuts) if iteration is None else iteration]
+    return {group["name"]: _histogram(group["histogram"]) for group in row["groups"]}
+
+
+def training_figure(rows: Sequence[Row], quantity: str) -> go.Figure:
+    """Return `loss` or `accuracy` over all epochs of the run, phases apart."""
+    lines = (
+        {"loss": ("training loss", INK, "solid")}
+        if quantity == "loss"
+        else {
+            "train_accuracy": ("training", MUTED, "dot"),
+            "validation_accuracy": ("validation", KEPT, "solid"),
+        }
+    )
+    fits = [row for row in of_event(rows, "fit") if row["epochs"]]
+    scale = 1 if quantity == "loss" else 100
+    figure = _figure(height=300)
+    starts = [0]
+    for row in fits:
+        starts.append(starts[-1] + len(row["epochs"]))
+    for key, (name, colour, dash) in lines.items():
+        x: list[float | None] = []
+        y: list[float | None] = []
+        for row, start in zip(fits, starts, strict=False):
+            x += [*range(start + 1, start + 1 + len(row["epochs"])), None]
+            y += [*(scale * epoch[key] for epoch in row["epochs"]), None]
+        lonely = any(len(row["epochs"]) == 1 for row in fits)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines+markers" if lonely else "lines",
+            line={"color": colour, "width": 2, "dash": dash},
+            marker={"color": colour, "size": 4},
+            hovertemplate=f"epoch %{{x}}: {name} %{{y:.4~g}}<extra></extra>",
+        )
+    every = max(1, math.ceil(len(fits) / 12))
+    for at, (row, start) in enumerate(zip(fits, starts, strict=False)):
+        name = str(row["iteration"]) if row["phase"] == "iteration" else row["phase"]
+        figure.add_vline(x=start + 0.5, line={"color": GHOST, "width": 1})
+        if at % every == 0 or row["phase"] != "iteration":
+            figure.add_annotation(
+                x=start + 0.5, y=1, yref="paper", text=name, showarrow=False, xanchor="left",
+                yanchor="bottom", font={"size": 11, "color": MUTED},
+            )  # fmt: skip
+    figure.update_xaxes(title_text="epoch", showgrid=False, range=[0.3, max(starts) + 0.7])
+    if quantity == "loss":
+        losses = [epoch["loss"] for row in fits for epoch in row["epochs"]]
+        steep = min(losses) > 0 and max(losses) > 10 * min(losses)
+        axis = _size_axis(losses) if steep else {"rangemode": "tozero"}
+        figure.update_yaxes(title_text="training loss", **axis)
+    else:
+        figure.update_yaxes(title_text="accuracy, %")
+    return figure
+
+
+def _figure(height: int) -> go.Figure:
+    """Return an empty figure in the page's dress."""
+    figure = go.Figure()
+    axis = {"gridcolor": RULE, "linecolor": GHOST, "zeroline": False, "fixedrange": True}
+    axis |= {
+        "automargin": True,
+        "title": {"standoff": 8, "font": {"size": 12.5, "color": MUTED}},
+        "tickcolor": GHOST,
+    }
+    figure.update_layout(
+        template=go.layout.Template(),
+        height=height,
+        margin={"l": 8, "r": 12, "t": 22, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": SANS, "size": 12.5, "color": INK},
+        showlegend=False,
+        dragmode=False,
+        xaxis={**axis, "showline": True, "ticks": "outside", "ticklen": 4},
+        yaxis=axis,
+    )
+    return figure
+
+
+def _histogram(histogram: Row) -> go.Figure:
+    edges = histogram["edges"]
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    widths = [high - low for low, high in pairwise(edges)]
+    figure = _figure(height=150)
+    for key, colour in (("removed", REMOVED), ("kept", KEPT)):
+        figure.add_bar(
+            x=middles,
+            y=histogram[key],
+            width=widths,
+            marker={"color": colour, "line": {"width": 0}},
+            hovertemplate=f"score near %{{x:.3~g}}: %{{y}} {key}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", margin={"l": 4, "r": 8, "t": 6, "b": 4})
+    figure.update_layout(font={"size": 11})
+    figure.update_xaxes(nticks=5, tickformat="~g")
+    tallest = max(map(sum, zip(histogram["kept"], histogram["removed"], strict=True)), default=0)
+    ticks = {"dtick": 1} if tallest < 5 else {"nticks": 4}
+    figure.update_yaxes(rangemode="tozero", **ticks)
+    return figure
+
+
+def _hover(row: Row, accuracy: str, name: str) -> str:
+    return (
+        f"<b>{name}</b><br>{percent(row[accuracy])}<br>{grouped(row['params'])} parameters"
+        f"<br>{grouped(row['macs'])} MACs"
+    )
+
+
+def _size_axis(values: Sequence[float]) -> Row:
+    """Return a linear axis from zero, or a logarithmic one with 1-2-5 ticks past a factor 10."""
+    low, high = min(values), max(values)
+    if low <= 0 or high <= 10 * low:
+        return {"rangemode": "tozero", "tickformat": "~s", "nticks": 6}
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1,) if high > 1e4 * low else (1, 3) if high > 100 * low else (1, 2, 5)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    pad = 0.05 * math.log10(high / low)
+    return {
+        "type": "log",
+        "range": [math.log10(low) - pad, math.log10(high) + pad],
+        "tickvals": [tick for tick in ticks if low <= tick <= high],
+        "tickformat": "~g" if low < 1 else "~s",
+    }

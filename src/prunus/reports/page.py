@@ -1,0 +1,216 @@
+"""One run folder → one HTML file that opens anywhere, offline, for years."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from prunus.core import to_json, write_whole
+from prunus.core.errors import RunFolderError
+from prunus.reports import words
+from prunus.reports.figures import (
+    PALETTE,
+    accuracy_figure,
+    layer_figure,
+    score_figures,
+    training_figure,
+)
+from prunus.reports.numbers import grouped, scientific
+from prunus.reports.tables import (
+    Row,
+    group_table,
+    headline,
+    last,
+    layer_table,
+    of_event,
+    refusals,
+    trajectory,
+)
+
+__all__ = ["render_page", "write_report"]
+
+#: Score panels drawn at once; the rest opens in batches of as many.
+PANELS = 24
+#: Characters of the plan that the page shows; the file has the rest.
+PLAN_LIMIT = 20_000
+FILES = {
+    "config.yaml": "all that is needed to repeat the run",
+    "record.jsonl": "every measurement, one JSON object a line",
+    "plan.json": "the edits, by name and index",
+    "model.safetensors": "the pruned network's weights",
+    "model.onnx": "the pruned network for any ONNX runtime",
+    "report.html": "this page",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A figure as the template needs it; `heading` and `note` are set on small panels."""
+
+    id: str
+    height: int
+    spec: Markup
+    label: str
+    heading: str = ""
+    note: str = ""
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run folder from its journal, configuration and plan.
+
+    The journal is only read, so this is safe beside a run in progress; a last line still being
+    written is left out. The same folder gives the same page, byte for byte.
+
+    Raises:
+        RunFolderError: the folder or its configuration is missing, or a file is broken.
+    """
+    config_path, record_path, plan_path = (
+        folder / name for name in ("config.yaml", "record.jsonl", "plan.json")
+    )
+    if not config_path.is_file():
+        raise RunFolderError(f"no config.yaml in {folder}: give the folder of a run")
+    try:
+        config = yaml.safe_load(config_path.read_text())
+        journal = record_path.read_text() if record_path.is_file() else ""
+        rows = [json.loads(line) for line in journal[: journal.rfind("\n") + 1].splitlines()]
+        plan = json.loads(plan_path.read_text()) if plan_path.is_file() else None
+    except (yaml.YAMLError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise RunFolderError(f"{folder} holds a file that cannot be read: {first}") from error
+    if not isinstance(config, dict):
+        raise RunFolderError(f"{config_path} is not a mapping of settings: write the run anew")
+    path = folder / "report.html"
+    files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
+    files = {name: size for name, size in files.items() if name[0] != "." and name != path.name}
+    write_whole(path, render_page(rows, config, plan, folder=folder.as_posix(), files=files))
+    return path
+
+
+def render_page(
+    rows: Sequence[Row],
+    config: Mapping[str, Any],
+    plan: Mapping[str, Any] | None,
+    *,
+    folder: str = "runs/NAME",
+    files: Mapping[str, int] | None = None,
+) -> str:
+    """Return the page of a run: no network, nothing beside it, whatever stage the run is at.
+
+    Args:
+        rows: the journal, oldest row first.
+        config: the configuration, plain values.
+        plan: the plan, or None before there is one.
+        folder: the run folder, as `prunus.load` is to be given it.
+        files: the folder's files and their sizes in bytes.
+    """
+    layers, cuts = last(rows, "layers"), trajectory(rows, "prune")
+    fits = [row for row in of_event(rows, "fit") if row["epochs"]]
+    export, graph = last(rows, "export"), last(rows, "graph")
+    panels = _panels(rows, cuts[max(cuts)]) if cuts else []
+    shown = {**(files or {}), "report.html": None}
+    plan_text = to_json(plan) if plan else ""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        accuracy=_accuracy(rows),
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        export=export,
+        export_difference=scientific(export["largest_difference"]) if export else "",
+        export_tolerance=scientific(export["tolerance"]) if export else "",
+        files=[
+            (name, FILES.get(name, ""), "" if size is None else grouped(size))
+            for name, size in sorted(shown.items())
+        ],
+        folder=json.dumps(folder, ensure_ascii=False),
+        graph=graph,
+        groups=group_table(rows),
+        headline=headline(rows),
+        layer_drawings=_layers(layers["layers"]) if layers else [],
+        layers=layer_table(rows),
+        missing=words.missing(rows),
+        palette=PALETTE,
+        panels=panels[:PANELS],
+        panels_more=[panels[at : at + PANELS] for at in range(PANELS, len(panels), PANELS)],
+        per_batch=PANELS,
+        plan=plan_text[:PLAN_LIMIT],
+        plan_is_cut=len(plan_text) > PLAN_LIMIT,
+        plotly=Markup(get_plotlyjs()),
+        refusals=refusals(rows),
+        rows=rows,
+        run=last(rows, "run"),
+        score_row=cuts[max(cuts)] if cuts else None,
+        stop=last(rows, "stop"),
+        title=words.title(config),
+        training=_training(rows) if fits else [],
+        verdict=words.verdict(rows),
+        words=words,
+    )
+
+
+def _accuracy(rows: Sequence[Row]) -> list[Drawing]:
+    if not trajectory(rows, "iteration"):
+        return []
+    return [
+        _drawing(cost, accuracy_figure(rows, cost, noun), f"validation accuracy against {noun}")
+        for cost, noun in (("params", "parameters"), ("macs", "MACs"))
+    ]
+
+
+def _layers(layers: Sequence[Row]) -> list[Drawing]:
+    return [
+        _drawing(f"layers-{key}", layer_figure(layers, key, noun), f"{noun} a layer, before, after")
+        for key, noun in (("out", "outputs"), ("params", "parameters"))
+    ]
+
+
+def _training(rows: Sequence[Row]) -> list[Drawing]:
+    return [
+        _drawing(f"training-{key}", training_figure(rows, key), f"{key} over the epochs")
+        for key in ("loss", "accuracy")
+    ]
+
+
+def _panels(rows: Sequence[Row], cut: Row) -> list[Drawing]:
+    """Return a small figure a group of `cut`, with what was kept of it."""
+    figures = score_figures(rows, cut["iteration"])
+    mixed = len({group["score_unit"] for group in cut["groups"]}) > 1
+    return [
+        _drawing(
+            f"score-{at}",
+            figures[group["name"]],
+            f"score distribution of {group['name']}",
+            heading=group["name"],
+            note=f"{grouped(group['after'])} of {grouped(group['before'])} kept"
+            + (f" · {group['score_unit']}" if mixed else ""),
+        )
+        for at, group in enumerate(cut["groups"])
+    ]
+
+
+def _drawing(name: str, figure: go.Figure, label: str, **captions: str) -> Drawing:
+    """Return `figure` as JSON that no name in it can break out of."""
+    spec = figure.to_json(engine="json")
+    return Drawing(
+        id=name, height=int(figure.layout.height), spec=_inert(spec), label=label, **captions
+    )
+
+
+def _inert(text: str, unsafe: Iterable[str] = "<>&\u2028\u2029") -> Markup:
+    """Return JSON with every character that means something to HTML as its escape."""
+    for character in unsafe:
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)

@@ -1,0 +1,191 @@
+"""Rows of a run's journal → tables of formatted strings; every number comes from a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prunus.reports.numbers import duration, grouped, kept, percent, points, size, speed
+
+__all__ = [
+    "GroupRow",
+    "HeadlineRow",
+    "LayerRow",
+    "Row",
+    "group_table",
+    "headline",
+    "last",
+    "layer_table",
+    "of_event",
+    "refusals",
+    "trajectory",
+]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadlineRow:
+    """One measure of the dense and the pruned network, and what changed."""
+
+    metric: str
+    dense: str
+    pruned: str
+    change: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """One layer before and after: its outputs, inputs, parameters and MACs."""
+
+    module: str
+    kind: str
+    inputs: str
+    outputs: str
+    params_before: str
+    params_after: str
+    params_kept: str
+    macs_before: str
+    macs_after: str
+    macs_kept: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRow:
+    """One group of coupled units: how many the dense net had, how many are left, who reads it."""
+
+    name: str
+    kind: str
+    units: str
+    left: str
+    consumers: str
+
+
+def of_event(rows: Iterable[Row], event: str) -> list[Row]:
+    """Return the rows of `event`, oldest first."""
+    return [row for row in rows if row["event"] == event]
+
+
+def last(rows: Iterable[Row], event: str) -> Row | None:
+    """Return the newest row of `event`, or None."""
+    return next(iter(of_event(rows, event)[::-1]), None)
+
+
+def trajectory(rows: Iterable[Row], event: str) -> dict[int, Row]:
+    """Return the rows of `event` by iteration, in order; of a repeated iteration, the newest."""
+    found = {row["iteration"]: row for row in of_event(rows, event)}
+    return dict(sorted(found.items()))
+
+
+def headline(rows: Sequence[Row]) -> list[HeadlineRow]:
+    """Return the dense network against the pruned one, a row a measure.
+
+    Without a `result` the newest iteration stands for the pruned network, in the measures
+    that an iteration has; without any iteration the list is empty.
+    """
+    result = last(rows, "result")
+    if result is None:
+        steps = list(trajectory(rows, "iteration").values())
+        return _measures(steps[0], steps[-1]) if steps else []
+    dense, pruned = result["dense"], result["pruned"]
+    table = _measures(dense, pruned)
+    table.append(
+        HeadlineRow(
+            metric="Size on disk",
+            dense=size(dense["bytes"], dense["bytes"]),
+            pruned=size(pruned["bytes"], dense["bytes"]),
+            change=kept(dense["bytes"], pruned["bytes"], "smaller", "larger"),
+        )
+    )
+    for batch in sorted(dense["latency"], key=int):
+        before, after = dense["latency"][batch], pruned["latency"][batch]
+        unit_of = min(before["median"], after["median"])
+        table.append(
+            HeadlineRow(
+                metric=f"CPU latency, batch {batch}",
+                dense=duration(before["median"], before["low"], before["high"], unit_of),
+                pruned=duration(after["median"], after["low"], after["high"], unit_of),
+                change=speed(result["latency_ratio"][batch]),
+            )
+        )
+    return table
+
+
+def layer_table(rows: Sequence[Row]) -> list[LayerRow]:
+    """Return every layer before and after, or an empty list before that is journalled."""
+    found = last(rows, "layers")
+    return [_layer(layer) for layer in found["layers"]] if found else []
+
+
+def group_table(rows: Sequence[Row]) -> list[GroupRow]:
+    """Return every group that can be pruned, with the units left after the newest cut."""
+    graph, cut = last(rows, "graph"), last(rows, "prune")
+    left = {group["name"]: group["after"] for group in cut["groups"]} if cut else {}
+    return [
+        GroupRow(
+            name=group["name"],
+            kind=group["kind"],
+            units=grouped(group["units"]),
+            left=grouped(left.get(group["name"], group["units"])),
+            consumers=", ".join(group["consumers"]),
+        )
+        for group in (graph["groups"] if graph else [])
+    ]
+
+
+def refusals(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return (module, reason) of every consumer that a cut could not compensate, once each."""
+    refused = (item for row in of_event(rows, "prune") for item in row["not_compensated"])
+    return list(dict.fromkeys((item["module"], item["reason"]) for item in refused))
+
+
+def _measures(dense: Row, pruned: Row) -> list[HeadlineRow]:
+    """Return the accuracies and costs that both sides have."""
+    accuracies = (
+        ("Test accuracy", "test_accuracy"),
+        ("Validation accuracy", "validation_accuracy"),
+    )
+    table = [
+        HeadlineRow(
+            metric=name,
+            dense=percent(dense[key]),
+            pruned=percent(pruned[key]),
+            change=points(dense[key], pruned[key]),
+        )
+        for name, key in accuracies
+        if key in dense
+    ]
+    costs = (("Parameters", "params"), ("MACs", "macs"))
+    return table + [
+        HeadlineRow(
+            metric=name,
+            dense=grouped(dense[key]),
+            pruned=grouped(pruned[key]),
+            change=kept(dense[key], pruned[key]),
+        )
+        for name, key in costs
+    ]
+
+
+def _layer(layer: Row) -> LayerRow:
+    def share(key: str) -> str:
+        before, after = layer[key]
+        return percent(after / before, 1) if before else "–"
+
+    def arrow(key: str) -> str:
+        before, after = (grouped(count) for count in layer[key])
+        return before if before == after else f"{before} → {after}"
+
+    return LayerRow(
+        module=layer["module"],
+        kind=layer["kind"],
+        inputs=arrow("in"),
+        outputs=arrow("out"),
+        params_before=grouped(layer["params"][0]),
+        params_after=grouped(layer["params"][1]),
+        params_kept=share("params"),
+        macs_before=grouped(layer["macs"][0]),
+        macs_after=grouped(layer["macs"][1]),
+        macs_kept=share("macs"),
+    )

@@ -1,0 +1,177 @@
+"""What the journal says, in sentences: the verdict, a caption a figure, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prunus.reports.numbers import grouped, kept, percent, speed, times
+from prunus.reports.tables import Row, last, of_event, trajectory
+
+__all__ = [
+    "accuracy_caption",
+    "headline_caption",
+    "layer_caption",
+    "missing",
+    "score_caption",
+    "title",
+    "training_caption",
+    "verdict",
+]
+
+
+def title(config: Mapping[str, Any]) -> str:
+    """Return `lenet5 on digits`, as far as the configuration names them."""
+    model, data = (_name(config, *keys) for keys in (("model",), ("data", "dataset")))
+    return " on ".join(name for name in (model, data) if name) or "A pruning run"
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Return the outcome of the run in one sentence."""
+    result = last(rows, "result")
+    steps = list(trajectory(rows, "iteration").values())
+    if result is None and len(steps) < 2:
+        return "Nothing has been pruned yet."
+    dense, pruned = (result["dense"], result["pruned"]) if result else (steps[0], steps[-1])
+    parts = [
+        f"{_fewer(dense[key], pruned[key])} {noun}"
+        for key, noun in (("params", "parameters"), ("macs", "MACs"))
+    ]
+    if result and result["latency_ratio"]:
+        batch = max(result["latency_ratio"], key=int)
+        parts.append(f"{speed(result['latency_ratio'][batch])} at batch {batch}")
+    key, noun = (
+        ("test_accuracy", "test accuracy")
+        if result
+        else ("validation_accuracy", "validation accuracy")
+    )
+    parts.append(f"{noun} {percent(dense[key], 1)} → {percent(pruned[key], 1)}")
+    so_far = "" if result else f"So far, after {_count(len(steps) - 1, 'iteration')}: "
+    return f"{so_far}{', '.join(parts)}."
+
+
+def missing(rows: Sequence[Row]) -> str:
+    """Return where an unfinished journal ends, or nothing when the result is there."""
+    if last(rows, "result") is not None:
+        return ""
+    if not rows:
+        return "Not measured yet: the journal is empty."
+    row = rows[-1]
+    at = f" of iteration {row['iteration']}" if row.get("iteration") else ""
+    return (
+        "This run is not finished: its journal ends before the final comparison, "
+        f"after “{row['event']}”{at}. What is below is what has been measured so far."
+    )
+
+
+def headline_caption(rows: Sequence[Row]) -> str:
+    """Say what was measured on what, and how fine the test set can tell."""
+    result = last(rows, "result")
+    if result is None:
+        return (
+            "Not measured yet: the run stopped before the test set, the size on disk and the "
+            "latency. The pruned network here is that of the newest iteration."
+        )
+    images = result["test_images"]
+    return (
+        f"Test accuracy is over {grouped(images)} images, so one image is "
+        f"{100 / images:.2f} points. Latency is the median time of a batch on the CPU, with its "
+        "quartiles; the speed-up is the median of paired ratios."
+    )
+
+
+def accuracy_caption(rows: Sequence[Row]) -> str:
+    """Say where the path begins and ends, and which cut was the deepest."""
+    steps, cuts = trajectory(rows, "iteration"), trajectory(rows, "prune")
+    first, final = (list(steps.values())[at] for at in (0, -1))
+    text = (
+        "Read from right to left. A blue dot is the network after training, an orange diamond "
+        "right after a cut and its repair, and the dotted line what training won back. "
+        f"The dense network reaches {percent(first['validation_accuracy'])} with "
+        f"{grouped(first['params'])} parameters"
+    )
+    if len(steps) > 1:
+        text += (
+            f"; after {_count(len(steps) - 1, 'iteration')}, "
+            f"{percent(final['validation_accuracy'])} with {grouped(final['params'])}"
+        )
+    if not cuts:
+        return text + "."
+    deepest = max(cuts.values(), key=lambda row: row["validation_before"] - row["validation_cut"])
+    cost = 100 * (deepest["validation_before"] - deepest["validation_cut"])
+    text += f". The deepest cut, in iteration {deepest['iteration']}, cost {cost:.1f} points"
+    trained = steps.get(deepest["iteration"])
+    if trained is not None:
+        won = 100 * (trained["validation_accuracy"] - deepest["validation_cut"])
+        text += f", of which training won {max(won, 0.0):.1f} back"
+    result = last(rows, "result")
+    if result is not None:
+        final_accuracy = percent(result["pruned"]["validation_accuracy"])
+        text += f". The ring is the finished network, at {final_accuracy}"
+    return text + "."
+
+
+def layer_caption(rows: Sequence[Row]) -> str:
+    """Say which layer gave most."""
+    found = last(rows, "layers")
+    layers = found["layers"] if found else []
+    removed = sum(layer["params"][0] - layer["params"][1] for layer in layers)
+    text = "Grey is the dense network, blue what is left of it. "
+    if removed <= 0:
+        return text + "No layer lost parameters."
+    most = max(layers, key=lambda layer: layer["params"][0] - layer["params"][1])
+    before, after = most["params"]
+    whole = sum(layer["out"][0] == layer["out"][1] for layer in layers)
+    return text + (
+        f"{most['module']} gave most: {grouped(before - after)} of its {grouped(before)} "
+        f"parameters are gone, {percent((before - after) / removed, 0)} of all that was removed. "
+        f"{whole} of {_count(len(layers), 'layer')} kept all outputs."
+    )
+
+
+def score_caption(row: Row) -> str:
+    """Say which cut the panels show and what a bar is."""
+    groups = row["groups"]
+    units = list(dict.fromkeys(group["score_unit"] for group in groups))
+    scale = f" ({units[0]})" if len(units) == 1 else ""
+    before, after = (sum(group[key] for group in groups) for key in ("before", "after"))
+    return (
+        f"The cut of iteration {row['iteration']}, to {row['target']}: {grouped(after)} of "
+        f"{_count(before, 'unit')} in {_count(len(groups), 'group')} were kept. A panel is a "
+        f"group; across is a unit’s score{scale}, up is how many units score so. Orange units "
+        "were removed, blue ones kept."
+    )
+
+
+def training_caption(rows: Sequence[Row]) -> str:
+    """Say how long the training was and where it was best."""
+    fits = [row for row in of_event(rows, "fit") if row["epochs"]]
+    epochs = [epoch for row in fits for epoch in row["epochs"]]
+    best = max(range(len(epochs)), key=lambda at: epochs[at]["validation_accuracy"])
+    return (
+        f"{_count(len(epochs), 'epoch')} in {_count(len(fits), 'phase')}, "
+        f"{grouped(sum(epoch['seconds'] for epoch in epochs))} s in all; a vertical line marks "
+        "where a phase begins, with the number of its iteration. The best validation accuracy, "
+        f"{percent(epochs[best]['validation_accuracy'])}, came in epoch {best + 1}."
+    )
+
+
+def _name(config: Mapping[str, Any], *keys: str) -> str:
+    """Return the name under the first of `keys` the configuration has: text, or `name` within."""
+    for key in keys:
+        value = config.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("name")
+        if value:
+            return str(value)
+    return ""
+
+
+def _fewer(before: float, after: float) -> str:
+    if before == after or min(before, after) <= 0:
+        return "all" if before == after else kept(before, after)
+    return f"{times(before / after)} fewer" if after < before else f"{times(after / before)} more"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{grouped(number)} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,198 @@
+"""One pass over the calibration images: `collect`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import DataError, NonFiniteError
+from prunus.graph import Consumer, Groups
+from prunus.statistics.scatter import Scatter
+
+__all__ = ["Statistics", "collect"]
+
+Loader = Iterable[tuple[Tensor, Tensor]]
+
+
+class Statistics(Mapping[str, Scatter]):
+    """The scatter of every consumer's input, by module name, and how many images made them."""
+
+    def __init__(self, scatters: dict[str, Scatter], images: int) -> None:
+        self._scatters = scatters
+        self.images = images
+
+    def __getitem__(self, consumer: str) -> Scatter:
+        return self._scatters[consumer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scatters)
+
+    def __len__(self) -> int:
+        return len(self._scatters)
+
+    def merge(self, other: Statistics) -> Statistics:
+        """Return the statistics of both sets of images."""
+        merged = {name: scatter.merge(other[name]) for name, scatter in self._scatters.items()}
+        return Statistics(merged, self.images + other.images)
+
+
+def collect(
+    model: nn.Module,
+    loader: Loader,
+    groups: Groups,
+    teacher: int | None = None,
+    *,
+    batches: int | None = None,
+    progress: Any = None,
+) -> Statistics:
+    """Sum up the input of every consumer over `loader`: one forward pass, nothing kept an image.
+
+    Parameters:
+        loader: batches (images, class labels), of the training data.
+        teacher: the number of classes; by default the width of the network's output.
+        batches: stop after so many batches.
+        progress: wraps the loader's iteration (a progress bar).
+
+    A convolution's samples are its input's positions; a linear layer's its rows. Each batch is
+    summed in the activations' precision, batches add up in float64.
+    Cost: N·H·W·C² multiply-adds a consumer, 1/(taps·C_out/C) of its own forward pass.
+
+    Raises:
+        NonFiniteError: an activation is NaN or infinite; names the first module that makes one.
+        DataError: no batch came, or a label lies outside the network's classes.
+    """
+    device = next(model.parameters()).device
+    store = "cpu" if device.type == "mps" else device  # MPS has no float64
+    scatters: dict[str, Scatter] = {}
+    labels = torch.empty(0)
+    bad: list[str] = []
+
+    def watch(consumer: Consumer) -> Any:
+        plain = consumer.positions.size == consumer.incoming == len(consumer.positions)
+        positions = None if plain else torch.from_numpy(consumer.positions).to(device)
+
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            samples = _samples(args[0].detach(), isinstance(module, nn.Linear), positions)
+            if not _accumulate(scatters[consumer.module], samples, labels):
+                bad.append(consumer.module)
+
+        return hook
+
+    training = model.training
+    model.eval()
+    images = 0
+    try:
+        with torch.no_grad():
+            taken = itertools.islice(loader, batches)
+            for x, y in progress(taken) if progress else taken:
+                if not scatters:
+                    classes = teacher or _output_width(model, x[:1].to(device))
+                    for name, consumer in groups.consumers.items():
+                        scatters[name] = Scatter.zeros(len(consumer.positions), classes, store)
+                labels = _checked_labels(y, classes).to(store)
+                with _hooked(model, {n: watch(c) for n, c in groups.consumers.items()}):
+                    model(x.to(device))
+                if bad:
+                    raise NonFiniteError(_first_bad(model, x.to(device)))
+                images += len(x)
+    finally:
+        model.train(training)
+    if not images:
+        raise DataError("the calibration loader gave no batch: give it at least one image a class")
+    return Statistics(scatters, images)
+
+
+def _samples(x: Tensor, linear: bool, positions: Tensor | None) -> Tensor:
+    """Return a consumer's input as (B, F, P): P samples of F features an image."""
+    if not linear:
+        return x.flatten(2)  # (B, C, H, W) → (B, C, H·W)
+    if positions is not None and positions.shape[1] > 1:
+        return x[:, positions]  # (B, F·k) → (B, F, k)
+    if positions is not None:
+        x = x[..., positions[:, 0]]
+    return x.unsqueeze(-1) if x.dim() == 2 else x.flatten(1, -2).transpose(1, 2)
+
+
+def _accumulate(scatter: Scatter, x: Tensor, labels: Tensor) -> bool:
+    """Add one batch x (B, F, P) with labels (B,); return False where it is not finite."""
+    batch, features, positions = x.shape
+    store = scatter.gram
+    sums = x.sum(2).to(store.device, store.dtype)
+    if not torch.isfinite(sums).all():
+        return False
+    if positions == 1:
+        gram = sums.T @ sums
+    elif features <= positions:
+        gram = torch.bmm(x, x.transpose(1, 2)).to(store.device, store.dtype).sum(0)
+    else:
+        flat = x.transpose(0, 1).reshape(features, batch * positions)
+        gram = (flat @ flat.T).to(store.device, store.dtype)
+    scatter.gram += gram
+    scatter.class_total.index_add_(0, labels, sums)
+    scatter.class_count += positions * torch.bincount(labels, minlength=len(scatter.class_count))
+    return True
+
+
+@contextmanager
+def _hooked(model: nn.Module, hooks: dict[str, Any]) -> Iterator[None]:
+    handles = [model.get_submodule(n).register_forward_pre_hook(h) for n, h in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _output_width(model: nn.Module, x: Tensor) -> int:
+    output = model(x)
+    while isinstance(output, (tuple, list)):
+        output = output[0]
+    if output.dim() != 2:
+        raise DataError(
+            f"the network's output has shape {tuple(output.shape)}, expected (batch, classes): "
+            "say teacher=<number of classes>"
+        )
+    return int(output.shape[1])
+
+
+def _checked_labels(y: Tensor, classes: int) -> Tensor:
+    if y.dim() != 1 or y.is_floating_point():
+        raise DataError(
+            f"labels have shape {tuple(y.shape)} and type {y.dtype}, expected one class index "
+            "(int64) an image"
+        )
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise DataError(
+            f"labels run from {int(y.min())} to {int(y.max())}, but the network has {classes} "
+            "outputs: give a network with one output a class"
+        )
+    return y.long()
+
+
+def _first_bad(model: nn.Module, x: Tensor) -> str:
+    """Run the batch again and name the first module whose output is not finite."""
+    found: list[str] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def look(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not torch.isfinite(output).all():
+            found.append(names[module])
+
+    handles = [m.register_forward_hook(look) for m in model.modules()]
+    try:
+        model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not torch.isfinite(x).all():
+        return "the calibration images hold NaN or infinity: clean the data first"
+    where = found[0] if found else "the network"
+    return (
+        f"the activations of module {where!r} hold NaN or infinity on calibration images: "
+        "prune a network that trained without diverging, or leave half precision"
+    )
