@@ -60,7 +60,7 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
             ],
             "unprunable": [{"module": "fc2", "reason": "its outputs are the network's outputs"}],
         },
-        _fit(draw, "dense", None, 8, 0.30, 0.9861),
+        _fit(draw, "dense", None, 8, (0.30, 0.9861)),
         {"event": "iteration", "iteration": 0, "params": 431080, "macs": 2293000}
         | {"validation_accuracy": 0.9861},
     ]
@@ -99,12 +99,12 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
                 "not_compensated": [{"module": "fc2", "reason": "its Gram matrix is singular"}],
             }
         )
-        rows.append(_fit(draw, "iteration", at, 4, cut, 0.9861 - 0.002 * at))
+        rows.append(_fit(draw, "iteration", at, 4, (cut, 0.9861 - 0.002 * at)))
         accuracy = rows[-1]["epochs"][-1]["validation_accuracy"]
         rows.append({"event": "iteration", "iteration": at, "params": params, "macs": macs})
         rows[-1]["validation_accuracy"] = accuracy
     rows.append({"event": "stop", "reason": "the budget is met"})
-    rows.append(_fit(draw, "final", None, 6, accuracy, 0.9833))
+    rows.append(_fit(draw, "final", None, 6, (accuracy, 0.9833)))
     dense = {
         "test_accuracy": 355 / 360,
         "validation_accuracy": 0.9861,
@@ -150,8 +150,9 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
 
 
 def _fit(
-    draw: random.Random, phase: str, at: int | None, epochs: int, low: float, high: float
+    draw: random.Random, phase: str, at: int | None, epochs: int, ends: tuple[float, float]
 ) -> Row:
+    low, high = ends
     curve = [high - (high - low) * 0.4 ** (epoch + 1) for epoch in range(epochs - 1)] + [high]
     return {
         "event": "fit",
@@ -196,6 +197,11 @@ def journal() -> list[Row]:
     return make_journal()
 
 
+@pytest.fixture
+def many_groups() -> list[Row]:
+    return make_journal(groups=60)
+
+
 class Page:
     """A page in a real browser, spoken to over Chromium's debugging pipe, network off."""
 
@@ -203,7 +209,7 @@ class Page:
         there, self._write = os.pipe()
         self._read, back = os.pipe()
         command = [
-            *("sh", "-c", f'exec "$0" "$@" 3<&{there} 4>&{back}', chromium, "--headless"),
+            *("bash", "-c", f'exec "$0" "$@" 3<&{there} 4>&{back}', chromium, "--headless"),
             *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             *("--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"),
@@ -216,6 +222,14 @@ class Page:
         self._ids, self._rest = itertools.count(1), b""
         self.events: list[Row] = []
         self._session: str | None = None
+        try:
+            self._attach()
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def _attach(self) -> None:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -324,3 +338,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Row]], Path]:
     """Return a function that writes rows as a run folder."""
     return lambda rows: write_run(tmp_path_factory.mktemp("run"), rows)
+
+
+@pytest.fixture
+def config() -> Row:
+    return dict(CONFIG)

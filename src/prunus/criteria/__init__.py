@@ -6,7 +6,7 @@ from typing import Any
 
 from prunus.core.errors import ConfigError
 from prunus.criteria.baselines import L1, GroupL2, Random
-from prunus.criteria.elimination import ExactDI, StackedConsumer
+from prunus.criteria.elimination import ExactDI, StackedConsumer, readable
 from prunus.criteria.fisher import FDR, DiLOSS
 from prunus.criteria.scores import CRITERIA, Criterion, GroupScore, Scores
 from prunus.graph import Groups
@@ -33,11 +33,13 @@ def score(
 ) -> Scores:
     """Score every unit of every group.
 
-    Parameters:
+    Parameters
+    ----------
         criterion: a name of `CRITERIA`, or any object of the `Criterion` protocol.
         options: passed to the criterion when it is given by name.
 
-    Raises:
+    Raises
+    ------
         UnknownNameError: lists the known criteria.
         ConfigError: the criterion has no such option.
     """
@@ -49,5 +51,10 @@ def score(
             raise ConfigError(f"criterion {name!r}: {error}") from error
     else:
         name = type(criterion).__name__
-    scored = {group.name: criterion(groups, group, statistics) for group in groups}
-    return Scores(scored, name, criterion.unit, criterion.comparable)
+    scored, skipped = {}, {}
+    for group in groups:
+        if criterion.needs_statistics and not readable(groups, group):
+            skipped[group.name] = "its readers are too wide for a Gram matrix (feature_limit)"
+        else:
+            scored[group.name] = criterion(groups, group, statistics)
+    return Scores(scored, name, criterion.unit, criterion.comparable, skipped)

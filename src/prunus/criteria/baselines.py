@@ -8,7 +8,7 @@ from torch import Tensor
 from prunus.core import derive_seed
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Group, Groups, Member
-from prunus.graph.layers import channel_count, input_columns
+from prunus.graph.layers import TRANSPOSED, input_columns, is_depthwise, is_mixing
 from prunus.graph.select import SelectLinear
 from prunus.statistics import Statistics
 
@@ -24,15 +24,17 @@ def _member_weight(groups: Groups, member: Member) -> Tensor | None:
         if weight is None:
             return None
         rows = weight.detach().cpu().double()
-        if isinstance(module, torch.nn.modules.conv._ConvTransposeNd):
+        if isinstance(module, TRANSPOSED):
             rows = rows.transpose(0, 1)
-        return rows[index].flatten(1) if len(rows) >= index.max() + 1 else None
+        return rows[index].flatten(1)
+    if is_depthwise(module):
+        return None  # the same numbers as its `out` member's
     columns = input_columns(module).cpu().double()
     if isinstance(module, SelectLinear):
         wide = torch.zeros(module.incoming, columns.shape[1], dtype=torch.float64)
         wide[module.index.cpu().long()] = columns
         columns = wide
-    return columns[index % len(columns)].flatten(1) if len(columns) else None
+    return columns[index].flatten(1)
 
 
 @CRITERIA.register("random")
@@ -67,14 +69,7 @@ class L1:
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
-        makers = [
-            m
-            for m in group.producers
-            if isinstance(
-                groups.model.get_submodule(m.module),
-                (torch.nn.Linear, torch.nn.modules.conv._ConvNd),
-            )
-        ]
+        makers = [m for m in group.producers if is_mixing(groups.model.get_submodule(m.module))]
         values = torch.zeros(group.units, dtype=torch.float64)
         for member in makers or group.consumers:
             weight = _member_weight(groups, member)

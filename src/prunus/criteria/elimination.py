@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Consumer, Group, Groups
 from prunus.statistics import Scatter, Statistics
 
-__all__ = ["ExactDI", "Reader", "StackedConsumer", "discriminant_inverse", "eliminate"]
+Index = NDArray[np.int64]
+
+__all__ = ["ExactDI", "Reader", "StackedConsumer", "discriminant_inverse", "eliminate", "readable"]
 
 
 def discriminant_inverse(scatter: Scatter, ridge: float) -> tuple[Tensor, Tensor]:
@@ -43,12 +46,12 @@ class Reader:
     `blocks` has shape (units, k), padded with −1 where a unit owns fewer features.
     """
 
-    def __init__(self, inverse: Tensor, K: Tensor, blocks: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> None:
+    def __init__(self, inverse: Tensor, K: Tensor, blocks: Index) -> None:
         self.inverse = inverse.cpu().numpy().copy()
         self.K = K.cpu().numpy().copy()
         self.blocks = blocks
 
-    def costs(self, units: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def costs(self, units: Index) -> NDArray[np.float64]:
         """Return cost_P of each of `units`, as if it were removed next."""
         blocks = self.blocks[units]
         if blocks.shape[1] == 1:
@@ -61,7 +64,7 @@ class Reader:
         taken = np.where(there, self.K[rows, columns], 0.0)
         return np.trace(np.linalg.solve(pivots, taken), axis1=1, axis2=2)
 
-    def remove(self, units: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+    def remove(self, units: Index) -> None:
         """Take the features of `units` out: a downdate of rank |P|, O(F²·|P|)."""
         P = self.blocks[units].ravel()
         P = P[P >= 0]
@@ -97,7 +100,7 @@ def eliminate(readers: list[Reader], units: int, rounds: int) -> GroupScore:
     return GroupScore.of(torch.from_numpy(values), torch.tensor(order))
 
 
-def readable(groups: Groups, group: Group) -> list[tuple[Consumer, np.ndarray[tuple[int, int], np.dtype[np.int64]]]]:
+def readable(groups: Groups, group: Group) -> list[tuple[Consumer, Index]]:
     """Return the consumers of a group that have statistics, with the features of its units."""
     return [
         (groups.consumers[m.module], groups.consumers[m.module].blocks(m.index))

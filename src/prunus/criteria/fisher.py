@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from prunus.criteria.elimination import discriminant_inverse, readable
+from prunus.criteria.elimination import Index, discriminant_inverse, readable
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Group, Groups
 from prunus.statistics import Statistics
@@ -14,7 +13,7 @@ from prunus.statistics import Statistics
 __all__ = ["FDR", "DiLOSS"]
 
 
-def _over_blocks(feature_values: Tensor, blocks: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> Tensor:
+def _over_blocks(feature_values: Tensor, blocks: Index) -> Tensor:
     """Sum values of features (F,) over each unit's block (units, k), −1 counting nothing."""
     padded = torch.cat([feature_values.cpu(), torch.zeros(1, dtype=torch.float64)])
     return padded[torch.from_numpy(blocks)].sum(1)

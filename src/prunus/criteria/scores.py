@@ -49,12 +49,14 @@ class Scores:
         unit: what a value means, in words.
         comparable: whether values of different groups share a scale. Where they do not, a
             global plan first divides each group's values by their mean.
+        skipped: groups that could not be scored, and why; they stay whole.
     """
 
     groups: dict[str, GroupScore]
     criterion: str
     unit: str
     comparable: bool
+    skipped: dict[str, str]
 
     def __getitem__(self, group: str) -> GroupScore:
         return self.groups[group]

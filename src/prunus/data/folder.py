@@ -52,7 +52,7 @@ def load_folder(settings: DataSettings, num_workers: int | None = None) -> DataS
         for files in parts.values():
             verify_images(files.paths)
     if num_workers is None:
-        num_workers = 0 if count <= _FEW else min(4, os.cpu_count() or 1)
+        num_workers = 0 if count <= _FEW else min(4, _cores())
 
     def images(part: str, augment: bool = False) -> Dataset[Any]:
         return ImageFiles(parts[part], input_shape, augment=augment)
@@ -71,6 +71,13 @@ def load_folder(settings: DataSettings, num_workers: int | None = None) -> DataS
         seed=settings.seed,
         num_workers=num_workers,
     )
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _split(settings: DataSettings) -> tuple[tuple[str, ...], dict[str, Files]]:

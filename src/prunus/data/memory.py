@@ -62,7 +62,7 @@ class GreyImages(Dataset[Batch]):
         x = self.images[index].unsqueeze(1).float() / self.scale  # (B, 1, h, w)
         h, w = x.shape[2:]
         if (h, w) != (H, W):
-            smaller = H < h or W < w
+            smaller = h > H or w > W
             x = F.interpolate(x, (H, W), mode="bilinear", antialias=smaller)  # (B, 1, H, W)
         if self.max_shift:
             x = shift_images(x, self.max_shift)

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from prunus.graph.groups import Consumer, Group, Index
-from prunus.graph.layers import CONVOLUTIONS, channel_count
+from prunus.graph.layers import channel_count
 from prunus.graph.probe import Probe
 from prunus.graph.select import SelectLinear
 
@@ -25,7 +25,7 @@ def find_consumers(
 ) -> dict[str, Consumer]:
     """Return a consumer for every mixing module whose input can be summarised by a Gram.
 
-    Grouped convolutions have none yet. A flattened input wider than `feature_limit` is folded
+    A flattened input wider than `feature_limit` is folded
     to one feature a channel; where it cannot be folded there is no consumer.
     """
     flattened: dict[str, list[Index]] = defaultdict(list)
@@ -36,8 +36,7 @@ def find_consumers(
     consumers = {}
     for name in mixing:
         module = model.get_submodule(name)
-        grouped = isinstance(module, CONVOLUTIONS) and module.groups > 1
-        if name not in seen.positions or grouped:
+        if name not in seen.positions:
             continue
         incoming = channel_count(wide.get_submodule(name), "in")
         read = np.arange(incoming)[:, None]

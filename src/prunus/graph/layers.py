@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 __all__ = [
@@ -50,8 +51,22 @@ def channel_count(module: nn.Module, axis: str) -> int:
 
 
 def input_columns(module: nn.Module) -> Tensor:
-    """Return the weight of a mixing module by incoming channel: (in, outputs × taps)."""
+    """Return the weight of a mixing module by incoming channel: (in, outputs × taps).
+
+    A grouped convolution's is written out in full, with zeros where it does not connect.
+    """
     weight = module.get_parameter("weight").detach()
+    groups = getattr(module, "groups", 1)
     if isinstance(module, TRANSPOSED):
-        return weight.flatten(1)
-    return weight.transpose(0, 1).flatten(1)
+        rows = weight.flatten(1)  # (I, O/g·t)
+    elif groups == 1:
+        return weight.transpose(0, 1).flatten(1)
+    else:
+        split = weight.unflatten(0, (groups, -1)).transpose(1, 2)  # (g, I/g, O/g, taps…)
+        rows = split.flatten(0, 1).flatten(1)  # (I, O/g·t)
+    if groups == 1:
+        return rows
+    full = rows.new_zeros(groups, len(rows) // groups, groups, rows.shape[1])
+    each = torch.arange(groups, device=rows.device)
+    full[each, :, each] = rows.unflatten(0, (groups, -1))
+    return full.flatten(0, 1).flatten(1)

@@ -25,15 +25,15 @@ class SelectLinear(nn.Linear):
 
     index: Tensor
 
-    def __init__(self, linear: nn.Linear, index: Tensor, incoming: int) -> None:
-        """Take the columns `index` of `linear`, whose input has `incoming` features."""
-        super().__init__(len(index), linear.out_features, linear.bias is not None, device="meta")
+    def __init__(
+        self, weight: Tensor, bias: nn.Parameter | None, index: Tensor, incoming: int
+    ) -> None:
+        """Read the features `index` of `incoming` ones with the columns of `weight`."""
+        super().__init__(len(index), len(weight), bias=False, device="meta")
         self.incoming = incoming
-        weight = linear.weight.detach()[:, index.to(linear.weight.device)]
-        self.weight = nn.Parameter(weight.clone(), linear.weight.requires_grad)
-        self.bias = linear.bias
-        self.register_buffer("index", index.to(linear.weight.device, torch.int32))
-        self.train(linear.training)
+        self.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+        self.bias = bias  # type: ignore[assignment]
+        self.register_buffer("index", index.to(weight.device, torch.int32))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
         """Select, then map."""

@@ -16,7 +16,8 @@ from prunus.graph.costs import find_layers, reads
 from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
 from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
-from prunus.graph.probe import Probe, is_mixing, probe
+from prunus.graph.layers import is_mixing
+from prunus.graph.probe import Probe, probe
 from prunus.graph.select import widen
 
 __all__ = ["find_groups"]

@@ -38,7 +38,7 @@ def load_weights_(model: nn.Module, path: Path) -> None:
         state = {k.removeprefix(_DATA_PARALLEL): v for k, v in state.items()}
     _check_fit(state, expected, path)
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.double()).all()):
             raise NonFiniteError(
                 f"{path}: tensor {name} holds NaN or infinity: the training that wrote it "
                 "diverged, take an earlier checkpoint"

@@ -20,7 +20,7 @@ def print_headline(rows: Sequence[Row], console: Console) -> None:
     if not table:
         console.print(Text("Not measured yet: the journal ends before the dense network's score."))
         return
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("")
     grid.add_column("dense", justify="right")
     grid.add_column("pruned", justify="right")

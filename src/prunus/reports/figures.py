@@ -82,7 +82,8 @@ def accuracy_figure(rows: Sequence[Row], cost: str, title: str) -> go.Figure:
 
 def layer_figure(layers: Sequence[Row], key: str, title: str) -> go.Figure:
     """Return bars of `key` (`out` or `params`) a layer: what is left over what was there."""
-    names = [escape(layer["module"], quote=False) for layer in layers]
+    places = list(range(len(layers)))
+    names = [_short(layer["module"]) for layer in layers]
     before, after = ([layer[key][at] for layer in layers] for at in (0, 1))
     label = [
         grouped(b) if a == b else f"{grouped(a)} of {grouped(b)}"
@@ -91,7 +92,7 @@ def layer_figure(layers: Sequence[Row], key: str, title: str) -> go.Figure:
     figure = _figure(height=64 + 25 * len(layers))
     figure.add_bar(
         x=before,
-        y=names,
+        y=places,
         orientation="h",
         marker={"color": GHOST},
         text=label,
@@ -100,7 +101,7 @@ def layer_figure(layers: Sequence[Row], key: str, title: str) -> go.Figure:
         cliponaxis=False,
         hoverinfo="skip",
     )
-    figure.add_bar(x=after, y=names, orientation="h", marker={"color": KEPT}, hoverinfo="skip")
+    figure.add_bar(x=after, y=places, orientation="h", marker={"color": KEPT}, hoverinfo="skip")
     figure.update_layout(barmode="overlay", bargap=0.3)
     figure.update_xaxes(
         title_text=title,
@@ -109,7 +110,9 @@ def layer_figure(layers: Sequence[Row], key: str, title: str) -> go.Figure:
         nticks=5,
         zeroline=False,
     )
-    figure.update_yaxes(autorange="reversed", showgrid=False, type="category", dtick=1)
+    figure.update_yaxes(
+        tickvals=places, ticktext=names, range=[len(layers) - 0.4, -0.6], showgrid=False
+    )
     return figure
 
 
@@ -154,14 +157,20 @@ def training_figure(rows: Sequence[Row], quantity: str) -> go.Figure:
             hovertemplate=f"epoch %{{x}}: {name} %{{y:.4~g}}<extra></extra>",
         )
     every = max(1, math.ceil(len(fits) / 12))
-    for at, (row, start) in enumerate(zip(fits, starts, strict=False)):
-        name = str(row["iteration"]) if row["phase"] == "iteration" else row["phase"]
-        figure.add_vline(x=start + 0.5, line={"color": GHOST, "width": 1})
-        if at % every == 0 or row["phase"] != "iteration":
-            figure.add_annotation(
-                x=start + 0.5, y=1, yref="paper", text=name, showarrow=False, xanchor="left",
-                yanchor="bottom", font={"size": 11, "color": MUTED},
-            )  # fmt: skip
+    line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
+    line |= {"line": {"color": GHOST, "width": 1}}
+    note = {"yref": "paper", "y": 1, "showarrow": False, "xanchor": "left", "yanchor": "bottom"}
+    note |= {"font": {"size": 11, "color": MUTED}}
+    places = [start + 0.5 for start in starts[:-1]]
+    names = [str(row["iteration"]) if row["phase"] == "iteration" else row["phase"] for row in fits]
+    figure.update_layout(
+        shapes=[{**line, "x0": place, "x1": place} for place in places],
+        annotations=[
+            {**note, "x": place, "text": name}
+            for at, (place, name) in enumerate(zip(places, names, strict=True))
+            if at % every == 0 or not name.isdigit()
+        ],
+    )
     figure.update_xaxes(title_text="epoch", showgrid=False, range=[0.3, max(starts) + 0.7])
     if quantity == "loss":
         losses = [epoch["loss"] for row in fits for epoch in row["epochs"]]
@@ -200,7 +209,8 @@ def _figure(height: int) -> go.Figure:
 def _histogram(histogram: Row) -> go.Figure:
     edges = histogram["edges"]
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
-    widths = [high - low for low, high in pairwise(edges)]
+    least = 1e-3 * (max(map(abs, edges)) or 1.0)  # equal scores still give a bar one can see
+    widths = [max(high - low, least) for low, high in pairwise(edges)]
     figure = _figure(height=150)
     for key, colour in (("removed", REMOVED), ("kept", KEPT)):
         figure.add_bar(
@@ -224,6 +234,11 @@ def _hover(row: Row, accuracy: str, name: str) -> str:
         f"<b>{name}</b><br>{percent(row[accuracy])}<br>{grouped(row['params'])} parameters"
         f"<br>{grouped(row['macs'])} MACs"
     )
+
+
+def _short(name: str, limit: int = 26) -> str:
+    """Return the end of a long module name, safe from plotly's own markup."""
+    return escape(name if len(name) <= limit else f"…{name[1 - limit :]}", quote=False)
 
 
 def _size_axis(values: Sequence[float]) -> Row:

@@ -43,7 +43,7 @@ def points(before: float, after: float) -> str:
     if change == 0:
         return "unchanged"
     if abs(change) < 0.005:
-        return f"{MINUS if change < 0 else '+'}less than 0.01{NBSP}points"
+        return f"{'lower' if change < 0 else 'higher'} by less than 0.01{NBSP}points"
     return f"{MINUS if change < 0 else '+'}{abs(change):.2f}{NBSP}points"
 
 

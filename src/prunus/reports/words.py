@@ -169,7 +169,7 @@ def _name(config: Mapping[str, Any], *keys: str) -> str:
 
 def _fewer(before: float, after: float) -> str:
     if before == after or min(before, after) <= 0:
-        return "all" if before == after else kept(before, after)
+        return "the same" if before == after else kept(before, after)
     return f"{times(before / after)} fewer" if after < before else f"{times(after / before)} more"
 
 

@@ -1,0 +1,154 @@
+"""Spread a budget over the groups: `make_plan`."""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+from prunus.core.errors import BudgetError, ConfigError
+from prunus.criteria import Scores
+from prunus.graph import Group, Groups
+from prunus.plan.budget import Budget
+from prunus.plan.ledger import Ledger
+from prunus.plan.plan import Plan, plan_units
+
+__all__ = ["ALLOCATIONS", "make_plan"]
+
+ALLOCATIONS = ("global", "uniform")
+
+
+def make_plan(
+    groups: Groups,
+    scores: Scores,
+    budget: Budget | str | dict[str, int],
+    *,
+    allocation: str = "global",
+    least: float = 0.0,
+) -> Plan:
+    """Choose the units to remove so that the network costs at most `budget`.
+
+    Parameters
+    ----------
+        budget: `"macs=50%"`, a `Budget`, or limits in units by currency.
+        allocation: `uniform` keeps the same share of every group. `global` removes, again and
+            again, the unit whose score is smallest for what its removal saves *now* (value ÷
+            saving in the budget's currency); scores of unlike scale are first divided by
+            their group's mean.
+        least: the share of each group that always stays (at least one unit does).
+
+    Cost: O(units · log groups) for `global`, O(groups · log units) for `uniform`.
+
+    Raises
+    ------
+        BudgetError: the budget cannot be reached; says the least that can be.
+        NothingToPruneError: there is no group at all.
+    """
+    groups.require_any()
+    if allocation not in ALLOCATIONS:
+        raise ConfigError(f"allocation {allocation!r}: expected one of {', '.join(ALLOCATIONS)}")
+    if isinstance(budget, str):
+        budget = Budget.parse(budget)
+    ledger = Ledger(groups)
+    limits = budget.absolute(ledger.totals) if isinstance(budget, Budget) else budget
+    pool = [group for group in groups if group.name in scores.groups]
+    floor = {group.name: max(1, math.ceil(group.units * least)) for group in pool}
+    _check_reachable(groups, pool, scores, floor, limits)
+    if allocation == "uniform":
+        ledger = _uniform(groups, pool, scores, floor, limits)
+    else:
+        _global_(ledger, pool, scores, floor, limits)
+    _sweep_dead_(ledger, pool, floor)
+    return plan_units(groups, {n: (~left).nonzero()[0].tolist() for n, left in ledger.left.items()})
+
+
+def _check_reachable(
+    groups: Groups, pool: list[Group], scores: Scores, floor: dict[str, int], limits: dict[str, int]
+) -> None:
+    ledger = Ledger(groups)
+    dense = dict(ledger.totals)
+    for group in pool:
+        ledger.remove(group, scores[group.name].order[: group.units - floor[group.name]].tolist())
+    for currency, limit in limits.items():
+        if ledger.totals[currency] > limit:
+            least, whole = ledger.totals[currency], dense[currency]
+            raise BudgetError(
+                f"budget {currency} ≤ {limit} cannot be reached: the least is "
+                f"{currency}={least} ({100 * least / whole:.2g}% of {whole}), with what cannot be "
+                f"pruned and {'one unit' if set(floor.values()) == {1} else 'the least share'} of "
+                "every group left; ask for no less"
+            )
+
+
+def _uniform(
+    groups: Groups, pool: list[Group], scores: Scores, floor: dict[str, int], limits: dict[str, int]
+) -> Ledger:
+    """Bisect the greatest share of units that keeps within the limits."""
+
+    def cut(share: float) -> Ledger:
+        ledger = Ledger(groups)
+        for group in pool:
+            keep = max(floor[group.name], round(group.units * share))
+            ledger.remove(group, scores[group.name].order[: group.units - keep].tolist())
+        return ledger
+
+    low, high = 0.0, 1.0
+    if cut(high).meets(limits):
+        return cut(high)
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cut(middle).meets(limits) else (low, middle)
+    return cut(low)
+
+
+def _global_(
+    ledger: Ledger,
+    pool: list[Group],
+    scores: Scores,
+    floor: dict[str, int],
+    limits: dict[str, int],
+) -> None:
+    """Remove the unit with the smallest value a saved share, until the limits are met.
+
+    Savings only fall as other groups shrink and values never fall along a group's order, so a
+    ratio computed earlier is a lower bound: a heap with lazy re-evaluation finds the smallest.
+    """
+    dense = dict(ledger.totals)
+    order = {g.name: scores[g.name].order.tolist() for g in pool}
+    value = {}
+    for group in pool:
+        values = scores[group.name].values
+        scale = 1.0 if scores.comparable else max(float(values.mean()), 1e-30)
+        value[group.name] = (values / scale).tolist()
+    taken = dict.fromkeys(order, 0)
+
+    def ratio(group: Group) -> float:
+        unit = order[group.name][taken[group.name]]
+        saved = ledger.saving(group, [unit])
+        share = sum(saved[c] / dense[c] for c, limit in limits.items() if ledger.totals[c] > limit)
+        return float(value[group.name][unit]) / share if share > 0 else math.inf
+
+    heap = [(ratio(g), i) for i, g in enumerate(pool) if g.units > floor[g.name]]
+    heapq.heapify(heap)
+    while heap and not ledger.meets(limits):
+        _, i = heapq.heappop(heap)
+        group = pool[i]
+        now = ratio(group)
+        if heap and now > heap[0][0] and now < math.inf:
+            heapq.heappush(heap, (now, i))
+            continue
+        ledger.remove(group, [order[group.name][taken[group.name]]])
+        taken[group.name] += 1
+        if group.units - taken[group.name] > floor[group.name]:
+            heapq.heappush(heap, (ratio(group), i))
+
+
+def _sweep_dead_(ledger: Ledger, pool: list[Group], floor: dict[str, int]) -> None:
+    """Remove units that nobody reads any more (every flattened position deselected)."""
+    for group in pool:
+        readers = group.consumers
+        if not readers or any(m.axis == "select" for m in readers):
+            continue
+        read = sum(ledger.reading[m.module][m.index].any(axis=1) for m in readers)
+        dead = (ledger.left[group.name] & (read == 0)).nonzero()[0]
+        spare = int(ledger.left[group.name].sum()) - floor[group.name]
+        ledger.remove(group, dead[: max(spare, 0)].tolist())

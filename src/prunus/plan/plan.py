@@ -1,0 +1,162 @@
+"""A plan: which units go, frozen, as JSON by module name and index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prunus.core import to_json
+from prunus.core.errors import PlanError
+from prunus.graph import Groups
+
+__all__ = ["Edit", "Plan", "plan_units"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Edit:
+    """`removed` channels of an axis that had `of`; indices of the network before the plan."""
+
+    of: int
+    removed: tuple[int, ...]
+
+    def kept(self) -> list[int]:
+        """Return the indices that stay, in order."""
+        gone = set(self.removed)
+        return [i for i in range(self.of) if i not in gone]
+
+    def then(self, later: Edit) -> Edit:
+        """Return both edits in one; `later` counts in what this one left."""
+        kept = self.kept()
+        if later.of != len(kept):
+            raise PlanError(
+                f"a plan for {later.of} channels cannot follow one that left {len(kept)}"
+            )
+        return Edit(self.of, tuple(sorted({*self.removed, *(kept[i] for i in later.removed)})))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Edits of a network, by group for people and by module for machines.
+
+    Attributes:
+        groups: units removed, by group name.
+        modules: channels removed, by module name and axis (`out`, `in`, `select`). It is all
+            that is needed to replay the plan on the dense network: no tracing, no engine.
+            `select` counts in the features that arrive at the dense module.
+    """
+
+    groups: Mapping[str, Edit] = field(default_factory=dict)
+    modules: Mapping[str, Mapping[str, Edit]] = field(default_factory=dict)
+
+    def then(self, later: Plan) -> Plan:
+        """Return one plan that does this one and then `later`, in this one's indices."""
+        groups = _chained(self.groups, later.groups)
+        modules: dict[str, dict[str, Edit]] = {n: dict(axes) for n, axes in self.modules.items()}
+        for name, axes in later.modules.items():
+            mine = modules.setdefault(name, {})
+            arriving = mine.get("in")
+            for axis, edit in axes.items():
+                if axis == "select" and arriving is not None:
+                    kept = arriving.kept()
+                    edit = Edit(arriving.of, tuple(kept[i] for i in edit.removed))  # noqa: PLW2901
+                if axis == "select" and axis in mine:
+                    removed = {*mine[axis].removed, *edit.removed}
+                    mine[axis] = Edit(mine[axis].of, tuple(sorted(removed)))
+                elif axis in mine:
+                    mine[axis] = mine[axis].then(edit)
+                else:
+                    mine[axis] = edit
+        return Plan(groups, modules)
+
+    def to_json(self) -> str:
+        """Return the plan as JSON; equal plans give equal bytes."""
+        return to_json(
+            {
+                "format": FORMAT,
+                "groups": {n: _edit(e) for n, e in self.groups.items()},
+                "modules": {
+                    n: {axis: _edit(e) for axis, e in axes.items()}
+                    for n, axes in self.modules.items()
+                },
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            PlanError: the text is no plan, or of a format this version does not know.
+        """
+        try:
+            body = json.loads(text)
+            if body["format"] != FORMAT:
+                raise PlanError(
+                    f"plan of format {body['format']}, this Prunus reads format {FORMAT}: "
+                    "load it with the version that wrote it"
+                )
+            return cls(
+                {n: _read(e) for n, e in body["groups"].items()},
+                {n: {a: _read(e) for a, e in axes.items()} for n, axes in body["modules"].items()},
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise PlanError(f"not a plan of Prunus ({error}): give a plan.json of a run") from error
+
+
+def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
+    """Return the plan that removes the given units of each group.
+
+    Raises:
+        PlanError: a unit does not exist, or a group would be left empty.
+    """
+    edits: dict[str, Edit] = {}
+    gone: dict[str, dict[str, set[int]]] = {}
+    for group in groups:
+        units = sorted(set(removed.get(group.name, ())))
+        if not units:
+            continue
+        if units[0] < 0 or units[-1] >= group.units:
+            raise PlanError(f"{group.name} has {group.units} units, asked to remove {units[-1]}")
+        if len(units) == group.units:
+            raise PlanError(f"all {group.units} units of {group.name} would go: leave at least one")
+        edits[group.name] = Edit(group.units, tuple(units))
+        for member in group.members:
+            axes = gone.setdefault(member.module, {})
+            axes.setdefault(member.axis, set()).update(map(int, member.index[units].ravel()))
+    for group in groups:
+        for member in group.members:
+            if member.axis == "select" and member.module in gone:  # also what no longer arrives
+                axes = gone[member.module]
+                lost = axes.get("in", set()) | axes.get("select", set())
+                units = [u for u, channel in enumerate(member.index[:, 0]) if channel in lost]
+                edits[group.name] = Edit(group.units, tuple(units))
+    modules: dict[str, dict[str, Edit]] = {}
+    for name, axes in gone.items():
+        layer = groups.layers.get(name)
+        for axis, channels in axes.items():
+            if axis == "select":
+                channels = channels - axes.get("in", set())  # noqa: PLW2901 - they never arrive
+            if layer is None or not channels:
+                continue
+            width = layer.out if axis == "out" else layer.in_
+            modules.setdefault(name, {})[axis] = Edit(width, tuple(sorted(channels)))
+    return Plan(edits, modules)
+
+
+def _chained(first: Mapping[str, Edit], second: Mapping[str, Edit]) -> dict[str, Edit]:
+    chained = dict(first)
+    for name, edit in second.items():
+        chained[name] = chained[name].then(edit) if name in chained else edit
+    return chained
+
+
+def _edit(edit: Edit) -> dict[str, Any]:
+    return {"of": edit.of, "removed": list(edit.removed)}
+
+
+def _read(body: dict[str, Any]) -> Edit:
+    return Edit(int(body["of"]), tuple(int(i) for i in body["removed"]))

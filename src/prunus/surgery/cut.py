@@ -1,0 +1,144 @@
+"""Physical removal: one rule a kind of module, and `replay_`, which needs no tracing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import PlanError
+from prunus.graph.layers import BATCHNORMS, CONVOLUTIONS, TRANSPOSED, channel_count, is_depthwise
+from prunus.graph.select import SelectLinear
+from prunus.plan import Edit, Plan
+
+__all__ = ["replay_"]
+
+
+def replay_(model: nn.Module, plan: Plan) -> nn.Module:
+    """Remove from `model`, in place, every channel the plan removes; return the model.
+
+    Weights that stay are copied bit by bit. The whole plan is checked before the first cut.
+
+    Raises:
+        PlanError: a module is missing or has another width; names the first.
+    """
+    for name, axes in plan.modules.items():
+        module = _module(model, name)
+        for axis, edit in axes.items():
+            width = _width(module, axis)
+            if width != edit.of:
+                raise PlanError(
+                    f"the plan does not fit {type(model).__name__}: {name!r} has {width} "
+                    f"channels on its {axis} axis, the plan expects {edit.of}. "
+                    "Replay it on the network it was made for, before any other cut"
+                )
+    for name, axes in plan.modules.items():
+        module = _module(model, name)
+        if "out" in axes:
+            _cut_out_(module, _kept(axes["out"], module))
+        if "in" in axes or "select" in axes:
+            cut = _cut_in_(module, axes.get("in"), axes.get("select"))
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, cut)
+    return model
+
+
+def _module(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise PlanError(
+            f"the plan does not fit {type(model).__name__}: it has no module {name!r}"
+        ) from None
+
+
+def _width(module: nn.Module, axis: str) -> int:
+    if isinstance(module, SelectLinear) and axis != "out":
+        return module.incoming
+    return channel_count(module, "out" if axis == "out" else "in")
+
+
+def _kept(edit: Edit, module: nn.Module) -> Tensor:
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    return torch.tensor(edit.kept(), dtype=torch.long, device=device)
+
+
+def _take_(module: nn.Module, name: str, kept: Tensor, dim: int) -> None:
+    """Replace a parameter or buffer by its slices `kept` along `dim`."""
+    tensor = getattr(module, name, None)
+    if not isinstance(tensor, Tensor) or tensor.dim() <= dim:
+        return
+    taken = tensor.detach().index_select(dim, kept).contiguous()
+    if isinstance(tensor, nn.Parameter):
+        setattr(module, name, nn.Parameter(taken, requires_grad=tensor.requires_grad))
+    else:
+        setattr(module, name, taken)
+
+
+def _cut_out_(module: nn.Module, kept: Tensor) -> None:
+    if isinstance(module, CONVOLUTIONS):
+        _take_(module, "weight", kept, 1 if isinstance(module, TRANSPOSED) else 0)
+        _take_(module, "bias", kept, 0)
+        if is_depthwise(module):
+            module.groups = module.in_channels = len(kept)
+        module.out_channels = len(kept)
+    elif isinstance(module, nn.Linear):
+        _take_(module, "weight", kept, 0)
+        _take_(module, "bias", kept, 0)
+        module.out_features = len(kept)
+    elif isinstance(module, (BATCHNORMS, nn.modules.instancenorm._InstanceNorm)):
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            _take_(module, name, kept, 0)
+        module.num_features = len(kept)
+    elif isinstance(module, nn.LayerNorm):
+        _take_(module, "weight", kept, module.weight.dim() - 1 if module.elementwise_affine else 0)
+        _take_(module, "bias", kept, 0)
+        module.normalized_shape = (*module.normalized_shape[:-1], len(kept))
+    elif isinstance(module, nn.PReLU):
+        if module.num_parameters > 1:
+            _take_(module, "weight", kept, 0)
+            module.num_parameters = len(kept)
+    else:
+        raise PlanError(f"no rule to cut the channels of a {type(module).__name__}")
+
+
+def _cut_in_(module: nn.Module, gone: Edit | None, deselected: Edit | None) -> nn.Module:
+    """Cut what a module reads; return it, or the module that takes its place."""
+    if isinstance(module, nn.Linear):
+        return _cut_linear_in_(module, gone, deselected)
+    if deselected is not None:
+        raise PlanError(f"a {type(module).__name__} cannot select among its inputs")
+    if is_depthwise(module) or gone is None:
+        return module  # its `out` rule has cut it
+    kept = _kept(gone, module)
+    assert isinstance(module, CONVOLUTIONS)
+    if module.groups == 1:
+        _take_(module, "weight", kept, 0 if isinstance(module, TRANSPOSED) else 1)
+    elif isinstance(module, TRANSPOSED):
+        _take_(module, "weight", kept, 0)
+    else:
+        each = kept.view(module.groups, -1) % (module.in_channels // module.groups)
+        split = module.weight.detach().unflatten(0, (module.groups, -1))
+        taken = [w.index_select(1, own) for w, own in zip(split, each, strict=True)]
+        module.weight = nn.Parameter(torch.cat(taken), module.weight.requires_grad)
+    module.in_channels = len(kept)
+    return module
+
+
+def _cut_linear_in_(module: nn.Linear, gone: Edit | None, deselected: Edit | None) -> nn.Linear:
+    """Slice columns; where features still arrive that are not read, use a `SelectLinear`."""
+    incoming = _width(module, "in")
+    arriving = gone.kept() if gone else list(range(incoming))
+    dropped = set(deselected.removed) if deselected else set()
+    read = module.index.tolist() if isinstance(module, SelectLinear) else range(incoming)
+    column = {position: c for c, position in enumerate(read)}
+    index = [i for i, p in enumerate(arriving) if p in column and p not in dropped]
+    columns = torch.tensor([column[arriving[i]] for i in index], device=module.weight.device)
+    weight = module.weight.detach().index_select(1, columns)
+    weight.requires_grad_(module.weight.requires_grad)
+    if len(index) < len(arriving):
+        replaced: nn.Linear = SelectLinear(weight, module.bias, torch.tensor(index), len(arriving))
+    else:
+        replaced = nn.Linear(len(index), module.out_features, bias=False, device="meta")
+        replaced.weight = nn.Parameter(weight, weight.requires_grad)
+        replaced.bias = module.bias
+    return replaced.train(module.training)

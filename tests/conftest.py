@@ -1,0 +1,58 @@
+"""Shared by all tests: few threads (they spin under contention), small networks, random plans."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from prunus.graph import Groups, find_groups
+from prunus.plan import Plan, plan_units
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "prunus", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("prunus")
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of benchmark data beside the checkout; skips where it is missing."""
+    root = Path(os.environ.get("PRUNUS_SHARED_DATA", Path(__file__).parents[2] / "shared/data"))
+    if not root.is_dir():
+        pytest.skip(f"no benchmark data at {root} (set PRUNUS_SHARED_DATA)")
+    return root
+
+
+def random_plan(groups: Groups, seed: int, most: float = 0.6) -> Plan:
+    """Remove a random share, up to `most`, of every group."""
+    generator = torch.Generator().manual_seed(seed)
+    removed = {}
+    for group in groups:
+        share = float(torch.rand((), generator=generator)) * most
+        order = torch.randperm(group.units, generator=generator)
+        removed[group.name] = order[: min(int(share * group.units), group.units - 1)].tolist()
+    return plan_units(groups, removed)
+
+
+def randomise_norms_(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Give BatchNorms statistics and scales that differ between channels, as training does."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            for tensor, low, high in (
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 2.0),
+                (module.weight.data, 0.5, 1.5),
+                (module.bias.data, -0.5, 0.5),
+            ):
+                tensor.uniform_(low, high, generator=generator)
+    return model
+
+
+__all__ = ["find_groups", "random_plan", "randomise_norms_"]

@@ -1,0 +1,78 @@
+from typing import Any
+
+from prunus.reports import HeadlineRow, headline, layer_table
+from prunus.reports.tables import group_table, refusals, trajectory
+
+Row = dict[str, Any]
+
+
+def plain(row: HeadlineRow) -> tuple[str, ...]:
+    cells = (row.metric, row.dense, row.pruned, row.change)
+    return tuple(cell.replace("\u00a0", " ") for cell in cells)
+
+
+def test_headline_to_the_letter(journal: list[Row]) -> None:
+    assert [plain(row) for row in headline(journal)] == [
+        ("Test accuracy", "98.61 %", "98.33 %", "−0.28 points"),
+        ("Validation accuracy", "98.61 %", "98.33 %", "−0.28 points"),
+        ("Parameters", "431 080", "42 913", "10.0 % kept, 10.0× fewer"),
+        ("MACs", "2 293 000", "559 268", "24.4 % kept, 4.1× fewer"),
+        ("Size on disk", "1 683.9 KiB", "167.6 KiB", "10.0 % kept, 10.0× smaller"),
+        ("CPU latency, batch 1", "1.23 ms (1.10–1.40)", "0.68 ms (0.64–0.75)", "1.8× faster"),
+        ("CPU latency, batch 64", "12.8 ms (12.1–13.9)", "5.58 ms (5.40–6.10)", "2.3× faster"),
+    ]
+
+
+def test_latency_change_is_the_paired_ratio_not_the_ratio_of_medians(journal: list[Row]) -> None:
+    result = next(row for row in journal if row["event"] == "result")
+    result["latency_ratio"]["64"] = 0.8
+    assert headline(journal)[-1].change == "1.2× slower"
+
+
+def test_batches_are_ordered_as_numbers(journal: list[Row]) -> None:
+    result = next(row for row in journal if row["event"] == "result")
+    for side in ("dense", "pruned"):
+        result[side]["latency"] = dict.fromkeys(("256", "64", "8"), result[side]["latency"]["1"])
+    result["latency_ratio"] = {"256": 2.0, "64": 2.0, "8": 2.0}
+    assert [row.metric.split()[-1] for row in headline(journal)[-3:]] == ["8", "64", "256"]
+
+
+def test_before_the_result_the_newest_iteration_stands_in(journal: list[Row]) -> None:
+    rows = [row for row in journal if row["event"] != "result" and row.get("iteration") != 4]
+    table = {row.metric: row for row in headline(rows)}
+    assert list(table) == ["Validation accuracy", "Parameters", "MACs"]
+    assert plain(table["Validation accuracy"])[2:] == ("98.01 %", "−0.60 points")
+    assert headline(journal[:3]) == []
+
+
+def test_layer_table(journal: list[Row]) -> None:
+    first, *_, classifier = layer_table(journal)
+    assert (first.module, first.kind, first.inputs, first.outputs) == (
+        "conv1",
+        "Conv2d",
+        "1",
+        "20 → 5",
+    )
+    assert (first.params_before, first.params_after) == ("520", "130")
+    assert first.params_kept.replace("\u00a0", " ") == "25.0 %"
+    assert classifier.outputs == "10"
+    assert layer_table(journal[:5]) == []
+
+
+def test_a_layer_without_parameters_has_no_share_to_keep(journal: list[Row]) -> None:
+    layers = next(row for row in journal if row["event"] == "layers")["layers"]
+    layers[0]["params"] = [0, 0]
+    assert layer_table(journal)[0].params_kept == "–"
+
+
+def test_group_table_counts_what_the_newest_cut_left(journal: list[Row]) -> None:
+    newest = trajectory(journal, "prune")[4]["groups"]
+    assert [row.left for row in group_table(journal)] == [str(group["after"]) for group in newest]
+    assert [row.left for row in group_table(journal[:2])] == ["20", "50", "500"]
+
+
+def test_a_repeated_iteration_counts_once_and_a_refusal_is_told_once(journal: list[Row]) -> None:
+    again = {**journal[3], "params": 7}
+    assert trajectory([*journal, again], "iteration")[0]["params"] == 7
+    assert list(trajectory([*journal, again], "iteration")) == [0, 1, 2, 3, 4]
+    assert refusals(journal) == [("fc2", "its Gram matrix is singular")]

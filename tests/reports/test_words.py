@@ -1,0 +1,57 @@
+from typing import Any
+
+from prunus.reports import words
+
+Row = dict[str, Any]
+
+
+def plain(text: str) -> str:
+    return text.replace("\u00a0", " ")
+
+
+def test_the_verdict_is_one_sentence(journal: list[Row], config: Row) -> None:
+    assert words.title(config) == "lenet5 on digits"
+    assert plain(words.verdict(journal)) == (
+        "10.0× fewer parameters, 4.1× fewer MACs, 2.3× faster at batch 64, "
+        "test accuracy 98.6 % → 98.3 %."
+    )
+
+
+def test_the_verdict_of_a_run_in_progress(journal: list[Row]) -> None:
+    assert plain(words.verdict(journal[:7])) == (
+        "So far, after 1 iteration: 1.8× fewer parameters, 1.4× fewer MACs, "
+        "validation accuracy 98.6 % → 98.4 %."
+    )
+    assert words.verdict(journal[:4]) == "Nothing has been pruned yet."
+
+
+def test_a_slower_larger_network_is_called_so(journal: list[Row]) -> None:
+    result = next(row for row in journal if row["event"] == "result")
+    result["pruned"] |= {"params": 862160, "macs": 2293000}
+    result["latency_ratio"] = {"64": 0.5}
+    assert plain(words.verdict(journal)).startswith(
+        "2.0× more parameters, the same MACs, 2.0× slower at batch 64"
+    )
+
+
+def test_names_may_be_nested_or_missing() -> None:
+    assert words.title({"model": {"name": "resnet56"}, "dataset": "cifar10"}) == (
+        "resnet56 on cifar10"
+    )
+    assert words.title({}) == "A pruning run"
+
+
+def test_missing_tells_where_the_journal_ends(journal: list[Row]) -> None:
+    assert words.missing(journal) == ""
+    assert "after “prune” of iteration 1" in words.missing(journal[:5])
+    assert "journal is empty" in words.missing([])
+
+
+def test_captions_say_the_numbers(journal: list[Row]) -> None:
+    accuracy = plain(words.accuracy_caption(journal))
+    assert "98.61 % with 431 080 parameters; after 4 iterations, 97.81 % with 42 913" in accuracy
+    assert "The ring is the finished network, at 98.33 %." in accuracy
+    layers = plain(words.layer_caption(journal))
+    assert "fc1 gave most: 360 027 of its 400 500 parameters are gone, 93 %" in layers
+    assert "30 epochs in 6 phases, 38 s in all" in plain(words.training_caption(journal))
+    assert "one image is 0.28 points" in words.headline_caption(journal)
