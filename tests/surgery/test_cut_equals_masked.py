@@ -4,8 +4,6 @@ import copy
 
 import pytest
 import torch
-import torchvision
-from torch import nn
 
 from prunus.graph import find_groups
 from prunus.models import build_model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from prunus.core.errors import ConfigError
 from prunus.criteria.baselines import L1, GroupL2, Random
@@ -24,8 +24,23 @@ __all__ = [
     "Random",
     "Scores",
     "StackedConsumer",
+    "make_criterion",
     "score",
 ]
+
+
+def make_criterion(name: str, **options: Any) -> Criterion:
+    """Build a criterion of `CRITERIA`.
+
+    Raises:
+        UnknownNameError: lists the known criteria.
+        ConfigError: the criterion has no such option.
+    """
+    kind = CRITERIA[name]
+    try:
+        return cast(Criterion, kind(**options))
+    except TypeError as error:
+        raise ConfigError(f"criterion {name!r}: {error}") from error
 
 
 def score(
@@ -44,17 +59,13 @@ def score(
         ConfigError: the criterion has no such option.
     """
     if isinstance(criterion, str):
-        name, kind = criterion, CRITERIA[criterion]
-        try:
-            criterion = kind(**options)
-        except TypeError as error:
-            raise ConfigError(f"criterion {name!r}: {error}") from error
+        name, rule = criterion, make_criterion(criterion, **options)
     else:
-        name = type(criterion).__name__
+        name, rule = type(criterion).__name__, criterion
     scored, skipped = {}, {}
     for group in groups:
-        if criterion.needs_statistics and not readable(groups, group):
+        if rule.needs_statistics and not readable(groups, group):
             skipped[group.name] = "its readers are too wide for a Gram matrix (feature_limit)"
         else:
-            scored[group.name] = criterion(groups, group, statistics)
-    return Scores(scored, name, criterion.unit, criterion.comparable, skipped)
+            scored[group.name] = rule(groups, group, statistics)
+    return Scores(scored, name, rule.unit, rule.comparable, skipped)

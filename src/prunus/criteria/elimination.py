@@ -56,13 +56,13 @@ class Reader:
         blocks = self.blocks[units]
         if blocks.shape[1] == 1:
             f = blocks[:, 0]
-            costs = self.K[f, f] / self.inverse[f, f]
-            return np.where(f >= 0, costs, 0.0)
+            return np.where(f >= 0, self.K[f, f] / self.inverse[f, f], 0.0)
         rows, columns = blocks[:, :, None], blocks[:, None, :]
         there = (rows >= 0) & (columns >= 0)
         pivots = np.where(there, self.inverse[rows, columns], np.eye(blocks.shape[1]))
         taken = np.where(there, self.K[rows, columns], 0.0)
-        return np.trace(np.linalg.solve(pivots, taken), axis1=1, axis2=2)
+        costs: NDArray[np.float64] = np.trace(np.linalg.solve(pivots, taken), axis1=1, axis2=2)
+        return costs
 
     def remove(self, units: Index) -> None:
         """Take the features of `units` out: a downdate of rank |P|, O(F²·|P|)."""

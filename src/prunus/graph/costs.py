@@ -63,7 +63,7 @@ def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Lay
         own = [p for n, p in module.named_parameters(recurse=False)]
         width = channel_count(module, "out")
         taps = int(np.prod(module.kernel_size)) if isinstance(module, CONVOLUTIONS) else int(mixing)
-        kernel = module.weight.numel() if mixing or is_depthwise(module) else 0  # type: ignore[union-attr, operator]
+        kernel = module.weight.numel() if mixing or is_depthwise(module) else 0
         layers[name] = Layer(
             kind=type(model.get_submodule(name)).__name__,
             out=width,

@@ -47,7 +47,7 @@ def channel_count(module: nn.Module, axis: str) -> int:
     for name in names:
         if hasattr(module, name):
             return int(getattr(module, name))
-    return int(module.normalized_shape[-1])  # type: ignore[union-attr, index, arg-type]
+    return int(module.normalized_shape[-1])
 
 
 def input_columns(module: nn.Module) -> Tensor:
@@ -62,11 +62,11 @@ def input_columns(module: nn.Module) -> Tensor:
     elif groups == 1:
         return weight.transpose(0, 1).flatten(1)
     else:
-        split = weight.unflatten(0, (groups, -1)).transpose(1, 2)  # (g, I/g, O/g, taps…)
+        split = weight.view(groups, -1, *weight.shape[1:]).transpose(1, 2)  # (g, I/g, O/g, taps…)
         rows = split.flatten(0, 1).flatten(1)  # (I, O/g·t)
     if groups == 1:
         return rows
     full = rows.new_zeros(groups, len(rows) // groups, groups, rows.shape[1])
     each = torch.arange(groups, device=rows.device)
-    full[each, :, each] = rows.unflatten(0, (groups, -1))
+    full[each, :, each] = rows.view(groups, -1, rows.shape[1])
     return full.flatten(0, 1).flatten(1)

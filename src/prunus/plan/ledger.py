@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.graph import Group, Groups
+from prunus.graph import Axis, Group, Groups
 
 __all__ = ["Ledger"]
 
@@ -39,7 +39,7 @@ class Ledger:
         read = np.count_nonzero(self.arriving[name] & self.reading[name])
         return int(np.count_nonzero(self.out[name])), int(read)
 
-    def _mask(self, module: str, axis: str) -> Mask | None:
+    def _mask(self, module: str, axis: Axis) -> Mask | None:
         masks = {"out": self.out, "in": self.arriving, "select": self.reading}[axis]
         return masks.get(module)
 
@@ -67,7 +67,7 @@ class Ledger:
             self.totals["macs"] -= layer.macs(*before) - layer.macs(*after)
             self._counts[name] = after
 
-    def _strike(self, group: Group, units: Iterable[int]) -> list[tuple[str, str, Mask]]:
+    def _strike(self, group: Group, units: Iterable[int]) -> list[tuple[str, Axis, Mask]]:
         """Clear the masks of `units`; return each touched mask as it was before."""
         units = list(units)
         changed = []

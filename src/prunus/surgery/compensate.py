@@ -96,9 +96,7 @@ def _zero_columns_(module: nn.Module, channels: list[int]) -> None:
     split[channel // weight.shape[1], :, channel % weight.shape[1]] = 0
 
 
-def _removed_features(
-    plan: Plan, consumer: Consumer | None, name: str
-) -> NDArray[np.bool_] | None:
+def _removed_features(plan: Plan, consumer: Consumer | None, name: str) -> NDArray[np.bool_] | None:
     """Tell which features of a consumer go; None where it loses no input."""
     axes = plan.modules[name]
     channels = [c for axis in ("in", "select") if axis in axes for c in axes[axis].removed]
@@ -108,8 +106,7 @@ def _removed_features(
         return np.ones(1, dtype=bool)
     gone = np.zeros(consumer.incoming, dtype=bool)
     gone[channels] = True
-    features: NDArray[np.bool_] = gone[consumer.positions].all(axis=1)
-    return features
+    return np.asarray(gone[consumer.positions].all(axis=1))
 
 
 def _repair_(

@@ -117,7 +117,7 @@ def _cut_in_(module: nn.Module, gone: Edit | None, deselected: Edit | None) -> n
         _take_(module, "weight", kept, 0)
     else:
         each = kept.view(module.groups, -1) % (module.in_channels // module.groups)
-        split = module.weight.detach().unflatten(0, (module.groups, -1))
+        split = module.weight.detach().view(module.groups, -1, *module.weight.shape[1:])
         taken = [w.index_select(1, own) for w, own in zip(split, each, strict=True)]
         module.weight = nn.Parameter(torch.cat(taken), module.weight.requires_grad)
     module.in_channels = len(kept)
