@@ -121,7 +121,7 @@ class Groups(Sequence[Group]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: int | str) -> Group:  # type: ignore[override]
         """Return a group by position or by name."""
         if isinstance(key, str):
             return next(g for g in self.entries if g.name == key)

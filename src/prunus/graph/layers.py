@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +49,7 @@ def channel_count(module: nn.Module, axis: str) -> int:
     for name in names:
         if hasattr(module, name):
             return int(getattr(module, name))
-    return int(module.normalized_shape[-1])
+    return int(cast(nn.LayerNorm, module).normalized_shape[-1])
 
 
 def input_columns(module: nn.Module) -> Tensor:

@@ -1,1 +1,7 @@
-"""."""
+"""The P-phase: train the parameters of a fixed structure."""
+
+from prunus.training.config import TrainConfig
+from prunus.training.fit import fit_
+from prunus.training.loss import distillation, task_loss
+
+__all__ = ["TrainConfig", "distillation", "fit_", "task_loss"]

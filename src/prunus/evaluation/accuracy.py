@@ -1,0 +1,54 @@
+"""Accuracy on labelled batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import DataError, NonFiniteError
+
+__all__ = ["accuracy", "primary"]
+
+
+def primary(output: Any) -> Tensor:
+    """Return a network's main output: itself, or the first of several (auxiliary heads follow)."""
+    while not isinstance(output, Tensor):
+        if isinstance(output, dict):
+            output = next(iter(output.values()))
+        else:
+            output = output[0]
+    return output
+
+
+def accuracy(
+    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Any = None
+) -> float:
+    """Return the share of images whose largest output is their class, in [0, 1].
+
+    Raises:
+        DataError: the loader gave no image.
+        NonFiniteError: an output is NaN, so that there is no largest one.
+    """
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    right = count = 0
+    try:
+        with torch.no_grad():
+            for x, y in progress(loader) if progress else loader:
+                output = primary(model(x.to(device)))
+                if torch.isnan(output).any():
+                    raise NonFiniteError(
+                        f"{type(model).__name__} answers NaN: its training diverged or its "
+                        "weights are broken; start from another checkpoint"
+                    )
+                right += int((output.argmax(1).cpu() == y.cpu()).sum())
+                count += len(y)
+    finally:
+        model.train(training)
+    if not count:
+        raise DataError("the loader gave no image to measure accuracy on")
+    return right / count

@@ -1,0 +1,185 @@
+"""The P-phase: train the parameters of a fixed structure."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from prunus.core import seed_everything
+from prunus.core.errors import DataError, NonFiniteError
+from prunus.core.files import writing_whole
+from prunus.evaluation import accuracy, primary
+from prunus.training.config import TrainConfig
+from prunus.training.loss import distillation, task_loss
+
+__all__ = ["fit_"]
+
+Loader = Iterable[tuple[Tensor, Tensor]]
+Epoch = dict[str, float]
+
+
+def fit_(
+    model: nn.Module,
+    loader: Loader,
+    config: TrainConfig | None = None,
+    *,
+    validation: Loader | None = None,
+    teacher: nn.Module | None = None,
+    fabric: Fabric | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Train `model` in place; return one row an epoch.
+
+    Loss: cross-entropy (1−d) + d·distillation from `teacher`, d = config.distill.
+    With `checkpoint`, the state is written there after every epoch and taken up from there, so
+    a killed phase repeats at most one epoch and ends with the same weights (on CPU): each epoch
+    draws its randomness from `seed` and its own number.
+
+    Every parameter is trained, frozen ones excepted. The last epoch's weights are kept.
+
+    Raises:
+        NonFiniteError: the loss became NaN or infinite; names the epoch.
+        DataError: the loader is empty.
+    """
+    config = config or TrainConfig()
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    device = fabric.device
+    model.to(device)
+    if teacher is not None:
+        teacher = teacher.to(device).eval()
+    batches = _length(loader)
+    optimizer = _optimizer(model, config)
+    schedule = LambdaLR(optimizer, _cosine(config, batches))
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    rows: list[Epoch] = []
+    if checkpoint is not None and checkpoint.exists():
+        rows = _restore_(checkpoint, model, optimizer, schedule)
+    model.train()
+    for epoch in range(len(rows) + 1, config.epochs + 1):
+        seed_everything(seed, "epoch", epoch)
+        sampler = getattr(loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        row = _epoch(wrapped, loader, optimizer, schedule, config, teacher, fabric)
+        if not math.isfinite(row["loss"]):
+            raise NonFiniteError(
+                f"the loss became {row['loss']} in epoch {epoch} of training "
+                f"{type(model).__name__}: lower the learning rate (it peaks at {config.lr:g})"
+            )
+        row = {"epoch": epoch, **row}
+        if validation is not None:
+            row["validation_accuracy"] = accuracy(model, validation)
+        rows.append(row)
+        if checkpoint is not None:
+            _save(checkpoint, model, optimizer, schedule, rows)
+        if on_epoch is not None:
+            on_epoch(row)
+    model.eval()
+    return rows
+
+
+def _epoch(
+    model: nn.Module,
+    loader: Loader,
+    optimizer: Optimizer,
+    schedule: LambdaLR,
+    config: TrainConfig,
+    teacher: nn.Module | None,
+    fabric: Fabric,
+) -> Epoch:
+    start = time.perf_counter()
+    total = torch.zeros((), dtype=torch.float64)
+    right = count = 0
+    lr = optimizer.param_groups[0]["lr"]
+    for x, y in loader:
+        x, y = x.to(fabric.device), y.to(fabric.device)  # noqa: PLW2901
+        output = model(x)
+        loss = task_loss(output, y, config)
+        if teacher is not None and config.distill:
+            with torch.no_grad():
+                target = primary(teacher(x))
+            soft = distillation(primary(output), target, config.temperature)
+            loss = (1 - config.distill) * loss + config.distill * soft
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        if config.clip:
+            fabric.clip_gradients(model, optimizer, max_norm=config.clip, error_if_nonfinite=False)
+        optimizer.step()
+        schedule.step()
+        total += loss.detach().cpu().double() * len(x)
+        right += int((primary(output).argmax(1) == y).sum())
+        count += len(x)
+    if not count:
+        raise DataError("the training loader gave no batch: give it at least one image a class")
+    return {
+        "loss": float(total) / count,
+        "train_accuracy": right / count,
+        "lr": lr,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Decay matrices and kernels; leave biases and norms alone."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _cosine(config: TrainConfig, batches: int) -> Callable[[int], float]:
+    steps = max(1, config.epochs * batches)
+    warm = int(config.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+
+    return factor
+
+
+def _length(loader: Any) -> int:
+    try:
+        return len(loader)
+    except TypeError:
+        return sum(1 for _ in loader)
+
+
+def _save(
+    path: Path, model: nn.Module, optimizer: Any, schedule: LambdaLR, rows: list[Epoch]
+) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": {"last_epoch": schedule.last_epoch, "step": schedule._step_count},
+        "rows": rows,
+    }
+    with writing_whole(path) as scratch:
+        torch.save(state, scratch)
+
+
+def _restore_(path: Path, model: nn.Module, optimizer: Any, schedule: LambdaLR) -> list[Epoch]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.last_epoch = state["schedule"]["last_epoch"]
+    schedule._step_count = state["schedule"]["step"]
+    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+    rows: list[Epoch] = state["rows"]
+    return rows
