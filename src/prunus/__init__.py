@@ -1,1 +1,70 @@
-"""Prunus learns the structure of neural networks."""
+"""Prunus learns the structure of neural networks.
+
+groups  = prunus.find_groups(model, example)
+scatter = prunus.collect(model, loader, groups)
+scores  = prunus.score(groups, scatter, "stacked")
+plan    = prunus.make_plan(groups, scores, "macs=50%")
+receipt = prunus.apply_(model, plan, groups, scatter)
+record  = prunus.fit_(model, loader, prunus.TrainConfig(epochs=5))
+model, report = prunus.prune(model, loader, budget="macs=50%")  # all of it
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunus.core.errors import PrunusError
+    from prunus.criteria import score
+    from prunus.graph import find_groups
+    from prunus.pipelines import PruneConfig, RunConfig, load, prune, run_prune
+    from prunus.plan import Plan, make_plan
+    from prunus.statistics import collect
+    from prunus.surgery import apply_
+    from prunus.training import TrainConfig, fit_
+
+__all__ = [
+    "Plan",
+    "PruneConfig",
+    "PrunusError",
+    "RunConfig",
+    "TrainConfig",
+    "apply_",
+    "collect",
+    "find_groups",
+    "fit_",
+    "load",
+    "make_plan",
+    "prune",
+    "run_prune",
+    "score",
+]
+
+_ROOMS = {
+    "Plan": "plan",
+    "PruneConfig": "pipelines",
+    "PrunusError": "core.errors",
+    "RunConfig": "pipelines",
+    "TrainConfig": "training",
+    "apply_": "surgery",
+    "collect": "statistics",
+    "find_groups": "graph",
+    "fit_": "training",
+    "load": "pipelines",
+    "make_plan": "plan",
+    "prune": "pipelines",
+    "run_prune": "pipelines",
+    "score": "criteria",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that importing stays light."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'prunus' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"prunus.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -31,8 +31,9 @@ def find_consumers(
     flattened: dict[str, list[Index]] = defaultdict(list)
     for group in groups:
         for member in group.consumers:
-            if member.index.shape[1] > 1:
-                flattened[member.module].append(member.index)
+            if group.flattens(member):
+                each = len(group.producers[0].index[0])  # channels a unit owns
+                flattened[member.module].append(member.index.reshape(group.units * each, -1))
     consumers = {}
     for name in mixing:
         module = model.get_submodule(name)

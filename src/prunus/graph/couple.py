@@ -29,6 +29,8 @@ def checked_group(
     members: list[Member] = []
     for (name, axis), pairs in coupling.items():
         module = wide.get_submodule(name)
+        if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+            continue  # one slope for all channels: nothing to cut
         if axis == "out" and name in reasons:
             raise NotFollowedError(
                 reasons[name] if name == root else f"{name} is coupled to it, and {reasons[name]}"
@@ -44,6 +46,10 @@ def checked_group(
             )
         if index.size and index.max() >= width:
             raise NotFollowedError(f"{name} has {width} channels, fewer than are coupled to it")
+        if isinstance(module, nn.LayerNorm) and not (
+            len(module.normalized_shape) == 1 and index.size == width
+        ):
+            raise NotFollowedError(f"{name} normalises over more or other axes than its channels")
         if is_mixing(module) and isinstance(module, CONVOLUTIONS) and module.groups > 1:
             groups = np.lcm(groups, module.groups)
         members.append(Member(name, "out" if axis == "out" else "in", index))
@@ -55,6 +61,8 @@ def checked_group(
     members.sort(key=lambda m: (order[m.module], m.axis))
     if groups > 1:
         members = [_by_quota(m, units, int(groups)) for m in members]
+        for member in members:
+            _check_spread(member, wide.get_submodule(member.module))
     producer = next(
         m for m in members if m.axis == "out" and is_mixing(wide.get_submodule(m.module))
     )
@@ -66,6 +74,18 @@ def _by_quota(member: Member, units: int, groups: int) -> Member:
     """Couple unit j of every convolution group: each group keeps equally many channels."""
     index = member.index.reshape(groups, units // groups, -1)
     return Member(member.module, member.axis, np.concatenate(list(index), axis=1))
+
+
+def _check_spread(member: Member, module: nn.Module) -> None:
+    """Raise unless every unit owns equally many channels of every group of a convolution."""
+    groups = 1 if is_depthwise(module) else getattr(module, "groups", 1)
+    width = channel_count(module, member.axis)
+    share = np.sort(member.index // (width // groups), axis=1)  # conv groups of a unit's channels
+    even = np.repeat(np.arange(groups), member.index.shape[1] // groups)
+    if groups > 1 and not (share.shape[1] == even.size and (share == even).all()):
+        raise NotFollowedError(
+            f"its units are not spread evenly over the {groups} groups of {member.module}"
+        )
 
 
 def _index(name: str, pairs: set[tuple[int, int]], units: int) -> Index:

@@ -62,6 +62,10 @@ class Group:
         """The members that read the units."""
         return tuple(m for m in self.members if m.axis != "out")
 
+    def flattens(self, member: Member) -> bool:
+        """Tell whether each channel reaches `member` as several positions of a flattened map."""
+        return member.index.shape[1] > self.producers[0].index.shape[1]
+
 
 @dataclass(frozen=True, eq=False)
 class Consumer:

@@ -142,7 +142,7 @@ def _selections(
     ignored: set[str],
 ) -> list[Group]:
     """Return the groups of units that only their reader can drop."""
-    flattened = {m.module for g in found for m in g.consumers if m.index.shape[1] > 1}
+    flattened = {m.module for g in found for m in g.consumers if g.flattens(m)}
     groups = []
     for name, consumer in consumers.items():
         linear = isinstance(model.get_submodule(name), nn.Linear) and seen.dims[name] == 2

@@ -1,1 +1,22 @@
-"""."""
+"""Recipes made of the rooms below: PS-iteration, the main job, reloading."""
+
+from prunus.pipelines.config import PruneConfig, RunConfig
+from prunus.pipelines.journal import Journal
+from prunus.pipelines.load import load
+from prunus.pipelines.prune import Report, prune
+from prunus.pipelines.ps_iteration import Loaders, ps_iteration
+from prunus.pipelines.run import run_prune
+from prunus.pipelines.watch import Watch
+
+__all__ = [
+    "Journal",
+    "Loaders",
+    "PruneConfig",
+    "Report",
+    "RunConfig",
+    "Watch",
+    "load",
+    "prune",
+    "ps_iteration",
+    "run_prune",
+]

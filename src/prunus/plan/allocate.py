@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterable
 
 from prunus.core.errors import BudgetError, ConfigError
 from prunus.criteria import Scores
@@ -12,7 +13,7 @@ from prunus.plan.budget import Budget
 from prunus.plan.ledger import Ledger
 from prunus.plan.plan import Plan, plan_units
 
-__all__ = ["ALLOCATIONS", "make_plan"]
+__all__ = ["ALLOCATIONS", "check_reachable", "make_plan"]
 
 ALLOCATIONS = ("global", "uniform")
 
@@ -51,8 +52,8 @@ def make_plan(
     ledger = Ledger(groups)
     limits = budget.absolute(ledger.totals) if isinstance(budget, Budget) else budget
     pool = [group for group in groups if group.name in scores.groups]
-    floor = {group.name: max(1, math.ceil(group.units * least)) for group in pool}
-    _check_reachable(groups, pool, scores, floor, limits)
+    floor = _floors(pool, least)
+    _check_reachable(groups, pool, floor, limits)
     if allocation == "uniform":
         ledger = _uniform(groups, pool, scores, floor, limits)
     else:
@@ -61,13 +62,29 @@ def make_plan(
     return plan_units(groups, {n: (~left).nonzero()[0].tolist() for n, left in ledger.left.items()})
 
 
+def check_reachable(groups: Groups, budget: Budget, *, least: float = 0.0) -> None:
+    """Raise what `make_plan` would where no plan at all can meet `budget`.
+
+    Raises:
+        BudgetError: says the least that can be.
+        NothingToPruneError: there is no group.
+    """
+    groups.require_any()
+    limits = budget.absolute(Ledger(groups).totals)
+    _check_reachable(groups, list(groups), _floors(groups, least), limits)
+
+
+def _floors(groups: Iterable[Group], least: float) -> dict[str, int]:
+    return {group.name: max(1, math.ceil(group.units * least)) for group in groups}
+
+
 def _check_reachable(
-    groups: Groups, pool: list[Group], scores: Scores, floor: dict[str, int], limits: dict[str, int]
+    groups: Groups, pool: list[Group], floor: dict[str, int], limits: dict[str, int]
 ) -> None:
     ledger = Ledger(groups)
     dense = dict(ledger.totals)
     for group in pool:
-        ledger.remove(group, scores[group.name].order[: group.units - floor[group.name]].tolist())
+        ledger.remove(group, range(floor[group.name], group.units))
     for currency, limit in limits.items():
         if ledger.totals[currency] > limit:
             least, whole = ledger.totals[currency], dense[currency]

@@ -80,12 +80,17 @@ def collect(
 
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             samples = _samples(args[0].detach(), isinstance(module, nn.Linear), positions)
+            if len(samples) != len(labels):
+                raise DataError(
+                    f"module {consumer.module!r} reads {len(samples)} rows for {len(labels)} "
+                    "images, so its samples have no class: keep the batch as the first axis"
+                )
             if not _accumulate(scatters[consumer.module], samples, labels):
                 bad.append(consumer.module)
 
         return hook
 
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     images = 0
     try:
@@ -103,7 +108,8 @@ def collect(
                     raise NonFiniteError(_first_bad(model, x.to(device)))
                 images += len(x)
     finally:
-        model.train(training)
+        for module, mode in modes.items():
+            module.training = mode
     if not images:
         raise DataError("the calibration loader gave no batch: give it at least one image a class")
     return Statistics(scatters, images)
@@ -124,17 +130,24 @@ def _accumulate(scatter: Scatter, x: Tensor, labels: Tensor) -> bool:
     """Add one batch x (B, F, P) with labels (B,); return False where it is not finite."""
     batch, features, positions = x.shape
     store = scatter.gram
-    sums = x.sum(2).to(store.device, store.dtype)
-    if not torch.isfinite(sums).all():
+    # Products are taken about the batch's own mean: half of a float's digits survive, however
+    # far a nearly constant feature lies from zero. What follows is exact algebra in float64.
+    offset = x.mean((0, 2))
+    x = x - offset[:, None]
+    rest = x.sum(2).to(store.device, store.dtype)
+    if not torch.isfinite(rest).all():
         return False
     if positions == 1:
-        gram = sums.T @ sums
+        gram = rest.T @ rest
     elif features <= positions:
         gram = torch.bmm(x, x.transpose(1, 2)).to(store.device, store.dtype).sum(0)
     else:
         flat = x.transpose(0, 1).reshape(features, batch * positions)
         gram = (flat @ flat.T).to(store.device, store.dtype)
-    scatter.gram += gram
+    offset = offset.to(store.device, store.dtype)
+    sums = rest + positions * offset
+    cross = torch.outer(rest.sum(0), offset)
+    scatter.gram += gram + cross + cross.T + batch * positions * torch.outer(offset, offset)
     scatter.class_total.index_add_(0, labels, sums)
     scatter.class_count += positions * torch.bincount(labels, minlength=len(scatter.class_count))
     return True

@@ -33,9 +33,10 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
                 )
     for name, axes in plan.modules.items():
         module = _module(model, name)
+        depthwise = is_depthwise(module)  # asked before the cut: one channel left looks plain
         if "out" in axes:
             _cut_out_(module, _kept(axes["out"], module))
-        if "in" in axes or "select" in axes:
+        if not depthwise and ("in" in axes or "select" in axes):
             cut = _cut_in_(module, axes.get("in"), axes.get("select"))
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, cut)
@@ -107,8 +108,8 @@ def _cut_in_(module: nn.Module, gone: Edit | None, deselected: Edit | None) -> n
         return _cut_linear_in_(module, gone, deselected)
     if deselected is not None:
         raise PlanError(f"a {type(module).__name__} cannot select among its inputs")
-    if is_depthwise(module) or gone is None:
-        return module  # its `out` rule has cut it
+    if gone is None:
+        return module
     kept = _kept(gone, module)
     assert isinstance(module, CONVOLUTIONS)
     if module.groups == 1:

@@ -1,0 +1,187 @@
+"""`prunus <verb>`: parse, build the configuration, call one pipeline."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from prunus.core.errors import ConfigError, PrunusError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="prunus",
+    help="Learn the structure of neural networks: prune, repair, retrain, certify, export.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Learn the structure of neural networks: prune, repair, retrain, certify, export."""
+    if show:
+        from importlib.metadata import version as installed  # noqa: PLC0415
+
+        typer.echo(f"prunus {installed('prunus')}")
+        raise typer.Exit
+
+
+@app.command()
+def prune(
+    out: Annotated[Path, typer.Option(help="Folder of the run; made here.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="lenet300, lenet5, resnet20 … resnet110, torchvision:NAME, timm:NAME "
+            "or path/to/file.py:factory."
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="digits, mnist or folder:PATH.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="What is kept at most: params=10%, macs=50%, params=20000.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A config.yaml to start from; flags override it.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Trained weights (.safetensors, .pt); else train first.")
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where data sets lie.")] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(help="Channels, height, width, as in 3,32,32.")
+    ] = None,
+    criterion: Annotated[
+        str | None, typer.Option(help="random, l1, l2, fdr, diloss, di or stacked.")
+    ] = None,
+    allocation: Annotated[str | None, typer.Option(help="global or uniform.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="S-phases on the way.")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Floor of validation accuracy, 0 to 1.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the dense training.")] = None,
+    finetune_epochs: Annotated[int | None, typer.Option(help="Epochs after each cut.")] = None,
+    final_epochs: Annotated[int | None, typer.Option(help="Epochs at the end.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a batch.")] = None,
+    augment: Annotated[
+        bool | None, typer.Option("--augment/--no-augment", help="Shift or crop training images.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed, 16-mixed.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting by its path, as in train.lr=1e-3; repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")] = False,
+) -> None:
+    """Prune a network to a budget: train or load, score, cut, repair, retrain, report, export."""
+    from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds
+    from prunus.core import from_dict  # noqa: PLC0415
+    from prunus.pipelines import RunConfig, run_prune  # noqa: PLC0415
+    from prunus.reports import print_headline  # noqa: PLC0415
+
+    flags = {
+        "model": model,
+        "data": data,
+        "budget": budget,
+        "weights": None if weights is None else str(weights),
+        "data_root": None if data_root is None else str(data_root),
+        "input_shape": None if input_shape is None else _shape(input_shape),
+        "batch_size": batch_size,
+        "augment": augment,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "train.epochs": epochs,
+        "prune.criterion": criterion,
+        "prune.allocation": allocation,
+        "prune.iterations": iterations,
+        "prune.min_accuracy": min_accuracy,
+        "prune.finetune.epochs": finetune_epochs,
+        "prune.final.epochs": final_epochs,
+    }
+    values = _base(config, out if resume else None)
+    for key, value in flags.items():
+        if value is not None:
+            _put(values, key, value)
+    for setting in set_ or ():
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting!r}: expected KEY=VALUE, as in train.lr=1e-3")
+        _put(values, key.strip(), yaml.safe_load(text))
+    for key in ("model", "data", "budget"):
+        if key not in values:
+            raise ConfigError(f"no {key} came: give --{key}, or --config with one")
+    settings = from_dict(RunConfig, values, "the settings")
+    console = Console()
+    command = "prunus " + shlex.join(sys.argv[1:])
+    journal = run_prune(settings, out, resume=resume, command=command, watch=TerminalWatch(console))
+    print_headline(journal.record.rows, console)
+    export = journal.record.find("export")
+    assert export is not None
+    console.print(
+        f"model.onnx: ONNX Runtime differs from PyTorch by at most "
+        f"{export['largest_difference']:.1e} on {export['images']} images",
+        highlight=False,
+    )
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")],
+) -> None:
+    """Write report.html of a run anew, also of one that is not finished."""
+    from prunus.reports import write_report  # noqa: PLC0415
+
+    typer.echo(write_report(run))
+
+
+def main() -> None:
+    """Run the command line; what input can cause ends in one sentence and exit code 2."""
+    try:
+        app()
+    except PrunusError as error:
+        typer.echo(f"prunus: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+def _base(config: Path | None, out: Path | None) -> dict[str, Any]:
+    """Return the settings to start from: those of --config, or of the run to resume."""
+    path = config
+    if path is None and out is not None and (out / "config.yaml").exists():
+        path = out / "config.yaml"
+    if path is None:
+        return {}
+    from prunus.core import read_yaml, to_dict  # noqa: PLC0415
+    from prunus.pipelines import RunConfig  # noqa: PLC0415
+
+    return to_dict(read_yaml(RunConfig, path))
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {key}: {parent!r} is a value, not a group of settings")
+    values[leaf] = value
+
+
+def _shape(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace("x", ",").split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--input-shape {text!r}: expected channels, height and width, as in 3,32,32"
+        ) from None

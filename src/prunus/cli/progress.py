@@ -1,0 +1,69 @@
+"""Progress bars on the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from prunus.pipelines import Watch
+
+__all__ = ["TerminalWatch"]
+
+T = TypeVar("T")
+
+
+class TerminalWatch(Watch):
+    """Bars while something runs, one line when it is done."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(text, highlight=False)
+
+    def batches(self, title: str) -> Callable[[Iterable[T]], Iterable[T]]:
+        """Show a bar over a loader's batches."""
+
+        def track(loader: Iterable[T]) -> Iterator[T]:
+            with self._bar() as bar:
+                total = len(loader) if hasattr(loader, "__len__") else None
+                yield from bar.track(loader, description=title, total=total)
+
+        return track
+
+    @contextlib.contextmanager
+    def epochs(self, title: str, total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """Show a bar over epochs with the last validation accuracy; keep its last state."""
+        last: dict[str, Any] = {}
+        with self._bar() as bar:
+            task = bar.add_task(title, total=total)
+
+            def on_epoch(row: dict[str, Any]) -> None:
+                last.update(row)
+                bar.update(task, completed=row["epoch"], description=f"{title} · {_state(row)}")
+
+            yield on_epoch
+        if last:
+            self.say(f"{title}: {last['epoch']} epochs, {_state(last)}")
+
+    def _bar(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+
+
+def _state(row: dict[str, Any]) -> str:
+    text = f"loss {row['loss']:.4f}"
+    if "validation_accuracy" in row:
+        text += f", validation accuracy {row['validation_accuracy']:.2%}"
+    return text

@@ -1,0 +1,48 @@
+"""Give a pruned network back: the plan replayed on its constructor, then the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from prunus.core import read_yaml
+from prunus.core.errors import RunFolderError
+from prunus.models import build_model, load_weights_
+from prunus.pipelines.config import RunConfig
+from prunus.plan import Plan
+from prunus.surgery import replay_
+
+__all__ = ["load"]
+
+
+def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """Return the pruned network of a run folder, in eval mode, on the CPU.
+
+    `model` is a freshly built dense network; without it, the constructor that `config.yaml`
+    names is called. Nothing is unpickled.
+
+    Raises:
+        RunFolderError: the folder is missing or the run has not finished.
+        PlanError, WeightsError: the network given is not the one that was pruned.
+
+    Example:
+        >>> model = prunus.load("runs/demo")  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    for name in ("plan.json", "model.safetensors"):
+        if not (folder / name).exists():
+            raise RunFolderError(
+                f"{folder} has no {name}: give the folder of a finished run "
+                "(`prunus prune … --resume` finishes one)"
+            )
+    if model is None:
+        config = read_yaml(RunConfig, folder / "config.yaml")
+        assert config.num_classes is not None
+        assert config.input_shape is not None
+        model = build_model(
+            config.model, num_classes=config.num_classes, input_shape=config.input_shape
+        )
+    replay_(model, Plan.from_json((folder / "plan.json").read_text()))
+    load_weights_(model, folder / "model.safetensors")
+    return model.eval()

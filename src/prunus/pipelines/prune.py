@@ -1,0 +1,133 @@
+"""`prunus.prune(model, loader, budget=…)`: all of it on the user's own network."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor, nn
+
+from prunus.core import Record, to_dict, write_whole
+from prunus.core.errors import DataError
+from prunus.export import Parity, export_onnx, save_weights
+from prunus.pipelines.config import PruneConfig
+from prunus.pipelines.journal import Journal
+from prunus.pipelines.measure import layer_rows, result_row
+from prunus.pipelines.ps_iteration import Loaders, ps_iteration
+from prunus.pipelines.watch import Watch
+from prunus.plan import Budget, Plan
+from prunus.reports import print_headline, render_page
+
+__all__ = ["Report", "prune"]
+
+Loader = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `prune` did: the plan, every measurement, and ways to look at and keep them."""
+
+    plan: Plan
+    record: Record
+    config: PruneConfig
+    model: nn.Module
+    example: Tensor
+
+    def __str__(self) -> str:
+        """Return the before/after table as text of 80 columns."""
+        text = io.StringIO()
+        print_headline(self.record.rows, Console(file=text, width=80))
+        return text.getvalue()
+
+    def to_html(self) -> str:
+        """Return the report as one self-contained page."""
+        config = {"model": type(self.model).__name__, "prune": to_dict(self.config)}
+        return render_page(self.record.rows, config, None)
+
+    def save(self, folder: str | Path) -> Parity:
+        """Write plan.json, model.safetensors, model.onnx and report.html; return the parity.
+
+        `prunus.load(folder, model=<a freshly built dense network>)` gives the model back.
+
+        Raises:
+            ExportError: ONNX Runtime does not compute what PyTorch does.
+        """
+        folder = Path(folder)
+        write_whole(folder / "plan.json", self.plan.to_json())
+        save_weights(self.model, folder / "model.safetensors")
+        parity = export_onnx(self.model, self.example, folder / "model.onnx")
+        write_whole(folder / "report.html", self.to_html())
+        return parity
+
+
+def prune(
+    model: nn.Module,
+    loader: Loader,
+    budget: str,
+    *,
+    validation: Loader | None = None,
+    test: Loader | None = None,
+    config: PruneConfig | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "32-true",
+    watch: Watch | None = None,
+) -> tuple[nn.Module, Report]:
+    """Prune a trained classifier to a budget, repairing and retraining it on the way.
+
+    Parameters
+    ----------
+        model: any `nn.Module` of images to class scores; it is left untouched.
+        loader: training batches (images, labels); scores are collected on them too.
+        budget: what may be kept, such as `"macs=50%"`, `"params=20000"` or both with a comma.
+        validation: held-out training images that choices are measured on. Without them the
+            training images stand in, and accuracies are those of training.
+        test: measured once, at the end.
+        config: the settings; `PruneConfig(iterations=1, finetune=TrainConfig(epochs=0),
+            final=TrainConfig(epochs=0))` cuts and repairs in one shot, without training.
+
+    Returns
+    -------
+        The pruned network, on the CPU in eval mode, and a `Report`.
+
+    Raises
+    ------
+        BudgetError: the budget cannot be read or reached.
+        NothingToPruneError, TraceError, NonFiniteError, DataError: see their messages.
+
+    Example:
+        >>> small, report = prunus.prune(model, loader, budget="macs=50%")  # doctest: +SKIP
+        >>> print(report)  # doctest: +SKIP
+    """
+    config, watch = config or PruneConfig(), watch or Watch()
+    limits = Budget.parse(budget)
+    fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    first = next(iter(loader), None)
+    if first is None:
+        raise DataError("the loader gave no batch: give it at least one image a class")
+    dense = copy.deepcopy(model)
+    example = first[0][:64].cpu()
+    journal = Journal()
+    loaders = Loaders(train=loader, calibration=loader, validation=validation or loader)
+    pruned, plan = ps_iteration(
+        copy.deepcopy(dense).to(fabric.device),
+        loaders,
+        limits,
+        config,
+        example=example[:1],
+        fabric=fabric,
+        seed=seed,
+        journal=journal,
+        watch=watch,
+    )
+    journal.record.append(
+        "result",
+        **result_row(dense, pruned, example=example, validation=loaders.validation, test=test),
+    )
+    journal.record.append("layers", layers=layer_rows(dense.cpu(), pruned, example[:1]))
+    return pruned, Report(plan, journal.record, config, pruned, example)

@@ -1,0 +1,228 @@
+"""The main job: model, data and budget in; a run folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+from torch import nn
+
+from prunus.core import read_yaml, seed_everything, to_dict, to_yaml, write_whole
+from prunus.core.errors import ConfigError, RunFolderError
+from prunus.criteria import make_criterion
+from prunus.data import DataSplits, load_data
+from prunus.export import export_onnx, save_weights
+from prunus.graph import find_groups
+from prunus.models import build_model
+from prunus.pipelines.config import RunConfig
+from prunus.pipelines.journal import Journal
+from prunus.pipelines.load import load
+from prunus.pipelines.measure import layer_rows, result_row
+from prunus.pipelines.ps_iteration import Loaders, ps_iteration, train_phase_
+from prunus.pipelines.watch import Watch
+from prunus.plan import Budget, check_reachable
+from prunus.reports import write_report
+
+__all__ = ["run_prune"]
+
+
+def run_prune(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    watch: Watch | None = None,
+) -> Journal:
+    """Prune as `config` says and write everything to `out`; return the journal.
+
+    Steps: train the dense network or load `config.weights` → PS-iteration → final training →
+    one reading of the test split → ONNX with its parity check → report. Each is journalled;
+    with `resume` finished steps are taken from the folder. Everything that can be wrong with
+    the input is looked at before the first step.
+
+    Raises:
+        RunFolderError: `out` holds another run, or this one and `resume` is off.
+    """
+    watch = watch or Watch()
+    config = _resolved(config)
+    budget = Budget.parse(config.budget)
+    make_criterion(config.prune.criterion, **config.prune.options)
+    fabric = _fabric(config)
+    data = load_data(
+        config.data,
+        seed=config.seed,
+        data_root=Path(config.data_root),
+        batch_size=config.batch_size,
+        input_shape=config.input_shape,
+        augment=config.augment,
+    )
+    config = dataclasses.replace(config, num_classes=data.num_classes, input_shape=data.input_shape)
+    seed_everything(config.seed, "build")
+    dense = build_model(
+        config.model,
+        num_classes=data.num_classes,
+        input_shape=data.input_shape,
+        weights=Path(config.weights) if config.weights else None,
+    )
+    example = torch.zeros(1, *data.input_shape)
+    groups = find_groups(
+        dense, example, ignored_layers=config.prune.ignored_layers, inputs=config.prune.inputs
+    )
+    check_reachable(groups, budget, least=config.prune.least)
+    journal = _open(config, out, resume=resume)
+    journal.append_once("run", _environment(config, command, fabric))
+
+    loaders = Loaders(train=data.train, calibration=data.calibration, validation=data.validation)
+    common: dict[str, Any] = {"fabric": fabric, "seed": config.seed, "journal": journal}
+    dense = _dense_(dense, loaders, config, watch=watch, **common)
+    if not (out / "model.safetensors").exists():
+        model, plan = ps_iteration(
+            dense.to(fabric.device),
+            loaders,
+            budget,
+            config.prune,
+            example=example,
+            watch=watch,
+            **common,
+        )
+        write_whole(out / "plan.json", plan.to_json())
+        save_weights(model, out / "model.safetensors")
+    _finish(dense, config, data, out, journal, watch)
+    return journal
+
+
+def _dense_(
+    dense: nn.Module,
+    loaders: Loaders,
+    config: RunConfig,
+    *,
+    fabric: Fabric,
+    seed: int,
+    journal: Journal,
+    watch: Watch,
+) -> nn.Module:
+    """Return the trained dense network: from the journal, from the weights given, or trained."""
+    assert journal.folder is not None
+    path = journal.folder / "dense.safetensors"
+    if path.exists():
+        dense.load_state_dict(load_file(path))
+        return dense
+    if config.weights is None:
+        train_phase_(
+            dense,
+            loaders,
+            config.train,
+            phase="dense",
+            iteration=None,
+            teacher=None,
+            fabric=fabric,
+            seed=seed,
+            journal=journal,
+            watch=watch,
+        )
+    save_weights(dense, path)
+    return dense
+
+
+def _finish(
+    dense: nn.Module,
+    config: RunConfig,
+    data: DataSplits,
+    out: Path,
+    journal: Journal,
+    watch: Watch,
+) -> None:
+    """Measure, export and report what the folder holds."""
+    pruned = load(out)
+    images = next(iter(data.calibration))[0][:64]
+    if journal.record.find("result") is None:
+        watch.say("measuring both networks on the test split")
+        journal.record.append(
+            "result",
+            **result_row(dense, pruned, example=images, validation=data.validation, test=data.test),
+        )
+        journal.record.append("layers", layers=layer_rows(dense.cpu(), pruned, images[:1]))
+    if journal.record.find("export") is None:
+        watch.say("exporting to ONNX and comparing in ONNX Runtime")
+        parity = export_onnx(pruned, images, out / "model.onnx")
+        journal.record.append("export", onnx="model.onnx", **dataclasses.asdict(parity))
+    journal.clean()
+    write_report(out)
+
+
+def _resolved(config: RunConfig) -> RunConfig:
+    """Make paths absolute, so that the folder can be reloaded from anywhere."""
+    file, colon, factory = config.model.rpartition(":")
+    changes: dict[str, Any] = {"data_root": str(Path(config.data_root).absolute())}
+    if colon and file.endswith(".py"):
+        changes["model"] = f"{Path(file).absolute()}:{factory}"
+    if config.data.startswith("folder:"):
+        changes["data"] = f"folder:{Path(config.data.removeprefix('folder:')).absolute()}"
+    if config.weights is not None:
+        changes["weights"] = str(Path(config.weights).absolute())
+    return dataclasses.replace(config, **changes)
+
+
+def _fabric(config: RunConfig) -> Fabric:
+    try:
+        return Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"device {config.device!r} with precision {config.precision!r} is not to be had here: "
+            f"{str(error).splitlines()[0]}; try --device cpu --precision 32-true"
+        ) from error
+
+
+def _open(config: RunConfig, out: Path, *, resume: bool) -> Journal:
+    path = out / "config.yaml"
+    if not path.exists():
+        if out.exists() and any(out.iterdir()):
+            raise RunFolderError(
+                f"{out} is not empty and holds no run of Prunus: name another folder with --out"
+            )
+        write_whole(path, to_yaml(config))
+        return Journal(out)
+    other = read_yaml(RunConfig, path)
+    if not resume:
+        raise RunFolderError(
+            f"{out} already holds a run ({other.model} on {other.data}, {other.budget}): "
+            "go on with it by --resume, or name another folder with --out"
+        )
+    for key, value in to_dict(config).items():
+        if to_dict(other)[key] != value:
+            raise RunFolderError(
+                f"{out} holds a run with {key} {to_dict(other)[key]!r}, this one asks for "
+                f"{value!r}: --resume takes the same settings; name another folder with --out"
+            )
+    return Journal(out)
+
+
+def _environment(config: RunConfig, command: str, fabric: Fabric) -> dict[str, Any]:
+    return {
+        "command": command,
+        "prunus": version("prunus"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": _device(fabric),
+        "seed": config.seed,
+        "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _device(fabric: Fabric) -> str:
+    if fabric.device.type == "cuda":
+        return f"GPU: {torch.cuda.get_device_name(fabric.device)}"
+    name = platform.processor() or platform.machine()
+    if (cpuinfo := Path("/proc/cpuinfo")).exists():
+        lines = cpuinfo.read_text().splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else name
+    return f"{fabric.device.type.upper()}: {name}, {torch.get_num_threads()} threads"
