@@ -85,11 +85,6 @@ def prune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")] = False,
 ) -> None:
     """Prune a network to a budget: train or load, score, cut, repair, retrain, report, export."""
-    from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds
-    from prunus.core import from_dict  # noqa: PLC0415
-    from prunus.pipelines import RunConfig, run_prune  # noqa: PLC0415
-    from prunus.reports import print_headline  # noqa: PLC0415
-
     flags = {
         "model": model,
         "data": data,
@@ -122,6 +117,11 @@ def prune(
     for key in ("model", "data", "budget"):
         if key not in values:
             raise ConfigError(f"no {key} came: give --{key}, or --config with one")
+    from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds
+    from prunus.core import from_dict  # noqa: PLC0415
+    from prunus.pipelines import RunConfig, run_prune  # noqa: PLC0415
+    from prunus.reports import print_headline  # noqa: PLC0415
+
     settings = from_dict(RunConfig, values, "the settings")
     console = Console()
     command = "prunus " + shlex.join(sys.argv[1:])

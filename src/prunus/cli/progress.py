@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -31,7 +31,7 @@ class TerminalWatch(Watch):
 
         def track(loader: Iterable[T]) -> Iterator[T]:
             with self._bar() as bar:
-                total = len(loader) if hasattr(loader, "__len__") else None
+                total = len(loader) if isinstance(loader, Sized) else None
                 yield from bar.track(loader, description=title, total=total)
 
         return track

@@ -1,7 +1,7 @@
 """Ground floor: errors, configuration, registries, seeding, whole files, the run record."""
 
 from prunus.core.config import STRICT, from_dict, read_yaml, to_dict, to_yaml
-from prunus.core.files import to_json, write_whole, writing_whole
+from prunus.core.files import sweep_scratch, to_json, write_whole, writing_whole
 from prunus.core.record import Record
 from prunus.core.registry import Registry
 from prunus.core.seeding import derive_seed, seed_everything
@@ -14,6 +14,7 @@ __all__ = [
     "from_dict",
     "read_yaml",
     "seed_everything",
+    "sweep_scratch",
     "to_dict",
     "to_json",
     "to_yaml",

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["to_json", "write_whole", "writing_whole"]
+__all__ = ["sweep_scratch", "to_json", "write_whole", "writing_whole"]
+
+#: Ending of files that are being written.
+SCRATCH = ".scratch"
 
 
 @contextmanager
@@ -21,9 +24,7 @@ def writing_whole(path: Path) -> Iterator[Path]:
     or a power cut: the bytes are on disk before the name points at them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch_name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-    )
+    handle, scratch_name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=SCRATCH)
     os.close(handle)
     scratch = Path(scratch_name)
     try:
@@ -40,6 +41,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write `content` to `path`, whole or not at all."""
     with writing_whole(path) as scratch:
         scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sweep_scratch(folder: Path) -> None:
+    """Remove the half-written files that a killed process left in `folder`."""
+    for scratch in folder.glob(f".*{SCRATCH}"):
+        scratch.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> str:

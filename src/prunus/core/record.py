@@ -7,9 +7,31 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Record"]
+from prunus.core.errors import RunFolderError
+
+__all__ = ["Record", "read_rows"]
 
 Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> tuple[list[Row], int]:
+    """Return the rows of a journal and how many bytes they take; a torn last line is left out.
+
+    Raises:
+        RunFolderError: a line before the last is no JSON object; names it.
+    """
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    rows: list[Row] = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise RunFolderError(
+                f"{path}, line {number}, is not JSON ({error}): the journal was edited or the "
+                "disk is at fault; start the run anew in another folder"
+            ) from error
+    return rows, len(whole)
 
 
 class Record:
@@ -31,11 +53,9 @@ class Record:
         self.path = path
         self.rows: list[Row] = []
         if path is not None and path.exists():
-            text = path.read_text()
-            whole = text[: text.rfind("\n") + 1]
-            self.rows = [json.loads(line) for line in whole.splitlines()]
-            if whole != text:
-                os.truncate(path, len(whole.encode()))
+            self.rows, whole = read_rows(path)
+            if whole < path.stat().st_size:
+                os.truncate(path, whole)
 
     def append(self, event: str, **values: Any) -> None:
         """Add a row; it is on disk when this returns."""

@@ -9,9 +9,6 @@ from __future__ import annotations
 import hashlib
 import random
 
-import numpy as np
-import torch
-
 __all__ = ["derive_seed", "seed_everything"]
 
 
@@ -28,6 +25,9 @@ def derive_seed(seed: int, *names: object) -> int:
 
 def seed_everything(seed: int, *names: object) -> int:
     """Seed Python, NumPy and PyTorch for the stream `names`; return the derived seed."""
+    import numpy as np  # noqa: PLC0415 - torch takes seconds, and `prunus --help` needs none
+    import torch  # noqa: PLC0415
+
     derived = derive_seed(seed, *names)
     random.seed(derived)
     np.random.seed(derived % 2**32)

@@ -64,8 +64,10 @@ def score(
         name, rule = type(criterion).__name__, criterion
     scored, skipped = {}, {}
     for group in groups:
-        if rule.needs_statistics and not readable(groups, group):
-            skipped[group.name] = "its readers are too wide for a Gram matrix (feature_limit)"
+        if rule.needs_statistics and not readable(groups, group, statistics):
+            skipped[group.name] = (
+                "no reader has statistics: too wide for a Gram matrix (feature_limit), or not run"
+            )
         else:
             scored[group.name] = rule(groups, group, statistics)
     return Scores(scored, name, rule.unit, rule.comparable, skipped)

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prunus.criteria.scores import CRITERIA, GroupScore
+from prunus.core.errors import ConfigError
+from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Consumer, Group, Groups
 from prunus.statistics import Scatter, Statistics
 
@@ -100,12 +101,22 @@ def eliminate(readers: list[Reader], units: int, rounds: int) -> GroupScore:
     return GroupScore.of(torch.from_numpy(values), torch.tensor(order))
 
 
-def readable(groups: Groups, group: Group) -> list[tuple[Consumer, Index]]:
-    """Return the consumers of a group that have statistics, with the features of its units."""
+def readable(
+    groups: Groups, group: Group, statistics: Statistics
+) -> list[tuple[Consumer, Scatter, Index]]:
+    """Return the consumers of a group that have samples, with the features of its units.
+
+    A consumer has none where its input is too wide for a Gram matrix, and where it did not run
+    (an auxiliary head that runs in training only).
+    """
     return [
-        (groups.consumers[m.module], groups.consumers[m.module].blocks(m.index))
+        (
+            groups.consumers[m.module],
+            statistics[m.module],
+            groups.consumers[m.module].blocks(m.index),
+        )
         for m in group.consumers
-        if m.module in groups.consumers
+        if m.module in groups.consumers and statistics[m.module].samples > 0
     ]
 
 
@@ -125,13 +136,12 @@ class ExactDI:
 
     def __init__(self, ridge: float = 1e-3, rounds: int = 256) -> None:
         """`ridge` is ρ in units of the mean eigenvalue of S."""
-        self.ridge, self.rounds = ridge, rounds
+        self.ridge, self.rounds = positive("ridge", ridge), int(positive("rounds", rounds))
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
         readers = []
-        for consumer, blocks in readable(groups, group):
-            scatter = statistics[consumer.module]
+        for _, scatter, blocks in readable(groups, group, statistics):
             inverse, G = discriminant_inverse(scatter, self.ridge)
             total = float((scatter.D / scatter.scale[:, None] * G).sum())
             readers.append(Reader(inverse, G @ G.T / max(total, 1e-12), blocks))
@@ -154,15 +164,18 @@ class StackedConsumer:
 
     def __init__(self, mu: float = 0.1, ridge: float = 1e-3, rounds: int = 256) -> None:
         """`mu` weighs discrimination against reconstruction; 0 is optimal brain surgery."""
-        self.mu, self.ridge, self.rounds = mu, ridge, rounds
+        if mu < 0:
+            raise ConfigError(f"mu is {mu}, expected a number of at least 0")
+        self.mu, self.ridge = mu, positive("ridge", ridge)
+        self.rounds = int(positive("rounds", rounds))
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
         readers = []
-        for consumer, blocks in readable(groups, group):
-            scatter = statistics[consumer.module]
+        for consumer, scatter, blocks in readable(groups, group, statistics):
             inverse, G = discriminant_inverse(scatter, self.ridge)
             W = groups.weight(consumer.module).to(G.device) * scatter.scale[:, None]
+            W[scatter.constant] = 0  # what a constant gives, a bias can give
             K = W @ W.T
             correlation = scatter.S / torch.outer(scatter.scale, scatter.scale)
             K = K / (K * correlation).sum().clamp(min=1e-30)

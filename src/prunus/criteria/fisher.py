@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from prunus.criteria.elimination import Index, discriminant_inverse, readable
-from prunus.criteria.scores import CRITERIA, GroupScore
+from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Group, Groups
 from prunus.statistics import Statistics
 
@@ -33,13 +33,12 @@ class FDR:
 
     def __init__(self, ridge: float = 1e-3) -> None:
         """`ridge` is ρ in units of the feature's own scatter."""
-        self.ridge = ridge
+        self.ridge = positive("ridge", ridge)
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
         values = torch.zeros(group.units, dtype=torch.float64)
-        for consumer, blocks in readable(groups, group):
-            scatter = statistics[consumer.module]
+        for _, scatter, blocks in readable(groups, group, statistics):
             between = (scatter.D / scatter.scale[:, None]).square().sum(1)
             ratio = between / (max(scatter.samples, 1.0) * (1 + self.ridge))
             values += _over_blocks(ratio, blocks)
@@ -62,13 +61,12 @@ class DiLOSS:
 
     def __init__(self, ridge: float = 1e-3) -> None:
         """`ridge` is ρ in units of the mean eigenvalue of S."""
-        self.ridge = ridge
+        self.ridge = positive("ridge", ridge)
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
         values = torch.zeros(group.units, dtype=torch.float64)
-        for consumer, blocks in readable(groups, group):
-            scatter = statistics[consumer.module]
+        for _, scatter, blocks in readable(groups, group, statistics):
             _, G = discriminant_inverse(scatter, self.ridge)
             rho = self.ridge * max(scatter.samples, 1.0)
             values += _over_blocks(2 * rho * G.square().sum(1), blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor
 
 from prunus.core import Registry
+from prunus.core.errors import ConfigError
 from prunus.graph import Group, Groups
 from prunus.statistics import Statistics
 
-__all__ = ["CRITERIA", "Criterion", "GroupScore", "Scores"]
+__all__ = ["CRITERIA", "Criterion", "GroupScore", "Scores", "positive"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,13 @@ class Criterion(Protocol):
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score the units of one group."""
         ...
+
+
+def positive(option: str, value: float) -> float:
+    """Return `value`, which must be a number above 0; `option` is its name in the error."""
+    if not (isinstance(value, int | float) and 0 < value < math.inf):
+        raise ConfigError(f"{option} is {value!r}, expected a number above 0")
+    return value
 
 
 #: Every criterion by name; an entry is a factory of keyword options.

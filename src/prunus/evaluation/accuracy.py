@@ -16,10 +16,7 @@ __all__ = ["accuracy", "primary"]
 def primary(output: Any) -> Tensor:
     """Return a network's main output: itself, or the first of several (auxiliary heads follow)."""
     while not isinstance(output, Tensor):
-        if isinstance(output, dict):
-            output = next(iter(output.values()))
-        else:
-            output = output[0]
+        output = next(iter(output.values())) if isinstance(output, dict) else output[0]
     return output
 
 

@@ -31,4 +31,4 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     one = torch.empty((1, *example.shape[1:]), device="meta", dtype=example.dtype)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         ghost(one)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2

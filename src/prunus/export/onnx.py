@@ -72,8 +72,7 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path, *, tolerance: floa
                 f"{type(model).__name__} cannot be exported to ONNX: {type(error).__name__}: "
                 f"{reason[0] if reason else 'no text'}"
             ) from error
-        parity = _compare(network, images, scratch, tolerance)
-    return parity
+        return _compare(network, images, scratch, tolerance)
 
 
 def _compare(network: nn.Module, images: Tensor, path: Path, tolerance: float) -> Parity:

@@ -52,13 +52,11 @@ class Layer:
 
 
 def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Layer]:
-    """Return the cost of every module that has parameters a channel."""
+    """Return the cost of every module that has channels to cut, if only running statistics."""
     layers = {}
     for name, module in wide.named_modules():
         mixing = is_mixing(module)
         if not (mixing or is_depthwise(module) or isinstance(module, PASSING)):
-            continue
-        if isinstance(module, PASSING) and not list(module.parameters(recurse=False)):
             continue
         own = [p for n, p in module.named_parameters(recurse=False)]
         width = channel_count(module, "out")

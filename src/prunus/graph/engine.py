@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 import torch_pruning as tp
 from torch import nn
 
@@ -39,7 +40,7 @@ def couplings(
     names = {module: name for name, module in model.named_modules()}
     graph = tp.DependencyGraph()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             graph.build_dependency(model, example, verbose=False)
     except Exception as error:

@@ -7,7 +7,7 @@ A *consumer* is a module that reads a group and mixes its channels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -64,7 +64,7 @@ class Group:
 
     def flattens(self, member: Member) -> bool:
         """Tell whether each channel reaches `member` as several positions of a flattened map."""
-        return member.index.shape[1] > self.producers[0].index.shape[1]
+        return bool(member.index.shape[1] > self.producers[0].index.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,16 @@ class Consumer:
         lookup = np.full(self.incoming, -1, dtype=np.int64)
         lookup[self.positions] = np.arange(len(self.positions))[:, None]
         return lookup
+
+    def weight(self, model: nn.Module) -> Tensor:
+        """Return the weight that reads the features, float64: (features, outputs × taps × k)."""
+        module = model.get_submodule(self.module)
+        columns, positions = input_columns(module), self.positions
+        if isinstance(module, SelectLinear):
+            lookup = np.full(module.incoming, -1, dtype=np.int64)
+            lookup[module.index.cpu().numpy()] = np.arange(len(module.index))
+            positions = lookup[positions]
+        return columns[torch.from_numpy(positions).to(columns.device)].flatten(1).double()
 
     def blocks(self, index: Index) -> Index:
         """Return the features each unit owns: (units, k′), padded with −1 at the end."""
@@ -149,12 +159,12 @@ class Groups(Sequence[Group]):
 
     def weight(self, consumer: str) -> Tensor:
         """Return a consumer's weight by feature, float64: (features, outputs × taps × k)."""
-        module = self.model.get_submodule(consumer)
-        columns = input_columns(module)
-        positions = self.consumers[consumer].positions
-        if isinstance(module, SelectLinear):
-            lookup = np.full(module.incoming, -1, dtype=np.int64)
-            lookup[module.index.cpu().numpy()] = np.arange(len(module.index))
-            positions = lookup[positions]
-        taken = columns[torch.from_numpy(positions).to(columns.device)]
-        return taken.flatten(1).double()
+        return self.consumers[consumer].weight(self.model)
+
+    def without(self, reasons: dict[str, str]) -> Groups:
+        """Return the groups but those named in `reasons`, which become unprunable."""
+        return replace(
+            self,
+            entries=tuple(g for g in self.entries if g.name not in reasons),
+            unprunable=(*self.unprunable, *(Unprunable(n, r) for n, r in reasons.items())),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -37,18 +38,18 @@ class PruneConfig:
     """
 
     criterion: str = "stacked"
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     allocation: Literal["global", "uniform"] = "global"
-    iterations: int = Field(6, ge=1)
-    min_accuracy: float | None = Field(None, ge=0, le=1)
-    least: float = Field(0.0, ge=0, lt=1)
+    iterations: Annotated[int, Field(ge=1)] = 6
+    min_accuracy: Annotated[float | None, Field(ge=0, le=1)] = None
+    least: Annotated[float, Field(ge=0, lt=1)] = 0.0
     compensate: Literal["pointwise", "none"] = "pointwise"
-    ridge: float = Field(1e-3, gt=0)
+    ridge: Annotated[float, Field(gt=0)] = 1e-3
     inputs: bool = True
     ignored_layers: tuple[str, ...] = ()
-    calibration_batches: int | None = Field(None, gt=0)
-    finetune: TrainConfig = Field(default_factory=lambda: TrainConfig(epochs=3, distill=0.5))
-    final: TrainConfig = Field(default_factory=lambda: TrainConfig(epochs=15, distill=0.5))
+    calibration_batches: Annotated[int | None, Field(gt=0)] = None
+    finetune: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3, distill=0.5))
+    final: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=15, distill=0.5))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -67,5 +68,5 @@ class RunConfig:
     num_classes: Size | None = None
     device: str = "auto"
     precision: str = "32-true"
-    train: TrainConfig = Field(default_factory=lambda: TrainConfig(epochs=20))
-    prune: PruneConfig = Field(default_factory=PruneConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20))
+    prune: PruneConfig = field(default_factory=PruneConfig)

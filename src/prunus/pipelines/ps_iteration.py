@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,10 @@ from prunus.pipelines.journal import Journal
 from prunus.pipelines.watch import Watch
 from prunus.plan import Budget, Plan, make_plan
 from prunus.statistics import collect
-from prunus.surgery import apply_
+from prunus.surgery import apply_, unsound_groups
 from prunus.training import TrainConfig, fit_
 
-__all__ = ["Loaders", "describe_groups", "ps_iteration", "train_phase_"]
+__all__ = ["Loaders", "find_sound_groups", "ps_iteration", "train_phase_"]
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 
@@ -66,10 +66,12 @@ def ps_iteration(
         BudgetError: the budget cannot be reached; said before any training.
         NothingToPruneError: the network has no group.
     """
-    groups = _find(dense, example, config)
+    groups = find_sound_groups(dense, example, config)
+    config = _ignoring(config, groups)
+    groups.require_any()
     limits = budget.absolute({"params": groups.total_params, "macs": groups.total_macs})
     dense_cost = {"params": groups.total_params, "macs": groups.total_macs}
-    journal.append_once("graph", describe_groups(groups))
+    journal.append_once("graph", _describe_groups(groups))
     teacher = copy.deepcopy(dense) if config.finetune.distill or config.final.distill else None
     model, plan = copy.deepcopy(dense), Plan()
     if journal.record.find("iteration", iteration=0) is None:
@@ -92,6 +94,7 @@ def ps_iteration(
             if journal.has(f"{step}-cut"):
                 model, plan = journal.restore(f"{step}-cut", dense)
             else:
+                model = copy.deepcopy(model)
                 later, row = _s_phase_(model, loaders, targets, config, example, seed, i, watch)
                 plan = plan.then(later)
                 journal.save(f"{step}-cut", model, plan)
@@ -236,6 +239,18 @@ def _s_phase_(
     }
 
 
+def find_sound_groups(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
+    """Trace `model` and leave out the groups whose cut would not equal their mask."""
+    groups = _find(model, example, config)
+    return groups.without(unsound_groups(groups, example.to(next(model.parameters()).device)))
+
+
+def _ignoring(config: PruneConfig, groups: Groups) -> PruneConfig:
+    """Let later traces leave whole what this one found unprunable."""
+    names = {*config.ignored_layers, *(u.module for u in groups.unprunable)}
+    return replace(config, ignored_layers=tuple(sorted(names)))
+
+
 def _find(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
     device = next(model.parameters()).device
     return find_groups(
@@ -246,7 +261,7 @@ def _find(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
     )
 
 
-def describe_groups(groups: Groups) -> dict[str, Any]:
+def _describe_groups(groups: Groups) -> dict[str, Any]:
     """Return the groups and what stays whole, as a row of the journal."""
     return {
         "groups": [

@@ -14,18 +14,17 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import nn
 
-from prunus.core import read_yaml, seed_everything, to_dict, to_yaml, write_whole
+from prunus.core import read_yaml, seed_everything, sweep_scratch, to_dict, to_yaml, write_whole
 from prunus.core.errors import ConfigError, RunFolderError
 from prunus.criteria import make_criterion
 from prunus.data import DataSplits, load_data
 from prunus.export import export_onnx, save_weights
-from prunus.graph import find_groups
 from prunus.models import build_model
 from prunus.pipelines.config import RunConfig
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.load import load
 from prunus.pipelines.measure import layer_rows, result_row
-from prunus.pipelines.ps_iteration import Loaders, ps_iteration, train_phase_
+from prunus.pipelines.ps_iteration import Loaders, find_sound_groups, ps_iteration, train_phase_
 from prunus.pipelines.watch import Watch
 from prunus.plan import Budget, check_reachable
 from prunus.reports import write_report
@@ -73,9 +72,7 @@ def run_prune(
         weights=Path(config.weights) if config.weights else None,
     )
     example = torch.zeros(1, *data.input_shape)
-    groups = find_groups(
-        dense, example, ignored_layers=config.prune.ignored_layers, inputs=config.prune.inputs
-    )
+    groups = find_sound_groups(dense, example, config.prune)
     check_reachable(groups, budget, least=config.prune.least)
     journal = _open(config, out, resume=resume)
     journal.append_once("run", _environment(config, command, fabric))
@@ -202,6 +199,7 @@ def _open(config: RunConfig, out: Path, *, resume: bool) -> Journal:
                 f"{out} holds a run with {key} {to_dict(other)[key]!r}, this one asks for "
                 f"{value!r}: --resume takes the same settings; name another folder with --out"
             )
+    sweep_scratch(out)
     return Journal(out)
 
 

@@ -59,6 +59,12 @@ def make_plan(
     else:
         _global_(ledger, pool, scores, floor, limits)
     _sweep_dead_(ledger, pool, floor)
+    for currency, limit in limits.items():
+        if ledger.totals[currency] > limit:
+            raise BudgetError(
+                f"budget {currency} ≤ {limit} cannot be reached by these scores: the least they "
+                f"reach is {currency}={ledger.totals[currency]}; ask for no less"
+            )
     return plan_units(groups, {n: (~left).nonzero()[0].tolist() for n, left in ledger.left.items()})
 
 
@@ -138,33 +144,44 @@ def _global_(
         value[group.name] = (values / scale).tolist()
     taken = dict.fromkeys(order, 0)
 
-    def ratio(group: Group) -> float:
-        unit = order[group.name][taken[group.name]]
+    def upcoming(group: Group) -> int | None:
+        """Return the next unit that is still there, or None at the group's floor."""
+        there, queue = ledger.present(group), order[group.name]
+        if there.sum() <= floor[group.name]:
+            return None
+        while taken[group.name] < group.units and not there[queue[taken[group.name]]]:
+            taken[group.name] += 1
+        return queue[taken[group.name]] if taken[group.name] < group.units else None
+
+    def ratio(group: Group, unit: int) -> float:
         saved = ledger.saving(group, [unit])
         share = sum(saved[c] / dense[c] for c, limit in limits.items() if ledger.totals[c] > limit)
         return float(value[group.name][unit]) / share if share > 0 else math.inf
 
-    heap = [(ratio(g), i) for i, g in enumerate(pool) if g.units > floor[g.name]]
-    heapq.heapify(heap)
+    heap = [(0.0, i) for i in range(len(pool))]
     while heap and not ledger.meets(limits):
         _, i = heapq.heappop(heap)
         group = pool[i]
-        now = ratio(group)
-        if heap and now > heap[0][0] and now < math.inf:
+        unit = upcoming(group)
+        if unit is None:
+            continue
+        now = ratio(group, unit)
+        if heap and now > heap[0][0]:
             heapq.heappush(heap, (now, i))
             continue
-        ledger.remove(group, [order[group.name][taken[group.name]]])
+        ledger.remove(group, [unit])
         taken[group.name] += 1
-        if group.units - taken[group.name] > floor[group.name]:
-            heapq.heappush(heap, (ratio(group), i))
+        if any(member.axis == "select" for member in group.members):
+            _sweep_dead_(ledger, pool, floor)
+        heapq.heappush(heap, (now, i))
 
 
 def _sweep_dead_(ledger: Ledger, pool: list[Group], floor: dict[str, int]) -> None:
     """Remove units that nobody reads any more (every flattened position deselected)."""
     for group in pool:
-        readers = group.consumers
-        if not readers or any(m.axis == "select" for m in readers):
-            continue
+        readers = [m for m in group.consumers if m.index.shape[1] > 1]
+        if not readers or len(readers) < len(group.consumers):
+            continue  # only a flattened reader can drop all of a channel's positions
         read = sum(ledger.reading[m.module][m.index].any(axis=1) for m in readers)
         dead = (ledger.left[group.name] & (read == 0)).nonzero()[0]
         spare = int(ledger.left[group.name].sum()) - floor[group.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ class Budget:
                 amount = float(match.group(2).replace("_", "")) if match else 0.0
             except ValueError:
                 amount = 0.0
-            if match is None or name not in CURRENCIES or amount <= 0:
+            if match is None or name not in CURRENCIES or not 0 < amount < math.inf:
                 raise BudgetError(
                     f"budget {text!r} cannot be read: expected {' or '.join(CURRENCIES)}, =, and a "
                     "positive amount, as in macs=50% (half is kept), params=20000 or macs=1.2M"

@@ -51,17 +51,25 @@ class Ledger:
             layer, before, after = self.groups.layers[name], self._counts[name], self._count(name)
             saved["params"] += layer.params(*before) - layer.params(*after)
             saved["macs"] += layer.macs(*before) - layer.macs(*after)
-        for module, axis, old in changed:
-            mask = self._mask(module, axis)
-            assert mask is not None
-            mask[:] = old
+        self._restore(changed)
         return saved
 
     def remove(self, group: Group, units: Iterable[int]) -> None:
-        """Strike `units` of `group` off."""
+        """Strike `units` of `group` off.
+
+        A unit stays where without it a layer would read nothing at all: the last flattened
+        position that is read keeps its channel.
+        """
         units = list(units)
+        changed = self._strike(group, units)
+        if any(self._count(module)[1] == 0 for module, _, _ in changed):
+            self._restore(changed)
+            if len(units) > 1:
+                for unit in units:
+                    self.remove(group, [unit])
+            return
         self.left[group.name][units] = False
-        for name in {module for module, _, _ in self._strike(group, units)}:
+        for name in {module for module, _, _ in changed}:
             layer, before, after = self.groups.layers[name], self._counts[name], self._count(name)
             self.totals["params"] -= layer.params(*before) - layer.params(*after)
             self.totals["macs"] -= layer.macs(*before) - layer.macs(*after)
@@ -77,6 +85,21 @@ class Ledger:
                 changed.append((member.module, member.axis, mask.copy()))
                 mask[member.index[units].ravel()] = False
         return changed
+
+    def _restore(self, changed: list[tuple[str, Axis, Mask]]) -> None:
+        """Undo a strike; a mask struck twice goes back to its first state."""
+        for module, axis, old in reversed(changed):
+            mask = self._mask(module, axis)
+            assert mask is not None
+            mask[:] = old
+
+    def present(self, group: Group) -> Mask:
+        """Tell which units are left: neither struck off nor, if selected, without arrival."""
+        there = self.left[group.name].copy()
+        for member in group.members:
+            if member.axis == "select":
+                there &= self.arriving[member.module][member.index].any(axis=1)
+        return there
 
     def meets(self, limits: dict[str, int]) -> bool:
         """Tell whether every limit is kept."""

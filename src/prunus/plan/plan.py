@@ -103,7 +103,9 @@ class Plan:
                 {n: _read(e) for n, e in body["groups"].items()},
                 {n: {a: _read(e) for a, e in axes.items()} for n, axes in body["modules"].items()},
             )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except PlanError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PlanError(f"not a plan of Prunus ({error}): give a plan.json of a run") from error
 
 
@@ -115,12 +117,17 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
     """
     edits: dict[str, Edit] = {}
     gone: dict[str, dict[str, set[int]]] = {}
+    known = [group.name for group in groups]
+    for name in removed:
+        if name not in known:
+            raise PlanError(f"there is no group {name!r}: the groups are {', '.join(known)}")
     for group in groups:
         units = sorted(set(removed.get(group.name, ())))
         if not units:
             continue
         if units[0] < 0 or units[-1] >= group.units:
-            raise PlanError(f"{group.name} has {group.units} units, asked to remove {units[-1]}")
+            wrong = units[0] if units[0] < 0 else units[-1]
+            raise PlanError(f"{group.name} has {group.units} units, asked to remove {wrong}")
         if len(units) == group.units:
             raise PlanError(f"all {group.units} units of {group.name} would go: leave at least one")
         edits[group.name] = Edit(group.units, tuple(units))
@@ -133,7 +140,13 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
                 axes = gone[member.module]
                 lost = axes.get("in", set()) | axes.get("select", set())
                 units = [u for u, channel in enumerate(member.index[:, 0]) if channel in lost]
-                edits[group.name] = Edit(group.units, tuple(units))
+                if len(units) == group.units:
+                    raise PlanError(
+                        f"{member.module} would read nothing: no unit of {group.name} is left "
+                        "whose channel is left too"
+                    )
+                if units:
+                    edits[group.name] = Edit(group.units, tuple(units))
     modules: dict[str, dict[str, Edit]] = {}
     for name, axes in gone.items():
         layer = groups.layers.get(name)

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from prunus.core import to_json, write_whole
 from prunus.core.errors import RunFolderError
+from prunus.core.record import read_rows
 from prunus.reports import words
 from prunus.reports.figures import (
     PALETTE,
@@ -80,8 +81,7 @@ def write_report(folder: Path) -> Path:
         raise RunFolderError(f"no config.yaml in {folder}: give the folder of a run")
     try:
         config = yaml.safe_load(config_path.read_text())
-        journal = record_path.read_text() if record_path.is_file() else ""
-        rows = [json.loads(line) for line in journal[: journal.rfind("\n") + 1].splitlines()]
+        rows = read_rows(record_path)[0] if record_path.is_file() else []
         plan = json.loads(plan_path.read_text()) if plan_path.is_file() else None
     except (yaml.YAMLError, ValueError) as error:
         first = str(error).splitlines()[0]

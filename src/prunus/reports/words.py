@@ -42,7 +42,7 @@ def verdict(rows: Sequence[Row]) -> str:
         parts.append(f"{speed(result['latency_ratio'][batch])} at batch {batch}")
     key, noun = (
         ("test_accuracy", "test accuracy")
-        if result
+        if "test_accuracy" in dense
         else ("validation_accuracy", "validation accuracy")
     )
     parts.append(f"{noun} {percent(dense[key], 1)} → {percent(pruned[key], 1)}")
@@ -72,11 +72,16 @@ def headline_caption(rows: Sequence[Row]) -> str:
             "Not measured yet: the run stopped before the test set, the size on disk and the "
             "latency. The pruned network here is that of the newest iteration."
         )
+    latency = (
+        "Latency is the median time of a batch on the CPU, with its quartiles; the speed-up is "
+        "the median of paired ratios."
+    )
+    if "test_images" not in result:
+        return f"No test images were given. {latency}"
     images = result["test_images"]
     return (
         f"Test accuracy is over {grouped(images)} images, so one image is "
-        f"{100 / images:.2f} points. Latency is the median time of a batch on the CPU, with its "
-        "quartiles; the speed-up is the median of paired ratios."
+        f"{100 / images:.2f} points. {latency}"
     )
 
 

@@ -104,12 +104,14 @@ class Scatter:
 
     @cached_property
     def scale(self) -> Tensor:
-        """Standard deviation of each feature; 1 where a feature is constant. Shape (F,).
+        """Standard deviation of each feature; 1 where a feature is constant. Shape (F,)."""
+        variance = self.S.diagonal() / max(self.samples, 1.0)
+        return torch.where(self.constant, 1.0, variance.sqrt())
 
-        A feature counts as constant when its variance is below 1e-12 of its second moment:
-        that is what float32 activations leave of it.
+    @cached_property
+    def constant(self) -> Tensor:
+        """Whether a feature's variance is below 1e-12 of its second moment. Shape (F,), bool.
+
+        That is what float32 activations leave of a constant.
         """
-        second = self.gram.diagonal()
-        variance = self.S.diagonal()
-        constant = variance <= 1e-12 * second + 1e-300
-        return torch.where(constant, 1.0, (variance / max(self.samples, 1.0)).sqrt())
+        return self.S.diagonal() <= 1e-12 * self.gram.diagonal() + 1e-300

@@ -3,6 +3,7 @@
 from prunus.surgery.apply import COMPENSATIONS, Receipt, apply_, reestimate_batchnorm_
 from prunus.surgery.compensate import Repair, mask_
 from prunus.surgery.cut import replay_
+from prunus.surgery.verify import unsound_groups
 
 __all__ = [
     "COMPENSATIONS",
@@ -12,4 +13,5 @@ __all__ = [
     "mask_",
     "reestimate_batchnorm_",
     "replay_",
+    "unsound_groups",
 ]

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError
+from prunus.core.errors import ConfigError, DataError
 from prunus.graph import Groups
 from prunus.graph.layers import BATCHNORMS
 from prunus.plan import Plan
 from prunus.statistics import Statistics
 from prunus.surgery.compensate import Repair, compensate_
-from prunus.surgery.cut import replay_
+from prunus.surgery.cut import check_plan, replay_
 
 __all__ = ["COMPENSATIONS", "Receipt", "apply_", "reestimate_batchnorm_"]
 
@@ -59,6 +59,7 @@ def apply_(
     """
     if compensate not in COMPENSATIONS:
         raise ConfigError(f"compensate {compensate!r}: expected one of {', '.join(COMPENSATIONS)}")
+    check_plan(model, plan)
     before = sum(p.numel() for p in model.parameters())
     repairs: list[Repair] = []
     if compensate != "none" and groups is not None and statistics is not None:
@@ -79,13 +80,19 @@ def reestimate_batchnorm_(
     """Set every BatchNorm's running mean and variance to the average over `loader`'s batches.
 
     One forward pass in training mode of the norms alone (dropout stays off); returns how many
-    norms were set. Norms without running statistics are left alone.
+    norms were set. Norms without running statistics are left alone. Batches of one image are
+    passed over: they have no variance where the map is 1×1.
+
+    Raises:
+        DataError: no batch of two images or more came; the old statistics are kept.
     """
     norms = [m for m in model.modules() if isinstance(m, BATCHNORMS) and m.track_running_stats]
     if not norms:
         return 0
     modes = {m: m.training for m in model.modules()}
     momenta = [m.momentum for m in norms]
+    kept = [{n: b.clone() for n, b in m.named_buffers()} for m in norms]
+    used = 0
     device = next(model.parameters()).device
     model.eval()
     for norm in norms:
@@ -99,6 +106,16 @@ def reestimate_batchnorm_(
                     break
                 if len(x) > 1:
                     model(x.to(device))
+                    used += 1
+        if not used:
+            raise DataError(
+                "BatchNorm statistics need at least one batch of two images: give a larger loader "
+                "or batch size"
+            )
+    except BaseException:
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm.load_state_dict(buffers, strict=False)
+        raise
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -130,7 +130,7 @@ def _repair_(
     A = torch.cholesky_solve(C[K][:, P], torch.linalg.cholesky(C_KK)).T  # (P, K), standardised
     A = A * spread[P][:, None] / spread[K]
 
-    W = groups.weight(name).to(A.device)  # (F, outputs·taps·k)
+    W = groups.consumers[name].weight(model).to(A.device)  # (F, outputs·taps·k)
     W_P = W[P]
     W[K] += A.T @ W_P
     lost = S[P][:, P] - A @ S[K][:, P] - S[P][:, K] @ A.T + A @ S[K][:, K] @ A.T
@@ -174,5 +174,6 @@ def _shift_(model: nn.Module, module: nn.Module, norm: str | None, shift: Tensor
         if bias is not None:
             bias += shift.to(bias)
         elif norm is not None:
-            mean = model.get_submodule(norm).get_buffer("running_mean")
-            mean -= shift.to(mean)
+            mean = model.get_submodule(norm)._buffers["running_mean"]
+            if mean is not None:  # without one, the norm takes every batch's own mean off
+                mean -= shift.to(mean)

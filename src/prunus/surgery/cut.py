@@ -6,11 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import PlanError
-from prunus.graph.layers import BATCHNORMS, CONVOLUTIONS, TRANSPOSED, channel_count, is_depthwise
+from prunus.graph.layers import (
+    BATCHNORMS,
+    CONVOLUTIONS,
+    PASSING,
+    TRANSPOSED,
+    channel_count,
+    is_depthwise,
+    is_mixing,
+)
 from prunus.graph.select import SelectLinear
 from prunus.plan import Edit, Plan
 
-__all__ = ["replay_"]
+__all__ = ["check_plan", "replay_"]
 
 
 def replay_(model: nn.Module, plan: Plan) -> nn.Module:
@@ -21,16 +29,7 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         PlanError: a module is missing or has another width; names the first.
     """
-    for name, axes in plan.modules.items():
-        module = _module(model, name)
-        for axis, edit in axes.items():
-            width = _width(module, axis)
-            if width != edit.of:
-                raise PlanError(
-                    f"the plan does not fit {type(model).__name__}: {name!r} has {width} "
-                    f"channels on its {axis} axis, the plan expects {edit.of}. "
-                    "Replay it on the network it was made for, before any other cut"
-                )
+    check_plan(model, plan)
     for name, axes in plan.modules.items():
         module = _module(model, name)
         depthwise = is_depthwise(module)  # asked before the cut: one channel left looks plain
@@ -41,6 +40,46 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, cut)
     return model
+
+
+def check_plan(model: nn.Module, plan: Plan) -> None:
+    """Raise `PlanError` where `plan` cannot be executed on `model`; nothing is touched."""
+    for name, axes in plan.modules.items():
+        module = _module(model, name)
+        kind = type(module).__name__
+        if not (is_mixing(module) or is_depthwise(module) or isinstance(module, PASSING)):
+            raise PlanError(f"{name!r} is a {kind}: there is no rule to cut its channels")
+        for axis, edit in axes.items():
+            allowed = ("out", "in", "select") if isinstance(module, nn.Linear) else ("out", "in")
+            if axis not in allowed[: 1 if isinstance(module, PASSING) else None]:
+                raise PlanError(f"{name!r} is a {kind}: it has no axis {axis!r} to cut")
+            width = _width(module, axis)
+            if width != edit.of:
+                raise PlanError(
+                    f"the plan does not fit {type(model).__name__}: {name!r} has {width} "
+                    f"channels on its {axis} axis, the plan expects {edit.of}. "
+                    "Replay it on the network it was made for, before any other cut"
+                )
+            gone = set(edit.removed)
+            if len(gone) != len(edit.removed) or not gone <= set(range(edit.of)):
+                raise PlanError(f"the plan removes channels of {name!r} twice, or that it has not")
+            if len(gone) == edit.of:
+                raise PlanError(f"the plan leaves no channel on the {axis} axis of {name!r}")
+            groups = 1 if is_depthwise(module) else getattr(module, "groups", 1)
+            each = [sum(c * groups // edit.of == g for c in gone) for g in range(groups)]
+            if len(set(each)) > 1:
+                raise PlanError(f"the plan cuts the {groups} groups of {name!r} unevenly")
+        if isinstance(module, nn.Linear):
+            lost = {c for axis in ("in", "select") if axis in axes for c in axes[axis].removed}
+            if lost.issuperset(_read(module)):
+                raise PlanError(f"the plan leaves {name!r} nothing to read")
+
+
+def _read(module: nn.Linear) -> list[int]:
+    """Return the incoming features a linear layer reads, in the order of its columns."""
+    if isinstance(module, SelectLinear):
+        return [int(i) for i in module.index]
+    return list(range(module.in_features))
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:
@@ -130,8 +169,7 @@ def _cut_linear_in_(module: nn.Linear, gone: Edit | None, deselected: Edit | Non
     incoming = _width(module, "in")
     arriving = gone.kept() if gone else list(range(incoming))
     dropped = set(deselected.removed) if deselected else set()
-    read = module.index.tolist() if isinstance(module, SelectLinear) else range(incoming)
-    column = {position: c for c, position in enumerate(read)}
+    column = {position: c for c, position in enumerate(_read(module))}
     index = [i for i, p in enumerate(arriving) if p in column and p not in dropped]
     columns = torch.tensor([column[arriving[i]] for i in index], device=module.weight.device)
     weight = module.weight.detach().index_select(1, columns)

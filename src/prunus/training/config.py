@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -29,12 +29,12 @@ class TrainConfig:
     | clip | largest gradient norm, 0 for none |
     """
 
-    epochs: int = Field(10, ge=0)
+    epochs: Annotated[int, Field(ge=0)] = 10
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    lr: float = Field(2e-3, gt=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    weight_decay: float = Field(1e-2, ge=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    distill: float = Field(0.0, ge=0, le=1)
-    temperature: float = Field(2.0, gt=0)
-    clip: float = Field(5.0, ge=0)
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    clip: Annotated[float, Field(ge=0)] = 5.0

@@ -69,7 +69,7 @@ def fit_(
     for epoch in range(len(rows) + 1, config.epochs + 1):
         seed_everything(seed, "epoch", epoch)
         sampler = getattr(loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
+        if sampler is not None and hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
         row = _epoch(wrapped, loader, optimizer, schedule, config, teacher, fabric)
         if not math.isfinite(row["loss"]):

@@ -1,0 +1,65 @@
+"""Does a cut compute what it should? Masked against cut, on the network itself."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from prunus.graph import Group, Groups
+from prunus.graph.probe import flatten_tensors
+from prunus.plan import plan_units
+from prunus.surgery.compensate import mask_
+from prunus.surgery.cut import replay_
+
+__all__ = ["unsound_groups"]
+
+#: Largest difference between masked and cut, relative to the largest output.
+TOLERANCE = 1e-4
+
+
+def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
+    """Return the groups whose cut would not equal their mask, each with the reason.
+
+    Half the units of every group are cut from one copy and masked in another; the outputs on
+    `example` must agree. Where they do not, the groups are tried one by one. It finds what
+    tracing cannot: a softmax over channels, a shuffle, a size written into the forward pass.
+    A LayerNorm over the channels is expected to differ (it averages over what is left) and is
+    not tried. Cost: two forward passes, and two a group where something is wrong.
+    """
+    tried = [g for g in groups if g.units > 1 and not _is_averaged(groups, g)]
+    if _agrees(groups, tried, example) is None:
+        return {}
+    found = {}
+    for group in tried:
+        reason = _agrees(groups, [group], example)
+        if reason is not None:
+            found[group.name] = reason
+    return found
+
+
+def _is_averaged(groups: Groups, group: Group) -> bool:
+    modules = (groups.model.get_submodule(m.module) for m in group.members)
+    return any(isinstance(m, nn.LayerNorm) for m in modules)
+
+
+def _agrees(groups: Groups, tried: list[Group], example: Tensor) -> str | None:
+    """Return None where cut equals masked, else what happened."""
+    plan = plan_units(groups, {g.name: range(1, g.units, 2) for g in tried})
+    masked = mask_(copy.deepcopy(groups.model), plan).eval()
+    cut = replay_(copy.deepcopy(groups.model), plan).eval()
+    with torch.no_grad():
+        expected = flatten_tensors(masked(example))
+        try:
+            found = flatten_tensors(cut(example))
+        except Exception as error:
+            text = str(error).splitlines()
+            return f"the network fails when it is cut: {text[0] if text else type(error).__name__}"
+    for one, other in zip(expected, found, strict=True):
+        if one.shape != other.shape:
+            return "cutting it changes the shape of the network's output"
+        scale = max(1.0, float(one.abs().max()))
+        if not float((one - other).abs().max()) <= TOLERANCE * scale:
+            return "an operation mixes or counts its channels, so cutting it changes the others"
+    return None

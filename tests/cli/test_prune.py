@@ -1,0 +1,173 @@
+"""The command line as a person uses it, in this process."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import prunus
+from prunus.cli import main
+from prunus.core.record import read_rows
+from prunus.evaluation import count_params
+
+QUICK = [
+    *("--epochs", "3", "--iterations", "2", "--finetune-epochs", "1", "--final-epochs", "2"),
+    *("--device", "cpu"),
+]
+
+
+def prunus_(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command line; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["prunus", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the main job, small."""
+    out = tmp_path_factory.mktemp("runs") / "demo"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        code = prunus_(
+            *("prune", "--model", "lenet5", "--data", "digits", "--budget", "params=10%"),
+            *("--out", str(out), *QUICK),
+            monkeypatch=monkeypatch,
+        )
+    assert code == 0
+    return out
+
+
+def test_the_run_folder_holds_what_the_design_says(run: Path) -> None:
+    assert {p.name for p in run.iterdir()} == {
+        *("config.yaml", "record.jsonl", "plan.json", "model.safetensors"),
+        *("model.onnx", "report.html", "dense.safetensors"),
+    }
+
+
+def test_the_budget_is_met_and_reported(run: Path) -> None:
+    rows = read_rows(run / "record.jsonl")[0]
+    result = next(row for row in rows if row["event"] == "result")
+    assert result["dense"]["params"] == 431_080
+    assert 0.08 * 431_080 < result["pruned"]["params"] <= 43_108
+    assert result["pruned"]["macs"] < result["dense"]["macs"]
+    assert result["pruned"]["bytes"] < 0.15 * result["dense"]["bytes"]
+    assert result["pruned"]["test_accuracy"] > 0.8
+    assert {"1", "64"} == set(result["pruned"]["latency"])
+    export = next(row for row in rows if row["event"] == "export")
+    assert export["largest_difference"] < 1e-4
+    cuts = [row for row in rows if row["event"] == "prune"]
+    assert [row["iteration"] for row in cuts] == [1, 2]
+    assert cuts[1]["params"] <= 43_108 < cuts[0]["params"]
+
+
+def test_load_gives_the_network_back(run: Path) -> None:
+    model = prunus.load(run)
+    rows = read_rows(run / "record.jsonl")[0]
+    result = next(row for row in rows if row["event"] == "result")
+    assert count_params(model) == result["pruned"]["params"]
+    assert not model.training
+    from prunus.data import load_data
+    from prunus.evaluation import accuracy
+
+    test = load_data("digits", seed=0).test
+    assert accuracy(model, test) == result["pruned"]["test_accuracy"]
+
+
+def test_the_config_repeats_the_run_to_the_byte(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "again"
+    code = prunus_(
+        *("prune", "--config", str(run / "config.yaml"), "--out", str(out)),
+        monkeypatch=monkeypatch,
+    )
+    assert code == 0
+    for name in ("plan.json", "model.safetensors", "config.yaml"):
+        assert (out / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_trained_weights_are_pruned_without_training_first(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = prunus_(
+        *("prune", "--model", "lenet5", "--data", "digits", "--budget", "macs=50%"),
+        *("--weights", str(run / "dense.safetensors"), "--out", str(tmp_path / "run"), *QUICK),
+        *("--set", "prune.criterion=di", "--set", "prune.finetune.lr=1e-3"),
+        monkeypatch=monkeypatch,
+    )
+    printed = capsys.readouterr().out.replace("\u00a0", " ")
+    assert code == 0
+    assert "training the dense network" not in printed
+    assert "Test accuracy" in printed
+    assert "431 080" in printed
+    assert "ONNX Runtime differs from PyTorch by at most" in printed
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert config["prune"]["criterion"] == "di"
+    assert config["prune"]["finetune"]["lr"] == 1e-3
+    assert config["weights"] == str(run / "dense.safetensors")
+
+
+def test_a_floor_stops_the_loop_and_keeps_the_last_network_above_it(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    code = prunus_(
+        *("prune", "--model", "lenet5", "--data", "digits", "--budget", "params=0.2%"),
+        *("--weights", str(run / "dense.safetensors"), "--out", str(out)),
+        *("--iterations", "4", "--finetune-epochs", "1", "--final-epochs", "1"),
+        *("--min-accuracy", "0.93", "--device", "cpu"),
+        monkeypatch=monkeypatch,
+    )
+    assert code == 0
+    rows = read_rows(out / "record.jsonl")[0]
+    stop = next(row for row in rows if row["event"] == "stop")
+    assert "below the floor of 93.00%" in stop["reason"]
+    reached = {r["iteration"]: r for r in rows if r["event"] == "iteration"}
+    last = max(reached)
+    assert reached[last]["validation_accuracy"] < 0.93 <= reached[last - 1]["validation_accuracy"]
+    assert count_params(prunus.load(out)) == reached[last - 1]["params"]
+
+
+def test_a_report_is_written_anew(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    assert prunus_("report", str(run), monkeypatch=monkeypatch) == 0
+    assert "report.html" in capsys.readouterr().out
+    assert (run / "report.html").read_text() == before
+
+
+def test_a_network_of_the_users_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def tiny(num_classes, input_shape):\n"
+        "    c, h, w = input_shape\n"
+        "    return nn.Sequential(nn.Conv2d(c, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(),\n"
+        "        nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),\n"
+        "        nn.Linear(16, num_classes))\n"
+    )
+    out = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    code = prunus_(
+        *("prune", "--model", "mine.py:tiny", "--data", "digits", "--budget", "macs=60%"),
+        *("--out", str(out), *QUICK),
+        monkeypatch=monkeypatch,
+    )
+    assert code == 0
+    monkeypatch.chdir("/")
+    assert prunus.load(out)(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_help_and_version(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert prunus_("prune", "--help", monkeypatch=monkeypatch) == 0
+    assert "--budget" in capsys.readouterr().out
+    assert prunus_("--version", monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out.startswith("prunus 0.")

@@ -1,0 +1,215 @@
+"""What every criterion promises, over every kind of network."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import ConfigError, UnknownNameError
+from prunus.criteria import CRITERIA, StackedConsumer, make_criterion, score
+from prunus.graph import Groups, find_groups
+from prunus.statistics import Statistics, collect
+from tests.graph.nets import NETS, batches, build, images
+
+READY: dict[str, tuple[nn.Module, Groups, Statistics]] = {}
+
+
+def ready(net: str) -> tuple[nn.Module, Groups, Statistics]:
+    """Build, trace and collect once a network."""
+    if net not in READY:
+        model = build(net)
+        groups = find_groups(model, images(1))
+        READY[net] = model, groups, collect(model, batches(4, 8), groups)
+    return READY[net]
+
+
+def removal_rank(order: Tensor, unit: int) -> int:
+    return order.tolist().index(unit)
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("name", CRITERIA)
+def test_contract(name: str, net: str) -> None:
+    model, groups, statistics = ready(net)
+    before = copy.deepcopy(model.state_dict())
+    sums = {n: s.gram.clone() for n, s in statistics.items()}
+    scores = score(groups, statistics, name)
+    assert scores.criterion == name
+    assert not scores.skipped
+    assert set(scores.groups) == {g.name for g in groups}
+    assert scores.unit
+    again = score(groups, statistics, name)
+    for group in groups:
+        got = scores[group.name]
+        assert got.values.shape == got.order.shape == (group.units,)
+        assert got.values.dtype == torch.float64
+        assert torch.isfinite(got.values).all()
+        assert got.values.min() >= 0
+        assert sorted(got.order.tolist()) == list(range(group.units))
+        assert (got.values[got.order].diff() >= 0).all()
+        assert torch.equal(got.values, again[group.name].values)
+        assert torch.equal(got.order, again[group.name].order)
+    assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+    assert all(torch.equal(sums[n], s.gram) for n, s in statistics.items())
+
+
+@pytest.mark.parametrize("name", ["fdr", "diloss", "di", "stacked"])
+def test_the_scale_of_a_feature_does_not_matter(name: str) -> None:
+    """fc2 reads channels 1000 times larger with weights 1000 times smaller."""
+    model, groups, statistics = ready("mlp")
+    other = copy.deepcopy(model)
+    factor = torch.logspace(-3, 3, 16)
+    with torch.no_grad():
+        other.fc1.weight *= factor[:, None]
+        other.fc1.bias *= factor
+        other.fc2.weight /= factor
+    other_groups = find_groups(other, images(1))
+    scaled = score(other_groups, collect(other, batches(4, 8), other_groups), name)["fc1"]
+    plain = score(groups, statistics, name)["fc1"]
+    torch.testing.assert_close(scaled.values, plain.values, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["di", "stacked"])
+def test_dead_and_duplicate_units_go_first(name: str) -> None:
+    model = build("plain")
+    model.bn1 = nn.Identity()
+    with torch.no_grad():
+        model.conv1.bias = nn.Parameter(torch.zeros(8))
+        model.conv1.weight *= 1e-2  # a dead channel is not to be judged by its offset
+        model.conv1.weight[2] = 0
+        model.conv1.bias[2] = 3.0  # constant, far from zero
+        model.conv1.weight[6] = model.conv1.weight[5]  # duplicate
+    groups = find_groups(model, images(1))
+    scores = score(groups, collect(model, batches(6, 16), groups), name)["conv1"]
+    first = scores.order[:2].tolist()
+    assert first[0] == 2
+    assert first[1] in (5, 6)
+    other = 11 - first[1]
+    assert float(scores.values[other]) > 20 * float(scores.values[first[1]])  # one copy is needed
+    assert float(scores.values[2]) < 1e-9
+
+
+def test_exact_di_is_the_share_lost() -> None:
+    from prunus.criteria.elimination import discriminant_inverse
+
+    _, groups, statistics = ready("mlp")
+    scores = score(groups, statistics, "di", ridge=1e-2, rounds=1)["fc2"]
+    scatter = statistics["fc3"]
+    inverse, G = discriminant_inverse(scatter, 1e-2)
+    total = (scatter.D / scatter.scale[:, None] * G).sum()
+    expected = G.square().sum(1) / inverse.diagonal() / total
+    torch.testing.assert_close(scores.values, expected)
+
+
+def test_stacked_adds_the_consumer_and_the_virtual_classifier() -> None:
+    _, groups, statistics = ready("mlp")
+    real = score(groups, statistics, "stacked", mu=0.0, rounds=1)["fc2"].values
+    virtual = score(groups, statistics, "di", rounds=1)["fc2"].values
+    both = score(groups, statistics, "stacked", mu=0.7, rounds=1)["fc2"].values
+    torch.testing.assert_close(both, real + 0.7 * virtual)
+
+
+def test_stacked_is_the_share_of_output_energy_that_least_squares_cannot_save() -> None:
+    from tests.statistics.test_collect import gathered
+
+    model, groups, statistics = ready("mlp")
+    scores = score(groups, statistics, "stacked", mu=0.0, ridge=1e-9, rounds=1)["fc2"]
+    x, _ = gathered(model, batches(4, 8), "fc3")
+    x = x.double()
+    x = x - x.mean(0)
+    W = model.fc3.weight.detach().double()
+    energy = float((x @ W.T).square().sum())
+    for unit in range(8):
+        keep = [i for i in range(8) if i != unit]
+        target = x @ W.T
+        V = torch.linalg.lstsq(x[:, keep], target, driver="gelsd").solution
+        lost = float((target - x[:, keep] @ V).square().sum()) / energy
+        assert float(scores.values[unit]) == pytest.approx(lost, rel=1e-4, abs=1e-9)
+
+
+def test_l1_and_l2_by_hand() -> None:
+    model, groups, statistics = ready("residual")
+    l1 = score(groups, statistics, "l1")["stem"].values
+    by_hand = [
+        float((model.stem.weight[u].abs().sum() + model.conv2.weight[u].abs().sum()).detach())
+        for u in range(8)
+    ]
+    torch.testing.assert_close(l1, torch.tensor(by_hand, dtype=torch.float64), rtol=1e-5, atol=0)
+    l2 = score(groups, statistics, "l2")["conv1"].values
+    by_hand = [
+        (
+            model.conv1.weight[u].square().sum()
+            + model.bn1.weight[u].square()
+            + model.conv2.weight[:, u].square().sum()
+        ).item()
+        / 3
+        for u in range(5)
+    ]
+    torch.testing.assert_close(l2, torch.tensor(by_hand, dtype=torch.float64), rtol=1e-5, atol=0)
+
+
+def test_random_depends_on_its_seed() -> None:
+    _, groups, statistics = ready("mlp")
+    a, b = (score(groups, statistics, "random", seed=s)["fc1"].values for s in (0, 1))
+    assert not torch.equal(a, b)
+
+
+def test_an_unknown_criterion_lists_the_known() -> None:
+    _, groups, statistics = ready("mlp")
+    with pytest.raises(UnknownNameError, match=r"did you mean 'stacked'.*di, diloss, fdr"):
+        score(groups, statistics, "staked")
+
+
+def test_a_wrong_option_names_the_criterion() -> None:
+    with pytest.raises(ConfigError, match=r"criterion 'di'.*alpha"):
+        make_criterion("di", alpha=1)
+
+
+def test_a_criterion_of_one_s_own() -> None:
+    _, groups, statistics = ready("mlp")
+    scores = score(groups, statistics, StackedConsumer(mu=0.0))
+    assert scores.criterion == "StackedConsumer"
+    expected = score(groups, statistics, "stacked", mu=0.0)["fc1"].values
+    assert torch.equal(scores["fc1"].values, expected)
+
+
+def test_a_group_without_statistics_is_skipped_by_name() -> None:
+    _, groups, statistics = ready("mlp")
+    narrow = {n: c for n, c in groups.consumers.items() if n != "fc2"}
+    groups = dataclasses.replace(groups, consumers=narrow)
+    scores = score(groups, statistics, "stacked")
+    assert set(scores.skipped) == {"fc1"}
+    assert "feature_limit" in scores.skipped["fc1"]
+    assert set(scores.groups) == {"fc1.inputs", "fc2"}
+    assert "fc1" in score(groups, statistics, "l1").groups
+
+
+class Auxiliary(nn.Module):
+    """A head that runs in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.aux = nn.Linear(8, 4)
+        self.last = nn.Conv2d(8, 6, 1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = self.conv(x).relu()
+        out = self.head(self.last(x).relu().mean((2, 3)))
+        return (out, self.aux(x.mean((2, 3)))) if self.training else out
+
+
+@pytest.mark.parametrize("name", ["di", "stacked", "fdr", "diloss"])
+def test_a_reader_that_did_not_run_has_no_say(name: str) -> None:
+    torch.manual_seed(0)
+    model = Auxiliary().eval()
+    groups = find_groups(model, images(1))
+    statistics = collect(model, batches(4), groups)
+    before = score(groups, statistics, name)["conv"].values
+    with torch.no_grad():
+        model.aux.weight.mul_(1000)
+    assert torch.equal(score(groups, statistics, name)["conv"].values, before)
+    assert before.max() < 10

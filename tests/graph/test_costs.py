@@ -1,0 +1,98 @@
+"""Predicted costs against the network that is really cut."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from prunus.graph import SelectLinear, find_groups
+from prunus.models import build_model
+from prunus.plan.ledger import Ledger
+from prunus.surgery import replay_
+from tests.conftest import random_plan
+from tests.graph.nets import NETS, SHAPE, build
+
+
+def real_cost(model: nn.Module, x: Tensor) -> dict[str, int]:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    params = sum(p.numel() for p in model.parameters())
+    return {"params": params, "macs": counter.get_total_flops() // (2 * len(x))}
+
+
+def struck(groups, plan) -> dict[str, int]:
+    """Return the ledger's totals after the units of `plan` are struck off, group by group."""
+    ledger = Ledger(groups)
+    for group in groups:
+        if group.name in plan.groups:
+            units = list(plan.groups[group.name].removed)
+            before = dict(ledger.totals)
+            saved = ledger.saving(group, units)
+            assert ledger.totals == before
+            ledger.remove(group, units)
+            assert ledger.totals == {c: before[c] - saved[c] for c in before}
+    return ledger.totals
+
+
+NETWORKS = {
+    **dict.fromkeys(NETS, SHAPE),
+    "lenet5": (1, 28, 28),
+    "lenet300": (1, 28, 28),
+    "resnet20": (3, 16, 16),
+    "torchvision:mobilenet_v2": (3, 32, 32),
+    "torchvision:resnext50_32x4d": (3, 32, 32),
+}
+
+
+@pytest.mark.parametrize("net", NETWORKS)
+def test_predicted_cost_is_real(net: str) -> None:
+    shape = NETWORKS[net]
+    model = (
+        build(net) if net in NETS else build_model(net, num_classes=10, input_shape=shape).eval()
+    )
+    x = torch.randn(2, *shape)
+    groups = find_groups(model, x)
+    assert {"params": groups.total_params, "macs": groups.total_macs} == real_cost(model, x)
+    for seed in range(2):
+        plan = random_plan(groups, seed)
+        cut = replay_(copy.deepcopy(model), plan)
+        assert struck(groups, plan) == real_cost(cut, x)
+        again = find_groups(cut, x)
+        assert {"params": again.total_params, "macs": again.total_macs} == real_cost(cut, x)
+
+
+def test_a_second_cut_of_selected_features_is_counted_once() -> None:
+    model = build_model("lenet5", num_classes=10, input_shape=(1, 28, 28)).eval()
+    x = torch.randn(1, 1, 28, 28)
+    replay_(model, random_plan(find_groups(model, x), 0))
+    assert isinstance(model.get_submodule("fc1"), SelectLinear)
+    groups = find_groups(model, x)
+    for seed in range(3):
+        plan = random_plan(groups, seed)
+        assert struck(groups, plan) == real_cost(replay_(copy.deepcopy(model), plan), x)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "params", "macs"),
+    [
+        ("lenet5", (1, 28, 28), 431_080, 2_293_000),
+        ("lenet300", (1, 28, 28), 266_610, 266_200),
+        ("resnet56", (3, 32, 32), 853_018, 125_485_696),
+    ],
+)
+def test_exact_counts(spec: str, shape: tuple[int, int, int], params: int, macs: int) -> None:
+    model = build_model(spec, num_classes=10, input_shape=shape).eval()
+    groups = find_groups(model, torch.randn(1, *shape))
+    assert (groups.total_params, groups.total_macs) == (params, macs)
+    assert real_cost(model, torch.randn(1, *shape))["macs"] == macs
+
+
+def test_a_layer_is_never_left_without_anything_to_read() -> None:
+    groups = find_groups(build("flatten"), torch.randn(1, *SHAPE))
+    ledger = Ledger(groups)
+    ledger.remove(groups["fc1.features"], range(1, 80))  # position 0, of channel 0, is left
+    ledger.remove(groups["conv1"], range(4))  # would leave channel 4 alone, which is not read
+    assert ledger.left["conv1"].tolist() == [True, False, False, False, True]
+    assert (ledger.arriving["fc1"] & ledger.reading["fc1"]).sum() == 1

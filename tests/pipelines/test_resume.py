@@ -1,0 +1,90 @@
+"""A run killed with `kill -9` at any moment ends with the bytes of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prunus.core.record import read_rows
+
+SETTINGS = [
+    *("--model", "lenet5", "--data", "digits", "--budget", "params=20%", "--device", "cpu"),
+    *("--epochs", "4", "--iterations", "2", "--finetune-epochs", "3", "--final-epochs", "3"),
+    *("--batch-size", "32", "--augment"),
+]
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "prunus", "prune", *SETTINGS, "--out", str(out), *more],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()
+
+
+def kill_when(out: Path, reached: Callable[[Path], bool]) -> None:
+    process = start(out)
+    deadline = time.monotonic() + 300
+    while not reached(out):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def has_row(out: Path, event: str, iteration: int) -> bool:
+    path = out / "record.jsonl"
+    rows = read_rows(path)[0] if path.exists() else []
+    return any(r["event"] == event and r.get("iteration") == iteration for r in rows)
+
+
+MOMENTS = {
+    "while the dense network trains": lambda out: (out / "steps/dense.pt").exists(),
+    "in the P-phase after the first cut": lambda out: (out / "steps/001-fit.pt").exists(),
+    "after the last cut": lambda out: has_row(out, "prune", 2),
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    finish(start(out))
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_run_resumes_to_the_same_bytes(
+    moment: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    kill_when(out, MOMENTS[moment])
+    assert not (out / "model.safetensors").exists()
+    finish(start(out, "--resume"))
+    for name in ("plan.json", "model.safetensors", "dense.safetensors"):
+        assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    events = [row["event"] for row in read_rows(out / "record.jsonl")[0]]
+    assert events == [row["event"] for row in read_rows(undisturbed / "record.jsonl")[0]]
+    assert not (out / "steps").exists()
+    assert not list(out.glob(".*"))  # no scratch file survives the kill
+
+
+@pytest.mark.slow
+def test_resuming_a_finished_run_changes_nothing(undisturbed: Path) -> None:
+    before = {p.name: p.read_bytes() for p in undisturbed.iterdir() if p.name != "report.html"}
+    finish(start(undisturbed, "--resume"))
+    after = {p.name: p.read_bytes() for p in undisturbed.iterdir() if p.name != "report.html"}
+    assert before == after

@@ -1,0 +1,145 @@
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from prunus.core import from_dict
+from prunus.core.errors import ConfigError, DataError, NonFiniteError
+from prunus.training import TrainConfig, distillation, fit_, task_loss
+
+
+def blobs(n: int = 96, seed: int = 0) -> DataLoader:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 3
+    x = torch.randn(n, 8, generator=generator) + 4 * nn.functional.one_hot(y, 8)
+    return DataLoader(TensorDataset(x, y), batch_size=16)
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_training_learns(optimizer: str) -> None:
+    model = network()
+    rows = fit_(
+        model,
+        blobs(),
+        TrainConfig(epochs=12, optimizer=optimizer, lr=0.02),
+        validation=blobs(seed=1),
+    )
+    assert [row["epoch"] for row in rows] == list(range(1, 13))
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    assert rows[-1]["validation_accuracy"] > 0.95
+    assert not model.training
+
+
+def test_same_seed_same_weights_another_seed_others() -> None:
+    models = [network() for _ in range(3)]
+    for model, seed in zip(models, (5, 5, 6), strict=True):
+        fit_(model, blobs(), TrainConfig(epochs=2), seed=seed)
+    assert torch.equal(models[0][0].weight, models[1][0].weight)
+    assert not torch.equal(models[0][0].weight, models[2][0].weight)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_checkpoint_of_any_epoch_ends_with_the_same_weights(
+    optimizer: str, tmp_path: Path
+) -> None:
+    config = TrainConfig(epochs=5, optimizer=optimizer)
+    whole = network()
+    expected = fit_(whole, blobs(), config, seed=3)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise KilledError
+
+    path = tmp_path / "fit.pt"
+    with pytest.raises(KilledError):
+        fit_(network(), blobs(), config, seed=3, checkpoint=path, on_epoch=kill)
+    resumed = network(seed=9)  # whatever it holds is replaced
+    rows = fit_(resumed, blobs(), config, seed=3, checkpoint=path)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert [r["loss"] for r in rows] == [r["loss"] for r in expected]
+    assert [r["lr"] for r in rows] == [r["lr"] for r in expected]
+
+
+def test_frozen_parameters_stay() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    fit_(model, blobs(), TrainConfig(epochs=1))
+    assert torch.equal(model[0].weight, before["0.weight"])
+    assert not torch.equal(model[3].weight, before["3.weight"])
+
+
+def test_the_learning_rate_rises_and_falls_to_zero() -> None:
+    rows = fit_(network(), blobs(), TrainConfig(epochs=10, warmup=0.3, lr=0.1))
+    rates = [row["lr"] for row in rows]
+    peak = rates.index(max(rates))
+    assert 1 <= peak <= 4
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_distillation_is_the_softened_divergence() -> None:
+    student, teacher = torch.randn(4, 5), torch.randn(4, 5)
+    T = 3.0
+    p, q = (teacher / T).softmax(1), (student / T).softmax(1)
+    expected = T**2 * (p * (p / q).log()).sum(1).mean()
+    torch.testing.assert_close(distillation(student, teacher, T), expected)
+    torch.testing.assert_close(distillation(student, student, T), torch.zeros(()))
+
+
+def test_distillation_pulls_the_student_to_the_teacher() -> None:
+    teacher = network(seed=1).eval()
+    x = torch.cat([batch for batch, _ in blobs()])
+    gaps = []
+    for weight in (0.0, 1.0):
+        student = network(seed=2)
+        fit_(
+            student,
+            blobs(),
+            TrainConfig(epochs=20, lr=0.02, distill=weight),
+            teacher=teacher,
+        )
+        with torch.no_grad():
+            gaps.append(float(distillation(student(x), teacher(x), 1.0)))
+    assert gaps[1] < 0.1 * gaps[0]
+
+
+def test_auxiliary_heads_count_three_tenths() -> None:
+    main, aux, y = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    ce = nn.functional.cross_entropy
+    expected = ce(main, y) + 0.3 * ce(aux, y)
+    torch.testing.assert_close(task_loss((main, aux), y, TrainConfig()), expected)
+    torch.testing.assert_close(task_loss((main, None), y, TrainConfig()), ce(main, y))
+
+
+def test_a_diverging_loss_names_the_epoch() -> None:
+    model = network()
+    nn.init.constant_(model[0].weight, float("inf"))
+    with pytest.raises(NonFiniteError, match=r"epoch 1 of training Sequential.*learning rate"):
+        fit_(model, blobs(), TrainConfig(epochs=2))
+
+
+def test_an_empty_loader_is_an_error() -> None:
+    with pytest.raises(DataError, match="no batch"):
+        fit_(network(), [], TrainConfig(epochs=1))
+
+
+def test_settings_are_checked_when_made() -> None:
+    with pytest.raises(ConfigError, match="lr is -1"):
+        from_dict(TrainConfig, {"lr": -1.0})
+    with pytest.raises(ConfigError, match="momentum"):
+        from_dict(TrainConfig, {"momentum": 0.9})
+    assert from_dict(TrainConfig, {"lr": "1e-3"}).lr == 1e-3
