@@ -53,7 +53,7 @@ def has_row(out: Path, event: str, iteration: int) -> bool:
 
 MOMENTS = {
     "while the dense network trains": lambda out: (out / "steps/dense.pt").exists(),
-    "in the P-phase after the first cut": lambda out: (out / "steps/001-fit.pt").exists(),
+    "in the P-phase after the first cut": lambda out: (out / "steps/001.pt").exists(),
     "after the last cut": lambda out: has_row(out, "prune", 2),
 }
 
@@ -88,3 +88,54 @@ def test_resuming_a_finished_run_changes_nothing(undisturbed: Path) -> None:
     finish(start(undisturbed, "--resume"))
     after = {p.name: p.read_bytes() for p in undisturbed.iterdir() if p.name != "report.html"}
     assert before == after
+
+
+def test_a_stop_at_the_floor_is_taken_up_with_the_network_above_it(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """A journal that ends after the stop goes on from the last network that held the floor."""
+    import torch
+    from lightning_fabric import Fabric
+
+    from prunus.data import load_data
+    from prunus.models import build_model, load_weights_
+    from prunus.pipelines import Journal, Watch
+    from prunus.pipelines.ps_iteration import Loaders, PruneConfig, ps_iteration
+    from prunus.plan import Budget
+    from prunus.training import TrainConfig
+
+    data = load_data("digits", batch_size=64)
+    dense = build_model("lenet5", num_classes=10, input_shape=(1, 28, 28))
+    load_weights_(dense, undisturbed / "dense.safetensors")
+
+    def run(folder: Path) -> tuple[torch.nn.Module, Journal]:
+        journal = Journal(folder)
+        model, _ = ps_iteration(
+            dense,
+            Loaders(train=data.train, calibration=data.calibration, validation=data.validation),
+            Budget.parse("params=0.05%"),
+            PruneConfig(
+                iterations=3,
+                min_accuracy=0.9,
+                finetune=TrainConfig(epochs=1),
+                final=TrainConfig(epochs=1),
+            ),
+            example=torch.zeros(1, 1, 28, 28),
+            fabric=Fabric(accelerator="cpu", devices=1),
+            seed=0,
+            journal=journal,
+            watch=Watch(),
+        )
+        return model, journal
+
+    model, journal = run(tmp_path)
+    stop = journal.record.find("stop")
+    assert stop is not None
+    assert "below the floor" in stop["reason"]
+    lines = (tmp_path / "record.jsonl").read_text().splitlines(keepends=True)
+    cut = next(i for i, line in enumerate(lines) if '"stop"' in line)
+    (tmp_path / "record.jsonl").write_text("".join(lines[: cut + 1]))
+    (tmp_path / "steps/final.pt").unlink()
+    again, _ = run(tmp_path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name

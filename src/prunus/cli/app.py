@@ -63,7 +63,9 @@ def prune(
     criterion: Annotated[
         str | None, typer.Option(help="random, l1, l2, fdr, diloss, di or stacked.")
     ] = None,
-    allocation: Annotated[str | None, typer.Option(help="global or uniform.")] = None,
+    allocation: Annotated[
+        str | None, typer.Option(help="global (by score for cost) or uniform (per layer).")
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="S-phases on the way.")] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(help="Floor of validation accuracy, 0 to 1.")

@@ -59,6 +59,7 @@ class TerminalWatch(Watch):
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            disable=not self.console.is_terminal,  # a log file wants no bars
         )
 
 

@@ -40,16 +40,12 @@ class Journal:
         return self.folder / "steps" / f"{step}.pt" if self.folder else None
 
     def save(self, step: str, model: nn.Module, plan: Plan) -> None:
-        """Keep the network after `step`; its training state is no longer needed."""
+        """Keep the network after `step`; its training state is no longer needed then."""
         if self.folder is None:
             return
         write_whole(self._steps / f"{step}.json", plan.to_json())
         save_weights(model, self._steps / f"{step}.safetensors")
-
-    def forget(self, step: str) -> None:
-        """Drop the training state of a finished phase."""
-        if self.folder is not None:
-            (self._steps / f"{step}.pt").unlink(missing_ok=True)
+        (self._steps / f"{step}.pt").unlink(missing_ok=True)
 
     def has(self, step: str) -> bool:
         """Tell whether `step` was saved."""

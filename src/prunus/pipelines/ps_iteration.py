@@ -79,8 +79,6 @@ def ps_iteration(
         journal.record.append("iteration", iteration=0, **row)
 
     for i in range(1, config.iterations + 1):
-        if journal.record.find("stop") is not None:
-            break
         step = f"{i:03d}"
         held = (model, plan)
         if journal.record.find("iteration", iteration=i) is not None:
@@ -166,7 +164,7 @@ def train_phase_(
     watch: Watch,
 ) -> nn.Module:
     """Run one P-phase in place, journalled by its epochs; return the model."""
-    name = phase if iteration is None else f"{iteration:03d}-fit"
+    step = phase if iteration is None else f"{iteration:03d}"
     with watch.epochs(_title(phase, iteration), config.epochs) as on_epoch:
         rows = fit_(
             model,
@@ -176,7 +174,7 @@ def train_phase_(
             teacher=teacher,
             fabric=fabric,
             seed=derive_seed(seed, phase, iteration),
-            checkpoint=journal.checkpoint(name),
+            checkpoint=journal.checkpoint(step),
             on_epoch=on_epoch,
         )
     journal.append_once("fit", {"epochs": rows}, phase=phase, iteration=iteration)

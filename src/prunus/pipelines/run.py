@@ -146,7 +146,7 @@ def _finish(
             "result",
             **result_row(dense, pruned, example=images, validation=data.validation, test=data.test),
         )
-        journal.record.append("layers", layers=layer_rows(dense.cpu(), pruned, images[:1]))
+    journal.append_once("layers", {"layers": layer_rows(dense.cpu(), pruned, images[:1])})
     if journal.record.find("export") is None:
         watch.say("exporting to ONNX and comparing in ONNX Runtime")
         parity = export_onnx(pruned, images, out / "model.onnx")
