@@ -9,8 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from lightning_fabric import Fabric
 
 from prunus.core.record import read_rows
+from prunus.data import load_data
+from prunus.models import build_model, load_weights_
+from prunus.pipelines import Journal, Loaders, PruneConfig, Session, Watch, ps_iteration
+from prunus.plan import Budget
+from prunus.training import TrainConfig
 
 SETTINGS = [
     *("--model", "lenet5", "--data", "digits", "--budget", "params=20%", "--device", "cpu"),
@@ -94,41 +101,30 @@ def test_a_stop_at_the_floor_is_taken_up_with_the_network_above_it(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     """A journal that ends after the stop goes on from the last network that held the floor."""
-    import torch
-    from lightning_fabric import Fabric
-
-    from prunus.data import load_data
-    from prunus.models import build_model, load_weights_
-    from prunus.pipelines import Journal, Watch
-    from prunus.pipelines.ps_iteration import Loaders, PruneConfig, ps_iteration
-    from prunus.plan import Budget
-    from prunus.training import TrainConfig
-
     data = load_data("digits", batch_size=64)
     dense = build_model("lenet5", num_classes=10, input_shape=(1, 28, 28))
     load_weights_(dense, undisturbed / "dense.safetensors")
+    config = PruneConfig(
+        iterations=3,
+        min_accuracy=0.9,
+        finetune=TrainConfig(epochs=1),
+        final=TrainConfig(epochs=1),
+    )
 
-    def run(folder: Path) -> tuple[torch.nn.Module, Journal]:
-        journal = Journal(folder)
-        model, _ = ps_iteration(
-            dense,
-            Loaders(train=data.train, calibration=data.calibration, validation=data.validation),
-            Budget.parse("params=0.05%"),
-            PruneConfig(
-                iterations=3,
-                min_accuracy=0.9,
-                finetune=TrainConfig(epochs=1),
-                final=TrainConfig(epochs=1),
+    def run() -> tuple[torch.nn.Module, Journal]:
+        session = Session(
+            loaders=Loaders(
+                train=data.train, calibration=data.calibration, validation=data.validation
             ),
-            example=torch.zeros(1, 1, 28, 28),
             fabric=Fabric(accelerator="cpu", devices=1),
             seed=0,
-            journal=journal,
+            journal=Journal(tmp_path),
             watch=Watch(),
         )
-        return model, journal
+        budget, example = Budget.parse("params=0.05%"), torch.zeros(1, 1, 28, 28)
+        return ps_iteration(dense, budget, config, session, example=example)[0], session.journal
 
-    model, journal = run(tmp_path)
+    model, journal = run()
     stop = journal.record.find("stop")
     assert stop is not None
     assert "below the floor" in stop["reason"]
@@ -136,6 +132,6 @@ def test_a_stop_at_the_floor_is_taken_up_with_the_network_above_it(
     cut = next(i for i, line in enumerate(lines) if '"stop"' in line)
     (tmp_path / "record.jsonl").write_text("".join(lines[: cut + 1]))
     (tmp_path / "steps/final.pt").unlink()
-    again, _ = run(tmp_path)
+    again, _ = run()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name

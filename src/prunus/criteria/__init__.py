@@ -48,13 +48,11 @@ def score(
 ) -> Scores:
     """Score every unit of every group.
 
-    Parameters
-    ----------
+    Args:
         criterion: a name of `CRITERIA`, or any object of the `Criterion` protocol.
         options: passed to the criterion when it is given by name.
 
-    Raises
-    ------
+    Raises:
         UnknownNameError: lists the known criteria.
         ConfigError: the criterion has no such option.
     """

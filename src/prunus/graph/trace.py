@@ -33,8 +33,7 @@ def find_groups(
 ) -> Groups:
     """Find the groups of coupled units of `model`, their consumers and their cost.
 
-    Parameters
-    ----------
+    Args:
         example: one input batch (or the tuple of arguments); only its shape matters.
         ignored_layers: module names whose outputs stay whole.
         inputs: whether input pixels and single positions of a flattened feature map are units
@@ -46,8 +45,7 @@ def find_groups(
     training (auxiliary heads) are met by a second trace in training mode. Frozen parameters
     make no difference. Cost: two forward passes of the example.
 
-    Raises
-    ------
+    Raises:
         TraceError: the network cannot be run or followed; names the module.
         NonFiniteError: a weight is NaN or infinite; names the tensor.
     """

@@ -4,8 +4,9 @@ from prunus.pipelines.config import PruneConfig, RunConfig
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.load import load
 from prunus.pipelines.prune import Report, prune
-from prunus.pipelines.ps_iteration import Loaders, ps_iteration
+from prunus.pipelines.ps_iteration import ps_iteration
 from prunus.pipelines.run import run_prune
+from prunus.pipelines.session import Loaders, Session
 from prunus.pipelines.watch import Watch
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "PruneConfig",
     "Report",
     "RunConfig",
+    "Session",
     "Watch",
     "load",
     "prune",

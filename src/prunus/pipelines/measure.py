@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunus.evaluation import accuracy, compare_latency, count_bytes, count_macs, count_params
 from prunus.graph import find_groups
-from prunus.pipelines.ps_iteration import Loader
+from prunus.pipelines.session import Loader
 
 __all__ = ["BATCHES", "layer_rows", "result_row"]
 

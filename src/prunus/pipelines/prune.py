@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +17,13 @@ from prunus.export import Parity, export_onnx, save_weights
 from prunus.pipelines.config import PruneConfig
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.measure import layer_rows, result_row
-from prunus.pipelines.ps_iteration import Loaders, ps_iteration
+from prunus.pipelines.ps_iteration import ps_iteration
+from prunus.pipelines.session import Loader, Loaders, Session
 from prunus.pipelines.watch import Watch
 from prunus.plan import Budget, Plan
 from prunus.reports import print_headline, render_page
 
 __all__ = ["Report", "prune"]
-
-Loader = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,7 @@ def prune(
 ) -> tuple[nn.Module, Report]:
     """Prune a trained classifier to a budget, repairing and retraining it on the way.
 
-    Parameters
-    ----------
+    Args:
         model: any `nn.Module` of images to class scores; it is left untouched.
         loader: training batches (images, labels); scores are collected on them too.
         budget: what may be kept, such as `"macs=50%"`, `"params=20000"` or both with a comma.
@@ -91,12 +88,10 @@ def prune(
         config: the settings; `PruneConfig(iterations=1, finetune=TrainConfig(epochs=0),
             final=TrainConfig(epochs=0))` cuts and repairs in one shot, without training.
 
-    Returns
-    -------
+    Returns:
         The pruned network, on the CPU in eval mode, and a `Report`.
 
-    Raises
-    ------
+    Raises:
         BudgetError: the budget cannot be read or reached.
         NothingToPruneError, TraceError, NonFiniteError, DataError: see their messages.
 
@@ -104,7 +99,7 @@ def prune(
         >>> small, report = prunus.prune(model, loader, budget="macs=50%")  # doctest: +SKIP
         >>> print(report)  # doctest: +SKIP
     """
-    config, watch = config or PruneConfig(), watch or Watch()
+    config = config or PruneConfig()
     limits = Budget.parse(budget)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
     first = next(iter(loader), None)
@@ -112,22 +107,19 @@ def prune(
         raise DataError("the loader gave no batch: give it at least one image a class")
     dense = copy.deepcopy(model)
     example = first[0][:64].cpu()
-    journal = Journal()
-    loaders = Loaders(train=loader, calibration=loader, validation=validation or loader)
-    pruned, plan = ps_iteration(
-        copy.deepcopy(dense).to(fabric.device),
-        loaders,
-        limits,
-        config,
-        example=example[:1],
+    held_out = validation if validation is not None else loader
+    session = Session(
+        loaders=Loaders(train=loader, calibration=loader, validation=held_out),
         fabric=fabric,
         seed=seed,
-        journal=journal,
-        watch=watch,
+        journal=Journal(),
+        watch=watch or Watch(),
     )
-    journal.record.append(
-        "result",
-        **result_row(dense, pruned, example=example, validation=loaders.validation, test=test),
+    on_device = copy.deepcopy(dense).to(fabric.device)
+    pruned, plan = ps_iteration(on_device, limits, config, session, example=example[:1])
+    record = session.journal.record
+    record.append(
+        "result", **result_row(dense, pruned, example=example, validation=held_out, test=test)
     )
-    journal.record.append("layers", layers=layer_rows(dense.cpu(), pruned, example[:1]))
-    return pruned, Report(plan, journal.record, config, pruned, example)
+    record.append("layers", layers=layer_rows(dense.cpu(), pruned, example[:1]))
+    return pruned, Report(plan, record, config, pruned, example)

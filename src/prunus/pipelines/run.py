@@ -24,7 +24,9 @@ from prunus.pipelines.config import RunConfig
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.load import load
 from prunus.pipelines.measure import layer_rows, result_row
-from prunus.pipelines.ps_iteration import Loaders, find_sound_groups, ps_iteration, train_phase_
+from prunus.pipelines.ps_iteration import ps_iteration
+from prunus.pipelines.s_phase import find_sound_groups
+from prunus.pipelines.session import Loaders, Session, p_phase_
 from prunus.pipelines.watch import Watch
 from prunus.plan import Budget, check_reachable
 from prunus.reports import write_report
@@ -77,67 +79,39 @@ def run_prune(
     journal = _open(config, out, resume=resume)
     journal.append_once("run", _environment(config, command, fabric))
 
-    loaders = Loaders(train=data.train, calibration=data.calibration, validation=data.validation)
-    common: dict[str, Any] = {"fabric": fabric, "seed": config.seed, "journal": journal}
-    dense = _dense_(dense, loaders, config, watch=watch, **common)
+    session = Session(
+        loaders=Loaders(train=data.train, calibration=data.calibration, validation=data.validation),
+        fabric=fabric,
+        seed=config.seed,
+        journal=journal,
+        watch=watch,
+    )
+    dense = _dense_(dense, config, session)
     if not (out / "model.safetensors").exists():
-        model, plan = ps_iteration(
-            dense.to(fabric.device),
-            loaders,
-            budget,
-            config.prune,
-            example=example,
-            watch=watch,
-            **common,
-        )
+        dense = dense.to(fabric.device)
+        model, plan = ps_iteration(dense, budget, config.prune, session, example=example)
         write_whole(out / "plan.json", plan.to_json())
         save_weights(model, out / "model.safetensors")
-    _finish(dense, config, data, out, journal, watch)
+    _finish(dense, data, out, session)
     return journal
 
 
-def _dense_(
-    dense: nn.Module,
-    loaders: Loaders,
-    config: RunConfig,
-    *,
-    fabric: Fabric,
-    seed: int,
-    journal: Journal,
-    watch: Watch,
-) -> nn.Module:
+def _dense_(dense: nn.Module, config: RunConfig, session: Session) -> nn.Module:
     """Return the trained dense network: from the journal, from the weights given, or trained."""
-    assert journal.folder is not None
-    path = journal.folder / "dense.safetensors"
+    assert session.journal.folder is not None
+    path = session.journal.folder / "dense.safetensors"
     if path.exists():
         dense.load_state_dict(load_file(path))
         return dense
     if config.weights is None:
-        train_phase_(
-            dense,
-            loaders,
-            config.train,
-            phase="dense",
-            iteration=None,
-            teacher=None,
-            fabric=fabric,
-            seed=seed,
-            journal=journal,
-            watch=watch,
-        )
+        p_phase_(dense, config.train, session, phase="dense")
     save_weights(dense, path)
     return dense
 
 
-def _finish(
-    dense: nn.Module,
-    config: RunConfig,
-    data: DataSplits,
-    out: Path,
-    journal: Journal,
-    watch: Watch,
-) -> None:
+def _finish(dense: nn.Module, data: DataSplits, out: Path, session: Session) -> None:
     """Measure, export and report what the folder holds."""
+    journal, watch = session.journal, session.watch
     pruned = load(out)
     images = next(iter(data.calibration))[0][:64]
     if journal.record.find("result") is None:

@@ -28,8 +28,7 @@ def make_plan(
 ) -> Plan:
     """Choose the units to remove so that the network costs at most `budget`.
 
-    Parameters
-    ----------
+    Args:
         budget: `"macs=50%"`, a `Budget`, or limits in units by currency.
         allocation: `uniform` keeps the same share of every group. `global` removes, again and
             again, the unit whose score is smallest for what its removal saves *now* (value ÷
@@ -39,8 +38,7 @@ def make_plan(
 
     Cost: O(units · log groups) for `global`, O(groups · log units) for `uniform`.
 
-    Raises
-    ------
+    Raises:
         BudgetError: the budget cannot be reached; says the least that can be.
         NothingToPruneError: there is no group at all.
     """

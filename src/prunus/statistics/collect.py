@@ -52,8 +52,7 @@ def collect(
 ) -> Statistics:
     """Sum up the input of every consumer over `loader`: one forward pass, nothing kept an image.
 
-    Parameters
-    ----------
+    Args:
         loader: batches (images, class labels), of the training data.
         teacher: the number of classes; by default the width of the network's output.
         batches: stop after so many batches.
@@ -63,8 +62,7 @@ def collect(
     summed in the activations' precision, batches add up in float64.
     Cost: N·H·W·C² multiply-adds a consumer, 1/(taps·C_out/C) of its own forward pass.
 
-    Raises
-    ------
+    Raises:
         NonFiniteError: an activation is NaN or infinite; names the first module that makes one.
         DataError: no batch came, or a label lies outside the network's classes.
     """
