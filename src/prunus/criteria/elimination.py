@@ -51,6 +51,7 @@ class Reader:
         self.inverse = inverse.cpu().numpy().copy()
         self.K = K.cpu().numpy().copy()
         self.blocks = blocks
+        self.left = np.ones(len(self.K), dtype=bool)
 
     def costs(self, units: Index) -> NDArray[np.float64]:
         """Return cost_P of each of `units`, as if it were removed next."""
@@ -76,6 +77,17 @@ class Reader:
         cross = self.K[:, P] @ T.T
         self.K += T @ self.K[np.ix_(P, P)] @ T.T - cross - cross.T
         self.inverse -= T @ R.T
+        self.left[P] = False
+        if 2 * self.left.sum() <= len(self.left):
+            self._compact()
+
+    def _compact(self) -> None:
+        """Drop the rows of removed features, so that later downdates are cheaper."""
+        renamed = np.append(np.where(self.left, np.cumsum(self.left) - 1, -1), -1)
+        self.blocks = renamed[self.blocks]
+        self.inverse = self.inverse[np.ix_(self.left, self.left)]
+        self.K = self.K[np.ix_(self.left, self.left)]
+        self.left = np.ones(len(self.K), dtype=bool)
 
 
 def eliminate(readers: list[Reader], units: int, rounds: int) -> GroupScore:
@@ -134,7 +146,7 @@ class ExactDI:
     comparable = True
     needs_statistics = True
 
-    def __init__(self, ridge: float = 1e-3, rounds: int = 256) -> None:
+    def __init__(self, ridge: float = 1e-3, rounds: int = 1024) -> None:
         """`ridge` is ρ in units of the mean eigenvalue of S."""
         self.ridge, self.rounds = positive("ridge", ridge), int(positive("rounds", rounds))
 
@@ -162,7 +174,7 @@ class StackedConsumer:
     comparable = True
     needs_statistics = True
 
-    def __init__(self, mu: float = 0.1, ridge: float = 1e-3, rounds: int = 256) -> None:
+    def __init__(self, mu: float = 0.1, ridge: float = 1e-3, rounds: int = 1024) -> None:
         """`mu` weighs discrimination against reconstruction; 0 is optimal brain surgery."""
         if mu < 0:
             raise ConfigError(f"mu is {mu}, expected a number of at least 0")

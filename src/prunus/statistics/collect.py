@@ -69,7 +69,7 @@ def collect(
     device = next(model.parameters()).device
     store = "cpu" if device.type == "mps" else device  # MPS has no float64
     scatters: dict[str, Scatter] = {}
-    labels = torch.empty(0)
+    one_hot = torch.empty(0)
     bad: list[str] = []
 
     def watch(consumer: Consumer) -> Any:
@@ -78,12 +78,12 @@ def collect(
 
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             samples = _samples(args[0].detach(), isinstance(module, nn.Linear), positions)
-            if len(samples) != len(labels):
+            if len(samples) != len(one_hot):
                 raise DataError(
-                    f"module {consumer.module!r} reads {len(samples)} rows for {len(labels)} "
+                    f"module {consumer.module!r} reads {len(samples)} rows for {len(one_hot)} "
                     "images, so its samples have no class: keep the batch as the first axis"
                 )
-            if not _accumulate(scatters[consumer.module], samples, labels):
+            if not _accumulate(scatters[consumer.module], samples, one_hot):
                 bad.append(consumer.module)
 
         return hook
@@ -100,6 +100,7 @@ def collect(
                     for name, consumer in groups.consumers.items():
                         scatters[name] = Scatter.zeros(len(consumer.positions), classes, store)
                 labels = _checked_labels(y, classes).to(store)
+                one_hot = nn.functional.one_hot(labels, classes).double()
                 with _hooked(model, {n: watch(c) for n, c in groups.consumers.items()}):
                     model(x.to(device))
                 if bad:
@@ -124,31 +125,43 @@ def _samples(x: Tensor, linear: bool, positions: Tensor | None) -> Tensor:
     return x.unsqueeze(-1) if x.dim() == 2 else x.flatten(1, -2).transpose(1, 2)
 
 
-def _accumulate(scatter: Scatter, x: Tensor, labels: Tensor) -> bool:
-    """Add one batch x (B, F, P) with labels (B,); return False where it is not finite."""
-    batch, features, positions = x.shape
+#: Share of its second moment that a feature's variance must be for float32 products about zero
+#: to keep four digits of it; below it they are taken about the batch's mean.
+SPREAD = 1e-3
+
+
+def _accumulate(scatter: Scatter, x: Tensor, teacher: Tensor) -> bool:
+    """Add one batch x (B, F, P) with one-hot labels (B, L); return False if it is not finite."""
+    batch, _, positions = x.shape
     store = scatter.gram
-    # Products are taken about the batch's own mean: half of a float's digits survive, however
-    # far a nearly constant feature lies from zero. What follows is exact algebra in float64.
-    offset = x.mean((0, 2))
-    x = x - offset[:, None]
-    rest = x.sum(2).to(store.device, store.dtype)
-    if not torch.isfinite(rest).all():
+    sums = x.sum(2).to(store.device, store.dtype)
+    if not torch.isfinite(sums).all():
         return False
-    if positions == 1:
-        gram = rest.T @ rest
-    elif features <= positions:
-        gram = torch.bmm(x, x.transpose(1, 2)).to(store.device, store.dtype).sum(0)
-    else:
-        flat = x.transpose(0, 1).reshape(features, batch * positions)
-        gram = (flat @ flat.T).to(store.device, store.dtype)
-    offset = offset.to(store.device, store.dtype)
-    sums = rest + positions * offset
-    cross = torch.outer(rest.sum(0), offset)
-    scatter.gram += gram + cross + cross.T + batch * positions * torch.outer(offset, offset)
-    scatter.class_total.index_add_(0, labels, sums)
-    scatter.class_count += positions * torch.bincount(labels, minlength=len(scatter.class_count))
+    gram = _gram(x, sums, store)
+    samples, second = batch * positions, gram.diagonal()
+    mean = sums.sum(0) / samples
+    if positions > 1 and (second - samples * mean.square() < SPREAD * second).any():
+        offset = mean.to(x.device, x.dtype)
+        x = x - offset[:, None]
+        rest, offset = x.sum(2).to(store.device, store.dtype), offset.to(store.device, store.dtype)
+        cross = torch.outer(rest.sum(0), offset)
+        gram = _gram(x, rest, store) + cross + cross.T + samples * torch.outer(offset, offset)
+        sums = rest + positions * offset
+    scatter.gram += gram
+    scatter.class_total += teacher.T @ sums
+    scatter.class_count += positions * teacher.sum(0)
     return True
+
+
+def _gram(x: Tensor, sums: Tensor, store: Tensor) -> Tensor:
+    """Return Σ x xᵀ (F, F) of x (B, F, P) in float64; with one position that is Σ sums sumsᵀ."""
+    batch, features, positions = x.shape
+    if positions == 1:
+        return sums.T @ sums
+    if features <= positions:
+        return torch.bmm(x, x.transpose(1, 2)).to(store.device, store.dtype).sum(0)
+    flat = x.transpose(0, 1).reshape(features, batch * positions)
+    return (flat @ flat.T).to(store.device, store.dtype)
 
 
 @contextmanager
