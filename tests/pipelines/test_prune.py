@@ -93,6 +93,8 @@ def test_a_report_can_be_saved_and_the_model_loaded(
     x = torch.randn(5, 1, 28, 28)
     assert torch.equal(loaded(x), small(x))
     assert "<html" in (tmp_path / "small/report.html").read_text()[:200]
+    with pytest.raises(RunFolderError, match="pass model="):
+        prunus.load(tmp_path / "small")
     with pytest.raises(PlanError):
         prunus.load(tmp_path / "small", model=nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(RunFolderError, match=r"no plan\.json"):

@@ -32,7 +32,10 @@ class TerminalWatch(Watch):
         def track(loader: Iterable[T]) -> Iterator[T]:
             with self._bar() as bar:
                 total = len(loader) if isinstance(loader, Sized) else None
-                yield from bar.track(loader, description=title, total=total)
+                task = bar.add_task(title, total=total, state="")
+                for batch in loader:
+                    yield batch
+                    bar.advance(task)
 
         return track
 
@@ -41,11 +44,11 @@ class TerminalWatch(Watch):
         """Show a bar over epochs with the last validation accuracy; keep its last state."""
         last: dict[str, Any] = {}
         with self._bar() as bar:
-            task = bar.add_task(title, total=total)
+            task = bar.add_task(title, total=total, state="")
 
             def on_epoch(row: dict[str, Any]) -> None:
                 last.update(row)
-                bar.update(task, completed=row["epoch"], description=f"{title} · {_state(row)}")
+                bar.update(task, completed=row["epoch"], state=_state(row, short=True))
 
             yield on_epoch
         if last:
@@ -54,17 +57,18 @@ class TerminalWatch(Watch):
     def _bar(self) -> Progress:
         return Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,  # a log file wants no bars
         )
 
 
-def _state(row: dict[str, Any]) -> str:
+def _state(row: dict[str, Any], *, short: bool = False) -> str:
     text = f"loss {row['loss']:.4f}"
     if "validation_accuracy" in row:
-        text += f", validation accuracy {row['validation_accuracy']:.2%}"
+        text += f", {'val' if short else 'validation accuracy'} {row['validation_accuracy']:.2%}"
     return text

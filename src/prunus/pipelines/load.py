@@ -37,9 +37,17 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
                 "(`prunus prune … --resume` finishes one)"
             )
     if model is None:
+        if not (folder / "config.yaml").exists():
+            raise RunFolderError(
+                f"{folder} does not say how its network is built: pass model=<a freshly built "
+                "dense network>"
+            )
         config = read_yaml(RunConfig, folder / "config.yaml")
-        assert config.num_classes is not None
-        assert config.input_shape is not None
+        if config.num_classes is None or config.input_shape is None:
+            raise RunFolderError(
+                f"{folder / 'config.yaml'} lacks num_classes or input_shape: pass model=<a freshly "
+                "built dense network>"
+            )
         model = build_model(
             config.model, num_classes=config.num_classes, input_shape=config.input_shape
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class Report:
         return render_page(self.record.rows, config, None)
 
     def save(self, folder: str | Path) -> Parity:
-        """Write plan.json, model.safetensors, model.onnx and report.html; return the parity.
+        """Write the plan, weights, ONNX, journal and page of a run; return the parity.
 
         `prunus.load(folder, model=<a freshly built dense network>)` gives the model back.
 
@@ -59,6 +60,8 @@ class Report:
         write_whole(folder / "plan.json", self.plan.to_json())
         save_weights(self.model, folder / "model.safetensors")
         parity = export_onnx(self.model, self.example, folder / "model.onnx")
+        rows = "".join(json.dumps(row) + "\n" for row in self.record.rows)
+        write_whole(folder / "record.jsonl", rows)
         write_whole(folder / "report.html", self.to_html())
         return parity
 

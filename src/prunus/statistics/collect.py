@@ -93,7 +93,7 @@ def collect(
     images = 0
     try:
         with torch.no_grad():
-            taken = itertools.islice(loader, batches)
+            taken = loader if batches is None else itertools.islice(loader, batches)
             for x, y in progress(taken) if progress else taken:
                 if not scatters:
                     classes = teacher or _output_width(model, x[:1].to(device))
