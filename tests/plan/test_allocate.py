@@ -61,7 +61,7 @@ def test_near_the_least_nothing_is_emptied(
     groups, scores = scored(net, seed)
     ledger = Ledger(groups)
     for group in groups:
-        ledger.remove(group, range(1, group.units))
+        ledger.remove(group, range(group.least, group.units))
     limits = {currency: int(ledger.totals[currency] * over)}
     cut = copy.deepcopy(groups.model)
     replay_(cut, make_plan(groups, scores, limits, allocation=allocation))

@@ -67,7 +67,9 @@ def checked_group(
         m for m in members if m.axis == "out" and is_mixing(wide.get_submodule(m.module))
     )
     kind = "neurons" if isinstance(wide.get_submodule(producer.module), nn.Linear) else "channels"
-    return Group(producer.module, kind, units // int(groups), tuple(members))  # type: ignore[arg-type]
+    units //= int(groups)
+    least = min(2, units) if groups > 1 else 1
+    return Group(producer.module, kind, units, tuple(members), least)  # type: ignore[arg-type]
 
 
 def _by_quota(member: Member, units: int, groups: int) -> Member:

@@ -45,12 +45,17 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Units that are coupled through `members`; named after the first module that makes them."""
+    """Units that are coupled through `members`; named after the first module that makes them.
+
+    At least `least` units must stay: two where a grouped convolution would otherwise become a
+    depthwise one, whose channels are coupled in another way.
+    """
 
     name: str
     kind: Literal["channels", "neurons", "features", "inputs"]
     units: int
     members: tuple[Member, ...]
+    least: int = 1
 
     @property
     def producers(self) -> tuple[Member, ...]:

@@ -79,7 +79,7 @@ def check_reachable(groups: Groups, budget: Budget, *, least: float = 0.0) -> No
 
 
 def _floors(groups: Iterable[Group], least: float) -> dict[str, int]:
-    return {group.name: max(1, math.ceil(group.units * least)) for group in groups}
+    return {group.name: max(group.least, math.ceil(group.units * least)) for group in groups}
 
 
 def _check_reachable(

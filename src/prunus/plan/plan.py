@@ -128,8 +128,11 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
         if units[0] < 0 or units[-1] >= group.units:
             wrong = units[0] if units[0] < 0 else units[-1]
             raise PlanError(f"{group.name} has {group.units} units, asked to remove {wrong}")
-        if len(units) == group.units:
-            raise PlanError(f"all {group.units} units of {group.name} would go: leave at least one")
+        if len(units) > group.units - group.least:
+            raise PlanError(
+                f"{len(units)} of the {group.units} units of {group.name} would go: leave at "
+                f"least {group.least}"
+            )
         edits[group.name] = Edit(group.units, tuple(units))
         for member in group.members:
             axes = gone.setdefault(member.module, {})

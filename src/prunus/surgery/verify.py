@@ -28,7 +28,7 @@ def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
     A LayerNorm over the channels is expected to differ (it averages over what is left) and is
     not tried. Cost: two forward passes, and two a group where something is wrong.
     """
-    tried = [g for g in groups if g.units > 1 and not _is_averaged(groups, g)]
+    tried = [g for g in groups if g.units > g.least and not _is_averaged(groups, g)]
     if _agrees(groups, tried, example) is None:
         return {}
     found = {}
@@ -46,7 +46,7 @@ def _is_averaged(groups: Groups, group: Group) -> bool:
 
 def _agrees(groups: Groups, tried: list[Group], example: Tensor) -> str | None:
     """Return None where cut equals masked, else what happened."""
-    plan = plan_units(groups, {g.name: range(1, g.units, 2) for g in tried})
+    plan = plan_units(groups, {g.name: range(1, g.units, 2)[: g.units - g.least] for g in tried})
     masked = mask_(copy.deepcopy(groups.model), plan).eval()
     cut = replay_(copy.deepcopy(groups.model), plan).eval()
     with torch.no_grad():
