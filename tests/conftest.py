@@ -37,7 +37,9 @@ def random_plan(groups: Groups, seed: int, most: float = 0.6) -> Plan:
     for group in groups:
         share = float(torch.rand((), generator=generator)) * most
         order = torch.randperm(group.units, generator=generator)
-        removed[group.name] = order[: min(int(share * group.units), group.units - group.least)].tolist()
+        removed[group.name] = order[
+            : min(int(share * group.units), group.units - group.least)
+        ].tolist()
     return plan_units(groups, removed)
 
 

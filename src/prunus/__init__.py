@@ -4,7 +4,7 @@ groups  = prunus.find_groups(model, example)
 scatter = prunus.collect(model, loader, groups)
 scores  = prunus.score(groups, scatter, "stacked")
 plan    = prunus.make_plan(groups, scores, "macs=50%")
-receipt = prunus.apply_(model, plan, groups, scatter)
+receipt = prunus.apply_(model, plan, scatter)
 record  = prunus.fit_(model, loader, prunus.TrainConfig(epochs=5))
 model, report = prunus.prune(model, loader, budget="macs=50%")  # all of it
 """

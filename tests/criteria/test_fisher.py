@@ -68,7 +68,7 @@ def test_two_readers_add_up() -> None:
     stem = score(groups, statistics, "fdr")["stem"].values
     one = {}
     for reader in ("conv1", "head"):
-        kept = Statistics(dict(statistics), statistics.images)
+        kept = Statistics(dict(statistics), groups, statistics.images)
         kept._scatters["head" if reader == "conv1" else "conv1"] = type(kept["head"]).zeros(
             8, CLASSES
         )

@@ -120,7 +120,7 @@ def test_repair_saves_accuracy_that_a_bare_cut_loses(trained: nn.Module, data: D
     found = {}
     for compensate in ("none", "pointwise"):
         model = copy.deepcopy(trained)
-        prunus.apply_(model, plan, groups, statistics, compensate=compensate)
+        prunus.apply_(model, plan, statistics, compensate=compensate)
         found[compensate] = accuracy(model, data.validation)
     assert found["pointwise"] > found["none"] + 0.02
     assert reestimate_batchnorm_(copy.deepcopy(model), data.calibration) == 1

@@ -18,13 +18,11 @@ from prunus.surgery import replay_
 from tests.graph.nets import NETS, build, images
 from tests.graph.test_costs import real_cost
 
-NOTHING = Statistics({}, 0)
-
 
 def scored(net: str, seed: int = 0, criterion: str = "random") -> tuple[Groups, Scores]:
     groups = find_groups(build(net), images(1))
     options = {"seed": seed} if criterion == "random" else {}
-    return groups, score(groups, NOTHING, criterion, **options)
+    return groups, score(groups, Statistics({}, groups, 0), criterion, **options)
 
 
 def sizes(model: torch.nn.Module) -> list[int]:

@@ -25,7 +25,7 @@ def repaired(
     groups = find_groups(model, batches(1)[0][0])
     statistics = collect(model, batches(6, 16), groups)
     cut = copy.deepcopy(model)
-    receipt = apply_(cut, plan_units(groups, removed), groups, statistics, ridge=ridge, **options)
+    receipt = apply_(cut, plan_units(groups, removed), statistics, ridge=ridge, **options)
     return cut, receipt
 
 
@@ -46,7 +46,6 @@ def test_a_linear_reader_is_the_least_squares_solution(bias: bool) -> None:
     receipt = apply_(
         cut,
         plan_units(groups, {"fc2": removed}),
-        groups,
         collect(model, loader, groups),
         ridge=TINY,
     )
@@ -74,7 +73,7 @@ def test_ridge_is_the_ridge_of_standardised_features() -> None:
     groups = find_groups(model, x64[:1])
     statistics = collect(model, [(x64, torch.cat([y for _, y in batches(6, 16)]))], groups)
     cut = copy.deepcopy(model)
-    apply_(cut, plan_units(groups, {"fc2": [0, 1]}), groups, statistics, ridge=0.3)
+    apply_(cut, plan_units(groups, {"fc2": [0, 1]}), statistics, ridge=0.3)
     scatter = statistics["fc3"]
     X = scatter.S
     keep, gone = list(range(2, 8)), [0, 1]
@@ -208,7 +207,7 @@ def test_receipt(net: str) -> None:
     groups = find_groups(model, images(1))
     plan = plan_units(groups, {g.name: [0, g.units - 1] for g in groups})
     cut = copy.deepcopy(model)
-    receipt = apply_(cut, plan, groups, collect(model, batches(6, 16), groups))
+    receipt = apply_(cut, plan, collect(model, batches(6, 16), groups))
     assert receipt.params == tuple(sum(p.numel() for p in m.parameters()) for m in (model, cut))
     readers = {m.module for g in groups for m in g.consumers} - {"deep"}
     assert {r.module for r in receipt.repairs} - {"deep"} == readers
@@ -252,7 +251,7 @@ def test_repair_lowers_the_error_on_digits() -> None:
     error = {}
     for compensate in ("none", "pointwise"):
         cut = copy.deepcopy(model)
-        apply_(cut, plan, groups, statistics, compensate=compensate)
+        apply_(cut, plan, statistics, compensate=compensate)
         with torch.no_grad():
             error[compensate] = float((cut(x) - model(x)).square().mean())
     assert error["pointwise"] < 0.5 * error["none"]
@@ -262,6 +261,6 @@ def test_an_empty_plan_changes_nothing() -> None:
     model = build("plain")
     before = copy.deepcopy(model.state_dict())
     groups = find_groups(model, images(1))
-    receipt = apply_(model, Plan(), groups, collect(model, batches(), groups))
+    receipt = apply_(model, Plan(), collect(model, batches(), groups))
     assert receipt.repairs == ()
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())

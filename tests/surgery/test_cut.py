@@ -62,7 +62,7 @@ def test_a_bad_plan_touches_nothing(
     with pytest.raises(PlanError, match=message):
         replay_(model, Plan({}, modules))
     with pytest.raises(PlanError, match=message):
-        apply_(model, Plan({}, modules), groups, statistics)
+        apply_(model, Plan({}, modules), statistics)
     after = model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[n], after[n]) for n in before)

@@ -54,7 +54,6 @@ def s_phase_(
     receipt = apply_(
         model,
         plan,
-        groups,
         statistics,
         loader=loaders.calibration,
         compensate=config.compensate,

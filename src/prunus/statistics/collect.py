@@ -20,10 +20,16 @@ Loader = Iterable[tuple[Tensor, Tensor]]
 
 
 class Statistics(Mapping[str, Scatter]):
-    """The scatter of every consumer's input, by module name, and how many images made them."""
+    """The scatter of every consumer's input, by module name.
 
-    def __init__(self, scatters: dict[str, Scatter], images: int) -> None:
+    Attributes:
+        groups: what they were collected for; says which features a scatter's rows stand for.
+        images: how many images made them.
+    """
+
+    def __init__(self, scatters: dict[str, Scatter], groups: Groups, images: int) -> None:
         self._scatters = scatters
+        self.groups = groups
         self.images = images
 
     def __getitem__(self, consumer: str) -> Scatter:
@@ -38,7 +44,7 @@ class Statistics(Mapping[str, Scatter]):
     def merge(self, other: Statistics) -> Statistics:
         """Return the statistics of both sets of images."""
         merged = {name: scatter.merge(other[name]) for name, scatter in self._scatters.items()}
-        return Statistics(merged, self.images + other.images)
+        return Statistics(merged, self.groups, self.images + other.images)
 
 
 def collect(
@@ -111,7 +117,7 @@ def collect(
             module.training = mode
     if not images:
         raise DataError("the calibration loader gave no batch: give it at least one image a class")
-    return Statistics(scatters, images)
+    return Statistics(scatters, groups, images)
 
 
 def _samples(x: Tensor, linear: bool, positions: Tensor | None) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import ConfigError, DataError
-from prunus.graph import Groups
 from prunus.graph.layers import BATCHNORMS
 from prunus.plan import Plan
 from prunus.statistics import Statistics
@@ -41,7 +40,6 @@ class Receipt:
 def apply_(
     model: nn.Module,
     plan: Plan,
-    groups: Groups | None = None,
     statistics: Statistics | None = None,
     *,
     loader: Iterable[tuple[Tensor, Tensor]] | None = None,
@@ -50,7 +48,7 @@ def apply_(
 ) -> Receipt:
     """Cut `model` in place as `plan` says, and return the receipt.
 
-    With `groups` and `statistics`, consumers are compensated first (`compensate`:
+    With `statistics`, consumers are compensated first (`compensate`:
     `pointwise` or `none`); with `loader`, the running statistics of every BatchNorm are
     estimated anew afterwards. Gradients are not needed; frozen parameters are cut and stay frozen.
 
@@ -62,8 +60,8 @@ def apply_(
     check_plan(model, plan)
     before = sum(p.numel() for p in model.parameters())
     repairs: list[Repair] = []
-    if compensate != "none" and groups is not None and statistics is not None:
-        repairs = compensate_(model, plan, groups, statistics, ridge)
+    if compensate != "none" and statistics is not None:
+        repairs = compensate_(model, plan, statistics, ridge)
     replay_(model, plan)
     norms = reestimate_batchnorm_(model, loader) if loader is not None else 0
     channels = {

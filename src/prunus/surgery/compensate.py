@@ -42,7 +42,7 @@ class Repair:
 
 
 def compensate_(
-    model: nn.Module, plan: Plan, groups: Groups, statistics: Statistics, ridge: float = 1e-3
+    model: nn.Module, plan: Plan, statistics: Statistics, ridge: float = 1e-3
 ) -> list[Repair]:
     """Fold the removed features of every consumer into the kept ones, before the cut.
 
@@ -50,6 +50,7 @@ def compensate_(
     consumer: O(|K|³ + |K|²|P|).
     """
     repairs = []
+    groups = statistics.groups
     for name in plan.modules:
         features = _removed_features(plan, groups.consumers.get(name), name)
         if features is None:
