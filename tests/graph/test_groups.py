@@ -362,3 +362,21 @@ def test_several_arguments() -> None:
 
     groups = find_groups(Two().eval(), (images(1), 2.0))
     assert set(members(groups)) == {"stem", "middle"}
+
+
+def test_a_module_without_gradient_is_named_not_skipped() -> None:
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(3, 4, 3)
+            self.b = nn.Conv2d(4, 5, 3)
+            self.c = nn.Conv2d(5, 2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                x = self.a(x)
+            return self.c(self.b(x).relu())
+
+    groups = find_groups(Detached(), torch.zeros(1, 3, 12, 12))
+    assert [g.name for g in groups] == ["b"]
+    assert {u.module for u in groups.unprunable} == {"a", "c"}

@@ -25,8 +25,8 @@ def find_consumers(
 ) -> dict[str, Consumer]:
     """Return a consumer for every mixing module whose input can be summarised by a Gram.
 
-    A flattened input wider than `feature_limit` is folded
-    to one feature a channel; where it cannot be folded there is no consumer.
+    A flattened input wider than `feature_limit` is folded to one feature a channel; where it
+    cannot be folded there is no consumer.
     """
     flattened: dict[str, list[Index]] = defaultdict(list)
     for group in groups:

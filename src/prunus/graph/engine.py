@@ -52,7 +52,10 @@ def couplings(
     met: set[str] = set()
     for root in roots:
         module = model.get_submodule(root)
-        if root in met or module not in graph.module2node:
+        if root in met:
+            continue
+        if module not in graph.module2node:
+            yield root, {}, "the tracer did not meet it: no gradient reaches it"
             continue
         prune_out = graph.get_pruner_of_module(module).prune_out_channels
         group = graph.get_pruning_group(module, prune_out, range(graph.get_out_channels(module)))

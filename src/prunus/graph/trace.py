@@ -64,7 +64,8 @@ def find_groups(
     reasons |= dict.fromkeys(sorted(seen.ends), "its outputs are the network's outputs")
     reasons |= dict.fromkeys(ignored_layers, "it is in ignored_layers")
 
-    found, rejected = _couple(wide, couplings(copy.deepcopy(whole), arguments, mixing), reasons)
+    running = [n for n in mixing if n in seen.positions]
+    found, rejected = _couple(wide, couplings(copy.deepcopy(whole), arguments, running), reasons)
     rejected += [Unprunable(n, reasons[n]) for n in mixing if n not in seen.positions]
     consumers = find_consumers(model, wide, mixing, seen, found, feature_limit)
     if inputs:

@@ -30,9 +30,6 @@ class Ledger:
             self.reading[name][:] = consumer.feature_of >= 0
         self.left = {group.name: np.ones(group.units, dtype=bool) for group in groups}
         self._counts = {n: self._count(n) for n in groups.layers}
-        self.fixed_params = groups.total_params - sum(
-            layer.params(*self._counts[n]) for n, layer in groups.layers.items()
-        )
         self.totals = {"params": groups.total_params, "macs": groups.total_macs}
 
     def _count(self, name: str) -> tuple[int, int]:

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunus.graph import Consumer, Groups, SelectLinear
+from prunus.graph import Consumer, SelectLinear
 from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED, is_mixing
 from prunus.plan import Plan
-from prunus.statistics import Scatter, Statistics
+from prunus.statistics import Statistics
 
 __all__ = ["Repair", "compensate_", "mask_"]
 
@@ -60,9 +60,10 @@ def compensate_(
             repairs.append(Repair(name, None, "its input is too wide for a Gram matrix"))
         elif getattr(module, "groups", 1) > 1:
             repairs.append(Repair(name, None, "a grouped convolution mixes only within groups"))
+        elif statistics[name].samples == 0:
+            repairs.append(Repair(name, None, "it does not run on the calibration data"))
         elif features.any() and not features.all():
-            scatter = statistics[name]
-            repairs.append(_repair_(model, name, groups, scatter, features, ridge))
+            repairs.append(_repair_(model, name, statistics, features, ridge))
     return repairs
 
 
@@ -113,12 +114,11 @@ def _removed_features(plan: Plan, consumer: Consumer | None, name: str) -> NDArr
 def _repair_(
     model: nn.Module,
     name: str,
-    groups: Groups,
-    scatter: Scatter,
+    statistics: Statistics,
     removed: NDArray[np.bool_],
     ridge: float,
 ) -> Repair:
-    module = model.get_submodule(name)
+    groups, scatter, module = statistics.groups, statistics[name], model.get_submodule(name)
     norm = groups.normalizer.get(name)
     takes_bias = getattr(module, "bias", None) is not None or norm is not None
     P, K = (torch.from_numpy(np.flatnonzero(m)) for m in (removed, ~removed))
