@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from prunus.graph import Groups, find_groups
 from prunus.plan import Plan, plan_units
+from tests.browser import Page
 
 torch.set_num_threads(1)
 # The suite draws the same examples each time; `--hypothesis-profile=explore` looks for new ones.
@@ -28,6 +31,16 @@ def shared_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"no benchmark data at {root} (set PRUNUS_SHARED_DATA)")
     return root
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium on this machine: the page cannot be looked at")
+    page = Page(chromium, tmp_path_factory.mktemp("profile"))
+    yield page
+    page.close()
 
 
 def random_plan(groups: Groups, seed: int, most: float = 0.6) -> Plan:

@@ -11,6 +11,7 @@ import prunus
 from prunus.cli import main
 from prunus.core.record import read_rows
 from prunus.evaluation import count_params
+from tests.browser import Page
 
 QUICK = [
     *("--epochs", "3", "--iterations", "2", "--finetune-epochs", "1", "--final-epochs", "2"),
@@ -131,6 +132,21 @@ def test_a_floor_stops_the_loop_and_keeps_the_last_network_above_it(
     last = max(reached)
     assert reached[last]["validation_accuracy"] < 0.93 <= reached[last - 1]["validation_accuracy"]
     assert count_params(prunus.load(out)) == reached[last - 1]["params"]
+
+
+def test_the_report_of_a_real_run_draws_in_a_browser(run: Path, browser: Page) -> None:
+    browser.open(run / "report.html")
+    said = dict(browser.run("({...document.documentElement.dataset})"))
+    plots = browser.run("document.querySelectorAll('.plot').length")
+    assert (said["errors"], int(said["drawn"])) == ("0", plots)
+    assert plots >= 8  # accuracy twice, layers, four score panels, training
+    assert browser.complaints() == []
+    text = browser.run("document.body.innerText").replace("\u00a0", " ")
+    rows = read_rows(run / "record.jsonl")[0]
+    result = next(row for row in rows if row["event"] == "result")
+    assert f"{result['pruned']['params']:,}".replace(",", " ") in text
+    assert f"{100 * result['pruned']['test_accuracy']:.2f} %" in text
+    assert "prunus prune --model lenet5 --data digits" in text
 
 
 def test_a_report_is_written_anew(
