@@ -165,7 +165,7 @@ def _gram(x: Tensor, sums: Tensor, store: Tensor) -> Tensor:
     if positions == 1:
         return sums.T @ sums
     if features <= positions:
-        return torch.bmm(x, x.transpose(1, 2)).to(store.device, store.dtype).sum(0)
+        return torch.bmm(x, x.transpose(1, 2)).sum(0, dtype=store.dtype).to(store.device)
     flat = x.transpose(0, 1).reshape(features, batch * positions)
     return (flat @ flat.T).to(store.device, store.dtype)
 
