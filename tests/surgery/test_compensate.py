@@ -264,3 +264,26 @@ def test_an_empty_plan_changes_nothing() -> None:
     receipt = apply_(model, Plan(), collect(model, batches(), groups))
     assert receipt.repairs == ()
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+
+
+def test_constant_inputs_that_are_not_zero_neither_break_nor_bend_the_repair() -> None:
+    """MNIST's border pixels: once normalised, they are the same number, not 0, in every image."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20_000, 40, generator=generator) * torch.linspace(1e-3, 1, 40)
+    x[:, 10:30] = torch.tensor([-0.4242, 1.7, 0.1]).repeat(7)[:20]
+    data = [(part, torch.arange(len(part)) % 3) for part in x.split(128)]
+    model = nn.Sequential(nn.Linear(40, 6), nn.ReLU(), nn.Linear(6, 3))
+    groups = find_groups(model, x[:1])
+    statistics = collect(model, data, groups)
+    assert statistics["0"].constant.tolist() == [10 <= i < 30 for i in range(40)]
+    gone = [*range(12, 25), 3]  # constants and one that varies
+    cut = copy.deepcopy(model)
+    receipt = apply_(cut, plan_units(groups, {"0.inputs": gone}), statistics)
+    assert receipt.repairs[0].left is not None
+    kept = [i for i in range(40) if i not in gone]
+    old, new = model[0], cut[0]
+    varying = [i for i, p in enumerate(kept) if not 10 <= p < 30]
+    bent = new.weight[:, varying] - old.weight[:, [kept[i] for i in varying]]
+    assert float((bent * x[:, [kept[i] for i in varying]].std(0)).abs().max()) < 1e-2
+    given = old.weight[:, 12:25] @ x[0, 12:25]  # what the constants gave is in the bias now
+    torch.testing.assert_close(new.bias - old.bias, given, atol=1e-4, rtol=0)

@@ -33,12 +33,12 @@ def discriminant_inverse(scatter: Scatter, ridge: float) -> tuple[Tensor, Tensor
     Standardised, tr(S)/F = N, so ρ is `ridge` times the mean eigenvalue. Constant features get
     variance 0 and G = 0. Shapes (F, F) and (F, L), float64.
     """
-    scale = scatter.scale
-    M = scatter.S / torch.outer(scale, scale)
-    M.diagonal().add_(ridge * max(scatter.samples, 1.0))
+    samples = max(scatter.samples, 1.0)
+    M = samples * scatter.correlation
+    M.diagonal().add_(ridge * samples)
     factor = torch.linalg.cholesky(M)
     inverse = torch.cholesky_inverse(factor)
-    return inverse, torch.cholesky_solve(scatter.D / scale[:, None], factor)
+    return inverse, torch.cholesky_solve(scatter.standard_D, factor)
 
 
 class Reader:
@@ -155,7 +155,7 @@ class ExactDI:
         readers = []
         for _, scatter, blocks in readable(groups, group, statistics):
             inverse, G = discriminant_inverse(scatter, self.ridge)
-            total = float((scatter.D / scatter.scale[:, None] * G).sum())
+            total = float((scatter.standard_D * G).sum())
             readers.append(Reader(inverse, G @ G.T / max(total, 1e-12), blocks))
         return eliminate(readers, group.units, self.rounds)
 
@@ -189,8 +189,8 @@ class StackedConsumer:
             W = groups.weight(consumer.module).to(G.device) * scatter.scale[:, None]
             W[scatter.constant] = 0  # what a constant gives, a bias can give
             K = W @ W.T
-            correlation = scatter.S / torch.outer(scatter.scale, scatter.scale)
-            K = K / (K * correlation).sum().clamp(min=1e-30)
-            information = (scatter.D / scatter.scale[:, None] * G).sum().clamp(min=1e-12)
+            energy = scatter.samples * (K * scatter.correlation).sum()
+            K = K / energy.clamp(min=1e-30)
+            information = (scatter.standard_D * G).sum().clamp(min=1e-12)
             readers.append(Reader(inverse, K + self.mu * (G @ G.T) / information, blocks))
         return eliminate(readers, group.units, self.rounds)

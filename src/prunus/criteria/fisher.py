@@ -39,7 +39,7 @@ class FDR:
         """Score one group."""
         values = torch.zeros(group.units, dtype=torch.float64)
         for _, scatter, blocks in readable(groups, group, statistics):
-            between = (scatter.D / scatter.scale[:, None]).square().sum(1)
+            between = scatter.standard_D.square().sum(1)
             ratio = between / (max(scatter.samples, 1.0) * (1 + self.ridge))
             values += _over_blocks(ratio, blocks)
         return GroupScore.of(values)

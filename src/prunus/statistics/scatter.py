@@ -115,3 +115,20 @@ class Scatter:
         That is what float32 activations leave of a constant.
         """
         return self.S.diagonal() <= 1e-12 * self.gram.diagonal() + 1e-300
+
+    @cached_property
+    def correlation(self) -> Tensor:
+        """S/(N·σσᵀ), shape (F, F): ones on the diagonal, and exact zeros for constant features.
+
+        What rounding leaves of a constant is not small against itself: standardised, it would
+        correlate with anything, and the matrix would not be positive semi-definite.
+        """
+        C = self.S / (max(self.samples, 1.0) * torch.outer(self.scale, self.scale))
+        C[self.constant] = 0
+        C[:, self.constant] = 0
+        return C
+
+    @cached_property
+    def standard_D(self) -> Tensor:
+        """D of the standardised features, D/σ, with zeros for constant ones. Shape (F, L)."""
+        return torch.where(self.constant[:, None], 0.0, self.D / self.scale[:, None])

@@ -123,9 +123,12 @@ def _repair_(
     takes_bias = getattr(module, "bias", None) is not None or norm is not None
     P, K = (torch.from_numpy(np.flatnonzero(m)) for m in (removed, ~removed))
     P, K = P.to(scatter.gram.device), K.to(scatter.gram.device)
-    S = scatter.S if takes_bias else scatter.gram
-    spread = S.diagonal().clamp(min=1e-12 * float(S.diagonal().max()) + 1e-300).sqrt()
-    C = S / torch.outer(spread, spread)
+    if takes_bias:
+        S, C, spread = scatter.S, scatter.correlation, scatter.scale
+    else:
+        S, spread = scatter.gram, scatter.gram.diagonal().sqrt()
+        spread = torch.where(spread > 0, spread, 1.0)
+        C = S / torch.outer(spread, spread)
     C_KK = C[K][:, K]
     C_KK.diagonal().add_(ridge)
     A = torch.cholesky_solve(C[K][:, P], torch.linalg.cholesky(C_KK)).T  # (P, K), standardised
