@@ -24,13 +24,14 @@ settings.register_profile("explore", max_examples=300, **COMMON)
 settings.load_profile("prunus")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of benchmark data beside the checkout; skips where it is missing."""
-    root = Path(os.environ.get("PRUNUS_SHARED_DATA", Path(__file__).parents[2] / "shared/data"))
-    if not root.is_dir():
-        pytest.skip(f"no benchmark data at {root} (set PRUNUS_SHARED_DATA)")
-    return root
+    """The folder of real data sets and weights, outside the repository; skips without it."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PRUNUS_SHARED_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"real data are not at {folder}: set PRUNUS_SHARED_DATA to their folder")
+    return folder
 
 
 @pytest.fixture(scope="session")
