@@ -58,6 +58,9 @@ def test_read_idx_gives_the_array(tmp_path):
 GOOD = idx(np.zeros((120, 28, 28)))
 
 
+PACKED = gzip.compress(GOOD, mtime=0)  # no clock in test ids: workers must collect the same
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
@@ -70,9 +73,9 @@ GOOD = idx(np.zeros((120, 28, 28)))
         ("train-images-idx3-ubyte", idx(np.zeros((120, 5, 5))), "holds images of 5×5"),
         ("train-images-idx3-ubyte", idx(np.zeros((9, 28, 28))), "holds 9 images but .* 120 labels"),
         ("train-labels-idx1-ubyte", idx(np.full(120, 10)), "holds no labels 0 to 9"),
-        ("t10k-images-idx3-ubyte.gz", gzip.compress(GOOD, mtime=0)[:40], "cannot be read"),
+        ("t10k-images-idx3-ubyte.gz", PACKED[:40], "cannot be read"),
         ("t10k-images-idx3-ubyte.gz", b"no gzip at all", "cannot be read"),
-        ("t10k-images-idx3-ubyte.gz", gzip.compress(GOOD, mtime=0)[:30] + b"x" * 99, "cannot be read"),
+        ("t10k-images-idx3-ubyte.gz", PACKED[:30] + b"x" * 99, "cannot be read"),
     ],
 )
 def test_a_broken_file_is_named(raw, tmp_path, name, content, sentence):
