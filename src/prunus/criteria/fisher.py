@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from prunus.criteria.elimination import Index, discriminant_inverse, readable
+from prunus.criteria.elimination import discriminant_inverse, readable
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Group, Groups
-from prunus.statistics import Statistics
+from prunus.statistics import Scatter, Statistics
 
 __all__ = ["FDR", "DiLOSS"]
 
 
-def _over_blocks(feature_values: Tensor, blocks: Index) -> Tensor:
-    """Sum values of features (F,) over each unit's block (units, k), −1 counting nothing."""
-    padded = torch.cat([feature_values.cpu(), torch.zeros(1, dtype=torch.float64)])
-    return padded[torch.from_numpy(blocks)].sum(1)
+def _sum_features(
+    groups: Groups, group: Group, statistics: Statistics, values: Callable[[Scatter], Tensor]
+) -> GroupScore:
+    """Score each unit by the sum of `values` (F,) over its features in every consumer."""
+    total = torch.zeros(group.units, dtype=torch.float64)
+    for _, scatter, blocks in readable(groups, group, statistics):
+        padded = torch.cat([values(scatter).cpu(), torch.zeros(1, dtype=torch.float64)])
+        total += padded[torch.from_numpy(blocks)].sum(1)  # −1 in a block counts nothing
+    return GroupScore.of(total)
 
 
 @CRITERIA.register("fdr")
@@ -37,12 +44,12 @@ class FDR:
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
-        values = torch.zeros(group.units, dtype=torch.float64)
-        for _, scatter, blocks in readable(groups, group, statistics):
+
+        def ratio(scatter: Scatter) -> Tensor:
             between = scatter.standard_D.square().sum(1)
-            ratio = between / (max(scatter.samples, 1.0) * (1 + self.ridge))
-            values += _over_blocks(ratio, blocks)
-        return GroupScore.of(values)
+            return between / (max(scatter.samples, 1.0) * (1 + self.ridge))
+
+        return _sum_features(groups, group, statistics, ratio)
 
 
 @CRITERIA.register("diloss")
@@ -65,9 +72,10 @@ class DiLOSS:
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
-        values = torch.zeros(group.units, dtype=torch.float64)
-        for _, scatter, blocks in readable(groups, group, statistics):
+
+        def derivative(scatter: Scatter) -> Tensor:
             _, G = discriminant_inverse(scatter, self.ridge)
             rho = self.ridge * max(scatter.samples, 1.0)
-            values += _over_blocks(2 * rho * G.square().sum(1), blocks)
-        return GroupScore.of(values)
+            return 2 * rho * G.square().sum(1)
+
+        return _sum_features(groups, group, statistics, derivative)

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import DataError, NonFiniteError
+from prunus.graph.probe import flatten_tensors
 
 __all__ = ["accuracy", "primary"]
 
 
 def primary(output: Any) -> Tensor:
     """Return a network's main output: itself, or the first of several (auxiliary heads follow)."""
-    while not isinstance(output, Tensor):
-        output = next(iter(output.values())) if isinstance(output, dict) else output[0]
-    return output
+    return flatten_tensors(output)[0]
 
 
 def accuracy(

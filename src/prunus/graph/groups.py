@@ -95,12 +95,16 @@ class Consumer:
     def weight(self, model: nn.Module) -> Tensor:
         """Return the weight that reads the features, float64: (features, outputs × taps × k)."""
         module = model.get_submodule(self.module)
-        columns, positions = input_columns(module), self.positions
+        return input_columns(module)[self.columns(module)].flatten(1).double()
+
+    def columns(self, module: nn.Module) -> Tensor:
+        """Return the columns of `module`'s weight that read each feature: (features, k)."""
+        positions = self.positions
         if isinstance(module, SelectLinear):
             lookup = np.full(module.incoming, -1, dtype=np.int64)
             lookup[module.index.cpu().numpy()] = np.arange(len(module.index))
             positions = lookup[positions]
-        return columns[torch.from_numpy(positions).to(columns.device)].flatten(1).double()
+        return torch.from_numpy(positions).to(module.get_parameter("weight").device)
 
     def blocks(self, index: Index) -> Index:
         """Return the features each unit owns: (units, k′), padded with −1 at the end."""

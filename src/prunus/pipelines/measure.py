@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prunus.evaluation import accuracy, compare_latency, count_bytes, count_macs, count_params
 from prunus.graph import find_groups
+from prunus.graph.costs import reads
 from prunus.pipelines.session import Loader
 
 __all__ = ["BATCHES", "layer_rows", "result_row"]
@@ -51,9 +52,10 @@ def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dic
     sides = [find_groups(network, example).layers for network in (dense, pruned)]
     rows = []
     for name, before in sides[0].items():
-        after = sides[1][name]
-        reads = [_columns(network.get_submodule(name)) for network in (dense, pruned)]
-        pairs = [(layer, reads[i] or layer.in_) for i, layer in enumerate((before, after))]
+        pairs = [
+            (layer, reads(network, name, layer))
+            for network, layer in ((dense, before), (pruned, sides[1][name]))
+        ]
         rows.append(
             {
                 "module": name,
@@ -65,7 +67,3 @@ def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dic
             }
         )
     return rows
-
-
-def _columns(module: nn.Module) -> int | None:
-    return module.in_features if isinstance(module, nn.Linear) else None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prunus.evaluation import accuracy
 from prunus.pipelines.config import PruneConfig
-from prunus.pipelines.s_phase import describe_groups, find_sound_groups, ignoring, s_phase_, trace
+from prunus.pipelines.s_phase import describe_groups, find_sound_groups, ignoring, s_phase_
 from prunus.pipelines.session import Session, p_phase_
 from prunus.plan import Budget, Plan, check_reachable
 
@@ -90,19 +90,19 @@ def _iteration(
     done = journal.record.find("iteration", iteration=i)
     if done is not None and journal.has(step):
         return (*journal.restore(step, dense), done)
-    if journal.has(f"{step}-cut"):
+    cut = journal.record.find("prune", iteration=i)
+    if cut is not None and journal.has(f"{step}-cut"):
         model, plan = journal.restore(f"{step}-cut", dense)
     else:
         model = copy.deepcopy(held[0])
-        later, row = s_phase_(model, targets, config, session, example=example, iteration=i)
+        later, cut = s_phase_(model, targets, config, session, example=example, iteration=i)
         plan = held[1].then(later)
         journal.save(f"{step}-cut", model, plan)
-        journal.append_once("prune", row, iteration=i)
+        journal.append_once("prune", cut, iteration=i)
     p_phase_(model, config.finetune, session, phase="iteration", iteration=i, teacher=teacher)
-    found = trace(model, example, config)
     reached = {
-        "params": found.total_params,
-        "macs": found.total_macs,
+        "params": cut["params"],
+        "macs": cut["macs"],
         "validation_accuracy": accuracy(model, session.loaders.validation),
     }
     journal.save(step, model, plan)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import DataError, NonFiniteError
 from prunus.graph import Consumer, Groups
+from prunus.graph.probe import flatten_tensors
 from prunus.statistics.scatter import Scatter
 
 __all__ = ["Statistics", "collect"]
@@ -181,9 +182,7 @@ def _hooked(model: nn.Module, hooks: dict[str, Any]) -> Iterator[None]:
 
 
 def _output_width(model: nn.Module, x: Tensor) -> int:
-    output = model(x)
-    while isinstance(output, (tuple, list)):
-        output = output[0]
+    output = flatten_tensors(model(x))[0]
     if output.dim() != 2:
         raise DataError(
             f"the network's output has shape {tuple(output.shape)}, expected (batch, classes): "

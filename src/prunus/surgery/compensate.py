@@ -150,18 +150,10 @@ def _repair_(
 def _write_(module: nn.Module, consumer: Consumer, W: Tensor) -> None:
     """Put a weight by feature (F, outputs·taps·k) back into its module."""
     weight = module.get_parameter("weight")
-    positions = consumer.positions
-    if isinstance(module, SelectLinear):
-        lookup = {int(p): c for c, p in enumerate(module.index.tolist())}
-        positions = np.vectorize(lookup.__getitem__)(positions)
-    index = torch.from_numpy(positions).to(weight.device)
-    by_input = (
-        weight.detach() if isinstance(module, TRANSPOSED) else weight.detach().transpose(0, 1)
-    )
-    shape = (*index.shape, *by_input.shape[1:])
+    index = consumer.columns(module)
     with torch.no_grad():
-        target = weight if isinstance(module, TRANSPOSED) else weight.transpose(0, 1)
-        target[index] = W.reshape(shape).to(weight)
+        by_input = weight if isinstance(module, TRANSPOSED) else weight.transpose(0, 1)
+        by_input[index] = W.reshape(*index.shape, *by_input.shape[1:]).to(weight)
 
 
 def _per_output(module: nn.Module, shift: Tensor) -> Tensor:
