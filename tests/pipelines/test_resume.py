@@ -135,3 +135,12 @@ def test_a_stop_at_the_floor_is_taken_up_with_the_network_above_it(
     again, _ = run()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
+
+    cut = next(i for i, line in enumerate(lines) if '"event": "prune"' in line)
+    (tmp_path / "record.jsonl").write_text("".join(lines[:cut]))  # cut saved, row not written
+    assert (tmp_path / "steps/001-cut.safetensors").exists()
+    (tmp_path / "steps/final.pt").unlink()
+    again, journal = run()
+    assert journal.record.find("prune", iteration=1) is not None
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
