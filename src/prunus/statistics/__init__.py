@@ -1,6 +1,22 @@
 """One pass over the data, mergeable float64 sums of every consumer's input."""
 
-from prunus.statistics.collect import Statistics, collect
+from prunus.statistics.collect import collect
+from prunus.statistics.dual import Dual
+from prunus.statistics.outputs import Output
+from prunus.statistics.sampling import Sampling
 from prunus.statistics.scatter import Scatter
+from prunus.statistics.statistics import Statistics
+from prunus.statistics.teacher import Classes, Logits, Targets, Teacher
 
-__all__ = ["Scatter", "Statistics", "collect"]
+__all__ = [
+    "Classes",
+    "Dual",
+    "Logits",
+    "Output",
+    "Sampling",
+    "Scatter",
+    "Statistics",
+    "Targets",
+    "Teacher",
+    "collect",
+]

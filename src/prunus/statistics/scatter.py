@@ -1,14 +1,17 @@
 """The sums a consumer's input is summarised by, and the matrices that follow from them.
 
-With X (F×N) the centred input features and Y (L×N) the teacher, a one-hot of value 1/√N_l a
-class, centred: S = XXᵀ, D = XYᵀ, S_B = DDᵀ = Σ_l N_l (μ_l−μ)(μ_l−μ)ᵀ (science.md §1; seed 000
-eq. 2–9). All of them are functions of four sums, and sums of two halves of the data add up.
+With X (F×N) the centred input features and Y (q×N) the centred teacher,
+S = XXᵀ, D = XYᵀ, S_B = DDᵀ (science.md §1; seed 000 eq. 2–9). For class labels Y is a one-hot
+of value 1/√N_l a class, so that S_B = Σ_l N_l (μ_l−μ)(μ_l−μ)ᵀ; for regression it is the target
+itself. All of them are functions of a few sums, and sums of two parts of the data add up.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,53 +23,139 @@ __all__ = ["Scatter"]
 
 @dataclass(eq=False)
 class Scatter:
-    """Float64 sums over N samples of F features and L classes; a sample is one position.
+    """Float64 sums over samples of F features and a teacher of q columns.
+
+    A sample n has weight w_n (1 unless classes are balanced), features x_n and teacher y_n, the
+    one-hot label or the target.
 
     Attributes:
-        gram: Σ x xᵀ, uncentred. Shape (F, F).
-        total: Σ x. Shape (F,).
-        class_total: Σ x over the samples of each class. Shape (L, F).
-        class_count: samples of each class. Shape (L,).
+        gram: Σ w x xᵀ, uncentred. Shape (F, F).
+        total: Σ w x. Shape (F,).
+        cross: Σ w y xᵀ; row l of class labels is the sum over class l. Shape (q, F).
+        teacher_total: Σ w y; the (weighted) samples of each class. Shape (q,).
+        teacher_gram: Σ w y yᵀ, shape (q, q), of a continuous teacher. None for class labels,
+            where it is the diagonal of `teacher_total`.
+        weight: Σ w, shape ().
+        cells: features of one incoming channel: 1, or the taps of a patch, or the positions of
+            a flattened map. Feature c·cells + t is cell t of channel c.
 
-    Memory: 8·(F² + F·L) bytes. Merging is exact up to float64 rounding.
+    Memory: 8·(F² + F·q) bytes. Merging is exact up to float64 rounding.
     """
 
     gram: Tensor
-    class_total: Tensor
-    class_count: Tensor
+    total: Tensor
+    cross: Tensor
+    teacher_total: Tensor
+    teacher_gram: Tensor | None
+    weight: Tensor
+    cells: int = 1
 
     @classmethod
-    def zeros(cls, features: int, classes: int, device: torch.device | str = "cpu") -> Scatter:
+    def zeros(
+        cls,
+        features: int,
+        columns: int,
+        device: torch.device | str = "cpu",
+        *,
+        discrete: bool = True,
+        cells: int = 1,
+    ) -> Scatter:
         """Return the scatter of no samples."""
-        make = {"dtype": torch.float64, "device": device}
+
+        def make(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
         return cls(
-            torch.zeros(features, features, **make),  # type: ignore[call-overload]
-            torch.zeros(classes, features, **make),  # type: ignore[call-overload]
-            torch.zeros(classes, **make),  # type: ignore[call-overload]
+            gram=make(features, features),
+            total=make(features),
+            cross=make(columns, features),
+            teacher_total=make(columns),
+            teacher_gram=None if discrete else make(columns, columns),
+            weight=make(),
+            cells=cells,
         )
 
-    def merge(self, other: Scatter) -> Scatter:
-        """Return the scatter of both sets of samples.
+    def merge(self, *others: Scatter) -> Scatter:
+        """Return the scatter of all sets of samples.
 
         Raises:
-            PlanError: the two were made for different features or classes.
+            PlanError: they were made for different features or teachers.
         """
-        if self.class_total.shape != other.class_total.shape:
-            raise PlanError(
-                f"cannot merge scatters of (classes, features) {tuple(self.class_total.shape)} "
-                f"and {tuple(other.class_total.shape)}: collect both on the same network"
-            )
-        return Scatter(
-            self.gram + other.gram,
-            self.class_total + other.class_total,
-            self.class_count + other.class_count,
-        )
+        for other in others:
+            if self._form != other._form:
+                raise PlanError(
+                    f"cannot merge scatters of (teacher columns, features, cells) {self._form} "
+                    f"and {other._form}: collect both on the same network with the same teacher"
+                )
+        every = (self, *others)
+        sums: dict[str, Any] = {
+            f.name: _sum(getattr(one, f.name) for one in every)
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), Tensor)
+        }
+        return replace(self, **sums)
 
     def to(self, device: torch.device | str) -> Scatter:
         """Return the same sums on another device."""
-        return Scatter(
-            self.gram.to(device), self.class_total.to(device), self.class_count.to(device)
+        moved: dict[str, Any] = {
+            f.name: value.to(device)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def coarsen(self, parents: Tensor) -> Scatter:
+        """Return the sums under coarser labels: class l counts as class `parents[l]`.
+
+        With it DI_fine = DI_coarse + DI_{fine|coarse} can be told apart (science.md §1.7).
+
+        Raises:
+            PlanError: the teacher is no class label, or `parents` has another length.
+        """
+        if not self.discrete or len(parents) != len(self.teacher_total):
+            raise PlanError(
+                f"coarser labels come as one parent for each of {len(self.teacher_total)} classes, "
+                f"found {len(parents)} parents"
+                + ("" if self.discrete else " and a continuous teacher")
+            )
+        parents = parents.to(self.cross.device)
+        coarse = int(parents.max()) + 1
+        cross = self.cross.new_zeros(coarse, self.features).index_add_(0, parents, self.cross)
+        count = self.cross.new_zeros(coarse).index_add_(0, parents, self.teacher_total)
+        return replace(self, cross=cross, teacher_total=count)
+
+    def select(self, kept: Tensor) -> Scatter:
+        """Return the sums over the features `kept` alone (a plain list: `cells` becomes 1)."""
+        return replace(
+            self,
+            gram=self.gram[kept][:, kept],
+            total=self.total[kept],
+            cross=self.cross[:, kept],
+            cells=1,
         )
+
+    def pointwise(self) -> Scatter:
+        """Return the sums of the channels themselves: the mean over a patch's taps.
+
+        Taps see shifted copies of the same map, so each is a sample of the channel; shape
+        (C·cells) → (C).
+        """
+        if self.cells == 1:
+            return self
+        C = self.features // self.cells
+        split = self.gram.view(C, self.cells, C, self.cells)
+        return replace(
+            self,
+            gram=split.diagonal(dim1=1, dim2=3).mean(2),
+            total=self.total.view(C, -1).mean(1),
+            cross=self.cross.view(-1, C, self.cells).mean(2),
+            cells=1,
+        )
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the teacher is a class label."""
+        return self.teacher_gram is None
 
     @property
     def features(self) -> int:
@@ -75,13 +164,13 @@ class Scatter:
 
     @property
     def samples(self) -> float:
-        """N."""
-        return float(self.class_count.sum())
+        """N, or Σ w."""
+        return float(self.weight)
 
     @cached_property
     def mean(self) -> Tensor:
         """μ, shape (F,)."""
-        return self.class_total.sum(0) / max(self.samples, 1.0)
+        return self.total / max(self.samples, 1e-300)
 
     @cached_property
     def S(self) -> Tensor:
@@ -92,10 +181,24 @@ class Scatter:
 
     @cached_property
     def D(self) -> Tensor:
-        """D = XYᵀ, column l = √N_l·(μ_l−μ), shape (F, L). Classes without samples give zero."""
-        count = self.class_count.clamp(min=1)[:, None]
-        D = (self.class_total - self.class_count[:, None] * self.mean) / count.sqrt()
-        return D.T.contiguous()
+        """D = XYᵀ, shape (F, q).
+
+        Column l of class labels is √N_l·(μ_l−μ), zero for a class without samples; column j of
+        a continuous teacher is Σ (x−μ)(y_j−ȳ_j).
+        """
+        shift = self.cross - self.teacher_total[:, None] * self.mean
+        if self.discrete:
+            shift = shift / self.teacher_total.clamp(min=1e-300).sqrt()[:, None]
+        return shift.T.contiguous()
+
+    @cached_property
+    def trace_YY(self) -> float:
+        """tr(YYᵀ), what there is to explain: L−1 for L classes that occur, balanced or not."""
+        total = self.teacher_total
+        if self.teacher_gram is None:
+            return float((total > 0).sum() - total.sum() / max(self.samples, 1e-300))
+        spread = self.teacher_gram.diagonal() - total.square() / max(self.samples, 1e-300)
+        return float(spread.clamp(min=0).sum())
 
     @cached_property
     def S_B(self) -> Tensor:
@@ -105,7 +208,7 @@ class Scatter:
     @cached_property
     def scale(self) -> Tensor:
         """Standard deviation of each feature; 1 where a feature is constant. Shape (F,)."""
-        variance = self.S.diagonal() / max(self.samples, 1.0)
+        variance = self.S.diagonal() / max(self.samples, 1e-300)
         return torch.where(self.constant, 1.0, variance.sqrt())
 
     @cached_property
@@ -123,12 +226,24 @@ class Scatter:
         What rounding leaves of a constant is not small against itself: standardised, it would
         correlate with anything, and the matrix would not be positive semi-definite.
         """
-        C = self.S / (max(self.samples, 1.0) * torch.outer(self.scale, self.scale))
+        C = self.S / (max(self.samples, 1e-300) * torch.outer(self.scale, self.scale))
         C[self.constant] = 0
         C[:, self.constant] = 0
         return C
 
     @cached_property
     def standard_D(self) -> Tensor:
-        """D of the standardised features, D/σ, with zeros for constant ones. Shape (F, L)."""
+        """D of the standardised features, D/σ, with zeros for constant ones. Shape (F, q)."""
         return torch.where(self.constant[:, None], 0.0, self.D / self.scale[:, None])
+
+    @property
+    def _form(self) -> tuple[int, int, int, bool]:
+        return len(self.teacher_total), self.features, self.cells, self.discrete
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    first, *rest = tensors
+    total = first.clone()
+    for tensor in rest:
+        total += tensor
+    return total

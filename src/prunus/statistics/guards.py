@@ -1,0 +1,67 @@
+"""What keeps a pass safe: memory that is free, gradients kept off parameters, the first NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["first_bad", "free_memory", "only_activations"]
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that can still be had on a device, or None where nobody tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
+    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    return 1024 * int(lines["MemAvailable"].split()[0])
+
+
+@contextmanager
+def only_activations(model: nn.Module, gradients: bool) -> Iterator[None]:
+    """Switch gradients on for activations and off for parameters, or off altogether."""
+    if not gradients:
+        with torch.no_grad():
+            yield
+        return
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+def first_bad(model: nn.Module, x: Tensor) -> str:
+    """Run the batch again and name the first module whose output is not finite."""
+    found: list[str] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def look(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not torch.isfinite(output).all():
+            found.append(names[module])
+
+    handles = [m.register_forward_hook(look) for m in model.modules()]
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not torch.isfinite(x).all():
+        return "the calibration images hold NaN or infinity: clean the data first"
+    where = found[0] if found else "the network"
+    return (
+        f"the activations of module {where!r} hold NaN or infinity on calibration images: "
+        "prune a network that trained without diverging, or leave half precision"
+    )

@@ -1,0 +1,70 @@
+"""What is known of a consumer's output: its gradient's second moment, and its range."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Output"]
+
+
+@dataclass(eq=False)
+class Output:
+    """Float64 sums over the output of one consumer.
+
+    Attributes:
+        samples: positions (or rows) summed over.
+        gradient: Γ = Σ g gᵀ of g = ∂L/∂output, L the loss of one image. Shape (O, O). Divided
+            by `samples` it is K-FAC's output factor (Martens and Grosse 2015, eq. 1).
+        taylor: Σ_images |Σ_positions a·∂L/∂a| of the consumer's incoming channels a, the
+            first-order change of the loss when a channel goes (Molchanov et al. 2017, eq. 8).
+            The gradient is the total one, through all readers of that tensor. Shape (F,).
+        low, high: range of each output channel. Shape (O,). None where not asked for.
+    """
+
+    samples: int = 0
+    gradient: Tensor | None = None
+    taylor: Tensor | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
+
+    def merge(self, other: Output) -> Output:
+        """Return the sums of both."""
+        return Output(
+            self.samples + other.samples,
+            _either(self.gradient, other.gradient, torch.add),
+            _either(self.taylor, other.taylor, torch.add),
+            _either(self.low, other.low, torch.minimum),
+            _either(self.high, other.high, torch.maximum),
+        )
+
+    def add_gradient_(self, g: Tensor) -> None:
+        """Add g (B, O, P) of a batch."""
+        rows = g.transpose(0, 1).flatten(1)  # (O, B·P)
+        self.gradient = _added(self.gradient, (rows @ rows.T).double())
+        self.samples += rows.shape[1]
+
+    def add_taylor_(self, a: Tensor, g: Tensor) -> None:
+        """Add the incoming channels a and their gradient, (B, F, P) each."""
+        self.taylor = _added(self.taylor, (a * g).sum(2).abs().double().sum(0))
+
+    def add_range_(self, z: Tensor) -> None:
+        """Widen the range by outputs z (B, O, P)."""
+        low, high = z.amin((0, 2)).double(), z.amax((0, 2)).double()
+        self.low = low if self.low is None else torch.minimum(self.low, low)
+        self.high = high if self.high is None else torch.maximum(self.high, high)
+
+
+def _added(total: Tensor | None, more: Tensor) -> Tensor:
+    return more if total is None else total + more
+
+
+def _either(
+    one: Tensor | None, other: Tensor | None, join: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return join(one, other)

@@ -1,0 +1,196 @@
+"""Who teaches: class labels, several granularities of them, targets, or the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prunus.core.errors import ConfigError, DataError
+from prunus.graph.probe import flatten_tensors
+
+__all__ = ["Classes", "Logits", "Targets", "Teacher", "make_teacher"]
+
+
+class Teacher(Protocol):
+    """Turns what a loader gives beside the images into the columns of Y.
+
+    `discrete` says that columns are classes, weighed 1/√N_l later; `own` that the network's
+    output is the teacher and labels are not looked at.
+    """
+
+    discrete: bool
+    own: bool
+
+    def encode(self, y: Tensor) -> Tensor:
+        """Return Y of a batch: (B, q), or (B, q, *spatial) for a map of targets; float64."""
+        ...
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of a batch, summed over its images: what gradients are taken of."""
+        ...
+
+
+@dataclass
+class Classes:
+    """Class labels (B,), or (B, G) with the finest labels first.
+
+    `parents[g][l]` is the class of granularity g+1 (coarser) that class l belongs to. With
+    labels of several columns they are learnt on the way.
+    """
+
+    count: int
+    parents: list[Tensor] = field(default_factory=list)
+    discrete: bool = True
+    own: bool = False
+
+    def encode(self, y: Tensor) -> Tensor:
+        """Return the one-hot of the finest labels, (B, L)."""
+        return F.one_hot(self._finest(y), self.count).double()
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Return the cross-entropy.
+
+        Raises:
+            ConfigError: the output is no logits of these classes.
+        """
+        if output.dim() != 2 or output.shape[1] < self.count:
+            raise ConfigError(
+                f"gradients need logits (batch, {self.count} classes), the network's output has "
+                f"shape {tuple(output.shape)}: say gradients=False, or give another teacher"
+            )
+        return F.cross_entropy(output, self._finest(y).to(output.device), reduction="sum")
+
+    def _finest(self, y: Tensor) -> Tensor:
+        if y.dim() not in (1, 2) or y.is_floating_point():
+            raise DataError(
+                f"labels have shape {tuple(y.shape)} and type {y.dtype}, expected one class index "
+                "(int64) an image, or one a granularity; for targets say teacher='targets'"
+            )
+        fine = (y if y.dim() == 1 else y[:, 0]).long()
+        if len(y) and not 0 <= int(fine.min()) <= int(fine.max()) < self.count:
+            raise DataError(
+                f"labels run from {int(fine.min())} to {int(fine.max())}, but the network has "
+                f"{self.count} outputs: give a network with one output a class"
+            )
+        if y.dim() == 2:
+            self._learn(fine, y[:, 1:].long())
+        return fine
+
+    def _learn(self, fine: Tensor, coarser: Tensor) -> None:
+        """Note the parents of the classes seen; a class has one parent a granularity."""
+        fine, coarser = fine.cpu(), coarser.cpu()
+        if not self.parents:
+            self.parents += [torch.full((self.count,), -1) for _ in coarser.T]
+        if len(self.parents) != coarser.shape[1] or (coarser < 0).any():
+            raise DataError(
+                f"labels give {coarser.shape[1]} coarser classes an image, expected "
+                f"{len(self.parents)}, none of them negative"
+            )
+        for g, (parent, column) in enumerate(zip(self.parents, coarser.T, strict=True)):
+            known = parent[fine]
+            parent[fine] = torch.where(known >= 0, known, column)
+            if (parent[fine] != column).any():
+                raise DataError(
+                    f"a class of the finest labels has two labels at granularity {g + 1}: coarser "
+                    "labels must be a function of the finest ones"
+                )
+
+
+@dataclass
+class Targets:
+    """Continuous targets: vectors (B, q), numbers (B,) or maps (B, q, *spatial)."""
+
+    discrete: bool = False
+    own: bool = False
+
+    def encode(self, y: Tensor) -> Tensor:
+        """Return the targets as they came, in float64."""
+        if not y.is_floating_point() or not 1 <= y.dim() <= 5:
+            raise DataError(
+                f"targets have shape {tuple(y.shape)} and type {y.dtype}, expected floats (B,), "
+                "(B, q) or (B, q, H, W); for class labels say teacher=<number of classes>"
+            )
+        if not torch.isfinite(y).all():
+            raise DataError("the targets hold NaN or infinity: clean the data first")
+        return (y[:, None] if y.dim() == 1 else y).double()
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Return half the squared error.
+
+        Raises:
+            DataError: the output has another shape than the targets.
+        """
+        target = (y[:, None] if y.dim() == 1 else y).to(output)
+        if output.shape != target.shape:
+            raise DataError(
+                f"the network's output has shape {tuple(output.shape)}, the targets "
+                f"{tuple(target.shape)}: gradients need targets of the output's shape"
+            )
+        return (output - target).square().sum() / 2
+
+
+@dataclass
+class Logits:
+    """The network's own output; no labels are needed.
+
+    `generator` draws the labels of the loss, so that two passes over the same data agree.
+    """
+
+    discrete: bool = False
+    own: bool = True
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+
+    def encode(self, y: Tensor) -> Tensor:
+        """Return the output in float64; a map is averaged over its positions."""
+        return (y if y.dim() == 2 else y.flatten(2).mean(2)).double()
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Return the cross-entropy with labels drawn from the output: the true Fisher's."""
+        if output.dim() != 2:
+            raise ConfigError("gradients without labels need an output of shape (batch, classes)")
+        chances = output.detach().cpu().double().softmax(1)
+        drawn = torch.multinomial(chances, 1, generator=self.generator)[:, 0]
+        return F.cross_entropy(output, drawn.to(output.device), reduction="sum")
+
+
+def make_teacher(
+    teacher: Teacher | int | str | None,
+    model: nn.Module,
+    x: Tensor,
+    parents: Sequence[Sequence[int]],
+) -> Teacher:
+    """Return the teacher that `collect` was asked for; by default the classes of the output."""
+    if teacher is None:
+        with torch.no_grad():
+            output = flatten_tensors(model(x[:1]))[0]
+        if output.dim() != 2:
+            raise DataError(
+                f"the network's output has shape {tuple(output.shape)}, expected (batch, classes): "
+                "say teacher=<number of classes>, 'targets' or 'logits'"
+            )
+        teacher = int(output.shape[1])
+    if isinstance(teacher, int):
+        known = [torch.as_tensor(parent).long().cpu().clone() for parent in parents]
+        for parent in known:
+            if len(parent) != teacher or (parent < 0).any():
+                raise ConfigError(
+                    f"parents are {parent.tolist()}, expected the coarser class, from 0, of each "
+                    f"of {teacher} classes"
+                )
+        return Classes(teacher, known)
+    if parents:
+        raise ConfigError(
+            f"parents go with class labels, and the teacher is {teacher!r}: leave them out"
+        )
+    if isinstance(teacher, str):
+        if teacher not in ("targets", "logits"):
+            raise ConfigError(
+                f"teacher {teacher!r}: expected a number of classes, 'targets' or 'logits'"
+            )
+        return Targets() if teacher == "targets" else Logits()
+    return teacher
