@@ -3,59 +3,118 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError, UnknownNameError
-from prunus.criteria import CRITERIA, StackedConsumer, make_criterion, score
+from prunus.criteria import CRITERIA, ExactDI, StackedConsumer, make_criterion, needs_of, score
 from prunus.graph import Groups, find_groups
 from prunus.statistics import Statistics, collect
-from tests.graph.nets import NETS, batches, build, images
+from tests.graph.nets import CLASSES, NETS, batches, build, images
+from tests.statistics.oracles import gathered
 
-READY: dict[str, tuple[nn.Module, Groups, Statistics]] = {}
+READY: dict[tuple[str, str], tuple[nn.Module, Groups, Statistics]] = {}
+PARENTS = [[0, 0, 1, 1]]
+
+#: Criteria that find nothing to look at in some groups, and say so in `Scores.skipped`.
+MAY_SKIP = {"bn_scale"}
 
 
-def ready(net: str) -> tuple[nn.Module, Groups, Statistics]:
-    """Build, trace and collect once a network."""
-    if net not in READY:
+def ready(net: str, sampling: str = "pixel") -> tuple[nn.Module, Groups, Statistics]:
+    """Build, trace and collect once a network and sampling, with all that any criterion needs."""
+    if (net, sampling) not in READY:
         model = build(net)
         groups = find_groups(model, images(1))
-        READY[net] = model, groups, collect(model, batches(4, 8), groups)
-    return READY[net]
+        statistics = collect(
+            model,
+            batches(4, 8),
+            groups,
+            sampling=sampling,
+            parents=PARENTS,
+            gradients=True,
+            blocks=3,
+        )
+        READY[net, sampling] = model, groups, statistics
+    return READY[net, sampling]
 
 
-def removal_rank(order: Tensor, unit: int) -> int:
-    return order.tolist().index(unit)
-
-
+@pytest.mark.parametrize("sampling", ["pixel", "patch"])
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("name", CRITERIA)
-def test_contract(name: str, net: str) -> None:
-    model, groups, statistics = ready(net)
+def test_contract(name: str, net: str, sampling: str) -> None:
+    model, groups, statistics = ready(net, sampling)
     before = copy.deepcopy(model.state_dict())
     sums = {n: s.gram.clone() for n, s in statistics.items()}
     scores = score(groups, statistics, name)
     assert scores.criterion == name
-    assert not scores.skipped
-    assert set(scores.groups) == {g.name for g in groups}
+    assert set(scores.groups) | set(scores.skipped) == {g.name for g in groups}
+    assert all(scores.skipped.values())
+    assert name in MAY_SKIP or not scores.skipped
     assert scores.unit
     again = score(groups, statistics, name)
     for group in groups:
+        if group.name in scores.skipped:
+            continue
         got = scores[group.name]
-        assert got.values.shape == got.order.shape == (group.units,)
-        assert got.values.dtype == torch.float64
+        assert got.values.shape == got.order.shape == got.costs.shape == (group.units,)
+        assert got.values.dtype == got.costs.dtype == torch.float64
         assert torch.isfinite(got.values).all()
         assert got.values.min() >= 0
+        assert got.costs.min() >= 0
         assert sorted(got.order.tolist()) == list(range(group.units))
         assert (got.values[got.order].diff() >= 0).all()
+        assert torch.equal(
+            got.values,
+            got.costs.clone().index_copy_(0, got.order, got.costs[got.order].cummax(0).values),
+        )
+        assert got.replicates is None
         assert torch.equal(got.values, again[group.name].values)
         assert torch.equal(got.order, again[group.name].order)
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
     assert all(torch.equal(sums[n], s.gram) for n, s in statistics.items())
 
 
-@pytest.mark.parametrize("name", ["fdr", "diloss", "di", "stacked"])
+@pytest.mark.parametrize("name", CRITERIA)
+def test_intervals_keep_the_scores_and_add_a_replicate_a_block(name: str) -> None:
+    _, groups, statistics = ready("residual", "patch")
+    rule = make_criterion(name)
+    if "gradients" in needs_of(rule) and not hasattr(rule, "along"):
+        with pytest.raises(ConfigError, match="not kept in blocks"):
+            score(groups, statistics, name, intervals=True)
+        return
+    plain = score(groups, statistics, name)
+    scores = score(groups, statistics, name, intervals=True)
+    for group, got in scores.groups.items():
+        assert torch.equal(got.costs, plain[group].costs)
+        assert got.replicates is not None
+        assert got.replicates.shape == (3, len(got.costs))
+        low, high = got.interval()
+        assert (low <= got.costs).all()
+        assert (got.costs <= high).all()
+        varies = bool(got.replicates.std(0).max() > 0)
+        assert varies == rule.needs_statistics
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_a_criterion_without_what_it_needs_says_how_to_collect_it(name: str) -> None:
+    model, groups, _ = ready("plain")
+    statistics = collect(model, batches(2, 8), groups, blocks=1)
+    needs = needs_of(make_criterion(name))
+    assert needs <= {"gradients", "parents"}
+    if not needs:
+        score(groups, statistics, name)
+        return
+    for need in needs:
+        with pytest.raises(ConfigError, match=f"collect.*{need}="):
+            score(groups, statistics, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["fdr", "diloss", "di", "stacked", "tfdr", "dfdr", "ridge_lse", "cherry", "structural"]
+)
 def test_the_scale_of_a_feature_does_not_matter(name: str) -> None:
     """fc2 reads channels 1000 times larger with weights 1000 times smaller."""
     model, groups, statistics = ready("mlp")
@@ -66,9 +125,9 @@ def test_the_scale_of_a_feature_does_not_matter(name: str) -> None:
         other.fc1.bias *= factor
         other.fc2.weight /= factor
     other_groups = find_groups(other, images(1))
-    scaled = score(other_groups, collect(other, batches(4, 8), other_groups), name)["fc1"]
+    scaled = score(other_groups, collect(other, batches(4, 8), other_groups, blocks=3), name)
     plain = score(groups, statistics, name)["fc1"]
-    torch.testing.assert_close(scaled.values, plain.values, rtol=1e-3, atol=1e-9)
+    torch.testing.assert_close(scaled["fc1"].values, plain.values, rtol=1e-3, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["di", "stacked"])
@@ -95,27 +154,31 @@ def test_exact_di_is_the_share_lost() -> None:
     from prunus.criteria.elimination import discriminant_inverse
 
     _, groups, statistics = ready("mlp")
-    scores = score(groups, statistics, "di", ridge=1e-2, rounds=1)["fc2"]
+    scores = score(groups, statistics, "tfdr", ridge=1e-2)["fc2"]
+    greedy = score(groups, statistics, "di", ridge=1e-2)["fc2"]
     scatter = statistics["fc3"]
     inverse, G = discriminant_inverse(scatter, 1e-2)
     total = (scatter.D / scatter.scale[:, None] * G).sum()
     expected = G.square().sum(1) / inverse.diagonal() / total
     torch.testing.assert_close(scores.values, expected)
+    first = int(greedy.order[0])
+    assert float(greedy.costs[first]) == pytest.approx(float(expected.min()))
+    assert float(greedy.costs.sum()) == pytest.approx(1)  # to the last unit all of DI is lost
 
 
 def test_stacked_adds_the_consumer_and_the_virtual_classifier() -> None:
     _, groups, statistics = ready("mlp")
-    real = score(groups, statistics, "stacked", mu=0.0, rounds=1)["fc2"].values
-    virtual = score(groups, statistics, "di", rounds=1)["fc2"].values
-    both = score(groups, statistics, "stacked", mu=0.7, rounds=1)["fc2"].values
-    torch.testing.assert_close(both, real + 0.7 * virtual)
+    both = score(groups, statistics, "stacked", mu=0.7)["fc2"]
+    real = StackedConsumer(mu=0.0).along(groups, groups["fc2"], statistics, both.order)
+    virtual = ExactDI().along(groups, groups["fc2"], statistics, both.order)
+    torch.testing.assert_close(both.costs, real + 0.7 * virtual)
 
 
 def test_stacked_is_the_share_of_output_energy_that_least_squares_cannot_save() -> None:
-    from tests.statistics.test_collect import gathered
-
     model, groups, statistics = ready("mlp")
-    scores = score(groups, statistics, "stacked", mu=0.0, ridge=1e-9, rounds=1)["fc2"]
+    rule = StackedConsumer(mu=0.0, ridge=1e-9)
+    (reader,) = rule.states(groups, groups["fc2"], statistics)
+    costs = reader.costs(np.arange(8))
     x, _ = gathered(model, batches(4, 8), "fc3")
     x = x.double()
     x = x - x.mean(0)
@@ -126,7 +189,7 @@ def test_stacked_is_the_share_of_output_energy_that_least_squares_cannot_save() 
         target = x @ W.T
         V = torch.linalg.lstsq(x[:, keep], target, driver="gelsd").solution
         lost = float((target - x[:, keep] @ V).square().sum()) / energy
-        assert float(scores.values[unit]) == pytest.approx(lost, rel=1e-4, abs=1e-9)
+        assert costs[unit] == pytest.approx(lost, rel=1e-4, abs=1e-9)
 
 
 def test_l1_and_l2_by_hand() -> None:
@@ -184,6 +247,26 @@ def test_a_group_without_statistics_is_skipped_by_name() -> None:
     assert "feature_limit" in scores.skipped["fc1"]
     assert set(scores.groups) == {"fc1.inputs", "fc2"}
     assert "fc1" in score(groups, statistics, "l1").groups
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("teacher", ["targets", "logits", "balanced"])
+def test_other_teachers_are_scored_alike(teacher: str, name: str) -> None:
+    model = build("residual")
+    groups = find_groups(model, images(1))
+    loader = batches(4, 8)
+    if teacher == "targets":
+        loader = [(x, F.one_hot(y, CLASSES) * 3.0 + x.mean((1, 2, 3))[:, None]) for x, y in loader]
+    how = {"balance": True, "parents": PARENTS} if teacher == "balanced" else {"teacher": teacher}
+    torch.manual_seed(0)  # gradients of logits are drawn
+    statistics = collect(model, loader, groups, gradients=True, **how)
+    if name == "granular" and teacher != "balanced":
+        with pytest.raises(ConfigError, match="coarser classes"):
+            score(groups, statistics, name)
+        return
+    for got in score(groups, statistics, name).groups.values():
+        assert torch.isfinite(got.values).all()
+        assert got.values.min() >= 0
 
 
 class Auxiliary(nn.Module):

@@ -5,37 +5,24 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
-from prunus.criteria.elimination import Reader, discriminant_inverse, eliminate
-from prunus.statistics import Scatter
-from tests.statistics.test_scatter import scatter_of, teacher
+from prunus.core.errors import ConfigError
+from prunus.criteria import score
+from prunus.criteria.elimination import discriminant_inverse, eliminate
+from prunus.criteria.pivots import Pivots
+from prunus.graph import find_groups
+from prunus.statistics import Scatter, collect
+from tests.criteria.oracles import (
+    RIDGE,
+    correlated,
+    discriminant_information,
+    standardised,
+    without,
+)
+from tests.graph.nets import CLASSES, batches, build, images
+from tests.statistics.oracles import drawn, scatter_of, teacher
 
-F, L, RIDGE = 9, 4, 1e-2
-
-
-def correlated(seed: int, samples: int = 80, features: int = F) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(samples) % L
-    mix = torch.randn(features, features, generator=generator)
-    means = torch.randn(L, features, generator=generator)
-    x = torch.randn(samples, features, generator=generator) @ mix + means[labels]
-    return (x * torch.rand(features, generator=generator) * 5).double(), labels
-
-
-def standardised(x: Tensor) -> Tensor:
-    return ((x - x.mean(0)) / x.std(0, correction=0)).T  # (F, N)
-
-
-def discriminant_information(X: Tensor, Y: Tensor, rho: float) -> float:
-    """DI = tr(M⁻¹ S_B), from the definition."""
-    M = X @ X.T + rho * torch.eye(len(X), dtype=torch.float64)
-    D = X @ Y.T
-    return float(torch.trace(torch.linalg.inv(M) @ D @ D.T))
-
-
-def without(X: Tensor, gone: list[int]) -> Tensor:
-    return X[[i for i in range(len(X)) if i not in gone]]
+F, L = 9, 4
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -60,7 +47,7 @@ def test_exact_removal(block: list[int]) -> None:
     x, labels = correlated(3)
     X, Y, rho = standardised(x), teacher(labels, L), RIDGE * len(x)
     inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
-    reader = Reader(inverse, G @ G.T, np.array([block]))
+    reader = Pivots(inverse, G, np.array([block]))
     lost = discriminant_information(X, Y, rho) - discriminant_information(without(X, block), Y, rho)
     assert reader.costs(np.array([0]))[0] == pytest.approx(lost, rel=1e-9)
     if len(block) == 1:
@@ -71,30 +58,45 @@ def test_exact_removal(block: list[int]) -> None:
 def test_padding_of_unequal_blocks_costs_nothing() -> None:
     x, labels = correlated(3)
     inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
-    one = Reader(inverse, G @ G.T, np.array([[0], [1]])).costs(np.arange(2))
-    padded = Reader(inverse, G @ G.T, np.array([[0, -1], [1, -1]])).costs(np.arange(2))
+    one = Pivots(inverse, G, np.array([[0], [1]])).costs(np.arange(2))
+    padded = Pivots(inverse, G, np.array([[0, -1], [1, -1]])).costs(np.arange(2))
     np.testing.assert_allclose(padded, one, rtol=1e-12)
-    none = Reader(inverse, G @ G.T, np.array([[0], [-1]]))
-    assert none.costs(np.arange(2))[1] == 0
-    none.remove(np.array([1]))
-    np.testing.assert_array_equal(none.inverse, inverse.numpy())
+    none = Pivots(inverse, G, np.array([[0], [-1]]))
+    before = none.costs(np.arange(2))
+    assert before[1] == 0
+    assert none.take(np.array([1])) == 0
+    np.testing.assert_array_equal(none.costs(np.arange(2)), before)
 
 
 def test_downdate_is_the_inverse_of_what_is_left() -> None:
     x, labels = correlated(5)
     inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
     M = torch.linalg.inv(inverse)
-    reader = Reader(inverse, G @ G.T, np.arange(F)[:, None])
-    reader.remove(np.array([2, 6]))
-    reader.remove(np.array([0]))
-    left = [i for i in range(F) if i not in (0, 2, 6)]
+    reader = Pivots(inverse, G, np.arange(F)[:, None])
     D = M @ G
-    expected = torch.linalg.inv(M[left][:, left])
-    np.testing.assert_allclose(reader.inverse[np.ix_(left, left)], expected, rtol=1e-8, atol=1e-12)
-    G_left = (expected @ D[left]).numpy()
-    np.testing.assert_allclose(
-        reader.K[np.ix_(left, left)], G_left @ G_left.T, rtol=1e-8, atol=1e-12
-    )
+    gone: list[int] = []
+    for units in ([2, 6], [0], [4, 8], [1]):  # after the third, fewer than half are left
+        reader.take(np.array(units))
+        gone += units
+        left = [i for i in range(F) if i not in gone]
+        expected = torch.linalg.inv(M[left][:, left])
+        where = np.flatnonzero(np.isin(reader.own, left))
+        A = reader._columns(where)[where]
+        np.testing.assert_allclose(A, expected, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(reader.B[where], expected @ D[left], rtol=1e-7, atol=1e-12)
+        inner = reader.inner[left][:, 0, 0]
+        np.testing.assert_allclose(inner, expected.diagonal(), rtol=1e-8)
+
+
+def test_features_of_other_groups_stay_out_of_it() -> None:
+    x, labels = correlated(3)
+    inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
+    some = Pivots(inverse, G, np.array([[7], [2], [4]]))
+    every = Pivots(inverse, G, np.arange(F)[:, None])
+    assert some.own.tolist() == [2, 4, 7]
+    for mine, theirs in (([0], [7]), ([2], [4])):
+        np.testing.assert_allclose(some.take(np.array(mine)), every.take(np.array(theirs)))
+    np.testing.assert_allclose(some.costs(np.array([1])), every.costs(np.array([2])))
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -103,7 +105,7 @@ def test_greedy_marginals_add_up(width: int) -> None:
     X, Y, rho = standardised(x), teacher(labels, L), RIDGE * len(x)
     inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
     blocks = np.arange(F).reshape(-1, width)
-    reader, total, gone = Reader(inverse, G @ G.T, blocks), 0.0, list[int]()
+    reader, total, gone = Pivots(inverse, G, blocks), 0.0, list[int]()
     left = list(range(len(blocks)))
     while len(left) > 1:
         costs = reader.costs(np.array(left))
@@ -116,7 +118,7 @@ def test_greedy_marginals_add_up(width: int) -> None:
         np.testing.assert_allclose(costs, tried, rtol=1e-7, atol=1e-12)
         u = left[int(costs.argmin())]
         total += float(costs.min())
-        reader.remove(np.array([u]))
+        reader.take(np.array([u]))
         gone += blocks[u].tolist()
         left.remove(u)
     lost = discriminant_information(X, Y, rho) - discriminant_information(without(X, gone), Y, rho)
@@ -130,7 +132,7 @@ def test_consumer_s_cost_is_the_residual_of_least_squares(block: list[int]) -> N
     X, rho = standardised(x), RIDGE * len(x)
     inverse, _ = discriminant_inverse(scatter, RIDGE)
     W = torch.randn(F, 5, generator=torch.Generator().manual_seed(0)).double()
-    cost = Reader(inverse, W @ W.T, np.array([block])).costs(np.array([0]))[0]
+    cost = Pivots(inverse, W, np.array([block])).costs(np.array([0]))[0]
     # min over V of ‖Wᵀ_P X_P − Vᵀ X_K‖² + ρ‖V‖² + ρ‖W_P‖², solved as stacked least squares
     keep = [i for i in range(F) if i not in block]
     target = (W[block].T @ X[block]).T  # (N, outputs)
@@ -149,7 +151,7 @@ def test_eliminate_removes_everything(units: int, rounds: int, many: bool, seed:
     for k in range(2 if many else 1):
         x, labels = correlated(seed + k, features=units)
         inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
-        readers.append(Reader(inverse, G @ G.T, np.arange(units)[:, None]))
+        readers.append(Pivots(inverse, G, np.arange(units)[:, None]))
     score = eliminate(readers, units, rounds)
     assert sorted(score.order.tolist()) == list(range(units))
     assert score.values.min() >= 0
@@ -160,7 +162,7 @@ def test_with_rounds_enough_the_order_is_the_greedy_one() -> None:
     x, labels = correlated(8)
     X, Y, rho = standardised(x), teacher(labels, L), RIDGE * len(x)
     inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
-    score = eliminate([Reader(inverse, G @ G.T, np.arange(F)[:, None])], F, rounds=F)
+    score = eliminate([Pivots(inverse, G, np.arange(F)[:, None])], F, rounds=F)
     gone: list[int] = []
     while len(gone) < F:
         left = [i for i in range(F) if i not in gone]
@@ -173,3 +175,86 @@ def test_no_samples_are_no_error() -> None:
     inverse, G = discriminant_inverse(Scatter.zeros(3, 2), RIDGE)
     assert torch.isfinite(inverse).all()
     assert G.abs().max() == 0
+
+
+@pytest.mark.parametrize("rounds", [1, 3, 99])
+def test_costs_along_the_order_are_marginal_whatever_the_rounds(rounds: int) -> None:
+    x, labels = correlated(4)
+    X, Y, rho = standardised(x), teacher(labels, L), RIDGE * len(x)
+    inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
+    blocks = np.array([[0, 1], [2, -1], [3, 4], [5, 6], [7, 8]])
+    found = eliminate([Pivots(inverse, G, blocks)], 5, rounds)
+    gone: list[int] = []
+    for unit in found.order.tolist():
+        more = [*gone, *(f for f in blocks[unit].tolist() if f >= 0)]
+        lost = discriminant_information(without(X, gone), Y, rho)
+        lost -= discriminant_information(without(X, more), Y, rho)
+        assert float(found.costs[unit]) == pytest.approx(lost, rel=1e-8, abs=1e-10)
+        gone = more
+    again = eliminate([Pivots(inverse, G, blocks)], 5, rounds, found.order)
+    torch.testing.assert_close(again.costs, found.costs, rtol=1e-9, atol=1e-12)
+    assert torch.equal(again.order, found.order)
+
+
+@pytest.mark.parametrize(
+    ("net", "group", "sampling"),
+    [
+        ("mlp", "fc1", "pixel"),
+        ("plain", "conv1", "pixel"),
+        ("plain", "conv1", "patch"),
+        ("prelu", "conv1", "patch"),
+        ("residual", "stem", "pixel"),
+        ("residual", "stem", "patch"),
+        ("flatten", "conv1", "flatten"),
+    ],
+)
+@pytest.mark.parametrize("name", ["di", "cherry", "ridge_lse", "structural"])
+def test_predicted_di_is_that_of_what_is_left(
+    name: str, net: str, group: str, sampling: str
+) -> None:
+    """Plain, patch and coupled groups: total − Σ costs, against DI computed anew, to 1e-8."""
+    model = build(net).double()
+    loader = [(x.double(), y) for x, y in batches(4, 16)]
+    groups = find_groups(model, images(1).double())
+    statistics = collect(model, loader, groups, sampling=sampling)
+    options = {"lam": 0.5} if name == "structural" else {}
+    found = score(groups, statistics, name, ridge=RIDGE, **options)[group]
+    sides = []
+    for member in groups[group].consumers:
+        consumer = groups.consumers[member.module]
+        x, labels = drawn(model, loader, member.module, sampling, consumer)
+        owned = statistics.features(member.module, member.index)
+        X, Y, rho = standardised(x), teacher(labels, CLASSES), RIDGE * len(x)
+        total = discriminant_information(X, Y, rho)
+        scale = {"ridge_lse": CLASSES - 1, "structural": 0.5}.get(name, total)
+        sides.append((X, Y, rho, owned, total, scale))
+    order = found.order.tolist()
+    for removed in (1, len(order) // 2, len(order) - 1):
+        lost = 0.0
+        for X, Y, rho, owned, total, scale in sides:
+            gone = [f for f in owned[order[:removed]].ravel().tolist() if f >= 0]
+            lost += (total - discriminant_information(without(X, gone), Y, rho)) / scale
+        predicted = float(found.costs[found.order[:removed]].sum())
+        assert predicted == pytest.approx(lost, abs=1e-8)
+
+
+def test_kernel_statistics_give_what_they_hold_and_refuse_the_rest() -> None:
+    model, loader = build("plain"), batches(4, 16)
+    groups = find_groups(model, images(1))
+    statistics = collect(model, loader, groups, sampling="dual", blocks=2)
+    dual = statistics.duals["conv2"]
+    di = score(groups, statistics, "di", intervals=True)
+    torch.testing.assert_close(di["conv1"].costs, dual.removal / dual.information)
+    left = statistics.leave_out(1).duals["conv2"]
+    torch.testing.assert_close(di["conv1"].replicates[1], left.removal / left.information)
+    diloss = score(groups, statistics, "diloss")
+    torch.testing.assert_close(diloss["conv1"].costs, dual.slope / dual.batches)
+    for name in ("stacked", "fdr", "cherry", "dfdr", "structural"):
+        with pytest.raises(ConfigError, match=r"sampling='dual'.*'di' or 'diloss'"):
+            score(groups, statistics, name)
+
+
+def test_too_small_a_ridge_is_an_error_that_says_so() -> None:
+    reader = Pivots(-torch.eye(2).double(), torch.eye(2).double(), np.array([[0, 1]]))
+    with pytest.raises(ConfigError, match=r"2 features.*ridge is too small"):
+        reader.take(np.array([0]))

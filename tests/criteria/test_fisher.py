@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 from prunus.criteria import score
 from prunus.graph import Groups, find_groups
-from prunus.statistics import Statistics, collect
-from tests.criteria.test_elimination import discriminant_information, standardised
+from prunus.statistics import Scatter, Statistics, collect
+from tests.criteria.oracles import discriminant_information, standardised
 from tests.graph.nets import CLASSES, batches, build, images
-from tests.statistics.test_collect import gathered
-from tests.statistics.test_scatter import teacher
+from tests.statistics.oracles import gathered, teacher
 
 RIDGE = 1e-2
 
@@ -18,7 +17,7 @@ RIDGE = 1e-2
 def setup(net: str) -> tuple[nn.Module, Groups, Statistics]:
     model = build(net)
     groups = find_groups(model, images(1))
-    return model, groups, collect(model, batches(6, 16), groups)
+    return model, groups, collect(model, batches(6, 16), groups, sampling="pixel")
 
 
 def test_fdr_from_class_means() -> None:
@@ -67,10 +66,8 @@ def test_two_readers_add_up() -> None:
     _, groups, statistics = setup("residual")
     stem = score(groups, statistics, "fdr")["stem"].values
     one = {}
-    for reader in ("conv1", "head"):
-        kept = Statistics(dict(statistics), groups, statistics.images)
-        kept._scatters["head" if reader == "conv1" else "conv1"] = type(kept["head"]).zeros(
-            8, CLASSES
-        )
-        one[reader] = score(groups, kept, "fdr")["stem"].values
+    for reader, other in (("conv1", "head"), ("head", "conv1")):
+        kept = dict(statistics)
+        kept[other] = Scatter.zeros(8, CLASSES)
+        one[reader] = score(groups, Statistics([kept], groups, 96), "fdr")["stem"].values
     torch.testing.assert_close(one["conv1"] + one["head"], stem)

@@ -1,13 +1,17 @@
 """Predicted costs against the network that is really cut."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunus.evaluation import count_bytes
 from prunus.graph import SelectLinear, find_groups
+from prunus.graph.costs import find_layers
+from prunus.graph.probe import probe
 from prunus.models import build_model
 from prunus.plan.ledger import Ledger
 from prunus.surgery import replay_
@@ -18,8 +22,19 @@ from tests.graph.nets import NETS, SHAPE, build
 def real_cost(model: nn.Module, x: Tensor) -> dict[str, int]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(x)
-    params = sum(p.numel() for p in model.parameters())
-    return {"params": params, "macs": counter.get_total_flops() // (2 * len(x))}
+    return {
+        "params": sum(p.numel() for p in model.parameters()),
+        "macs": counter.get_total_flops() // (2 * len(x)),
+        "bytes": count_bytes(model),
+    }
+
+
+def dense_cost(groups) -> dict[str, int]:
+    return {
+        "params": groups.total_params,
+        "macs": groups.total_macs,
+        "bytes": groups.total_bytes,
+    }
 
 
 def struck(groups, plan) -> dict[str, int]:
@@ -54,13 +69,13 @@ def test_predicted_cost_is_real(net: str) -> None:
     )
     x = torch.randn(2, *shape)
     groups = find_groups(model, x)
-    assert {"params": groups.total_params, "macs": groups.total_macs} == real_cost(model, x)
+    assert dense_cost(groups) == real_cost(model, x)
     for seed in range(2):
         plan = random_plan(groups, seed)
         cut = replay_(copy.deepcopy(model), plan)
         assert struck(groups, plan) == real_cost(cut, x)
         again = find_groups(cut, x)
-        assert {"params": again.total_params, "macs": again.total_macs} == real_cost(cut, x)
+        assert dense_cost(again) == real_cost(cut, x)
 
 
 def test_a_second_cut_of_selected_features_is_counted_once() -> None:
@@ -96,3 +111,38 @@ def test_a_layer_is_never_left_without_anything_to_read() -> None:
     ledger.remove(groups["conv1"], range(4))  # would leave channel 4 alone, which is not read
     assert ledger.left["conv1"].tolist() == [True, False, False, False, True]
     assert (ledger.arriving["fc1"] & ledger.reading["fc1"]).sum() == 1
+
+
+@pytest.mark.parametrize("net", ["plain", "concat", "depthwise", "flatten", "token", "prelu"])
+def test_bytes_by_element_size(net: str) -> None:
+    """Weights of 8 bytes, running statistics of 4."""
+    model = build(net).double()
+    x = torch.randn(2, *SHAPE).double()
+    for seed in range(2):
+        groups = find_groups(model, x)
+        heavy = copy.deepcopy(model)
+        for module in heavy.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.float()  # never run: only counted
+        groups_of_both = dataclasses.replace(
+            groups,
+            layers=find_layers(heavy, heavy, probe(copy.deepcopy(model), (x,))),
+            total_bytes=count_bytes(heavy),
+        )
+        plan = random_plan(groups, seed)
+        assert struck(groups, plan)["bytes"] == count_bytes(replay_(copy.deepcopy(model), plan))
+        assert struck(groups_of_both, plan)["bytes"] == count_bytes(replay_(heavy, plan))
+
+
+@pytest.mark.parametrize("net", ["plain", "residual", "flatten", "mlp", "grouped"])
+def test_what_is_put_back_costs_again(net: str) -> None:
+    groups = find_groups(build(net), torch.randn(1, *SHAPE))
+    ledger = Ledger(groups)
+    history = []
+    for group in groups:
+        history.append((group, dict(ledger.totals)))
+        ledger.remove(group, range(0, group.units - group.least, 2))
+    for group, before in reversed(history):
+        ledger.put_back(group, range(group.units))
+        assert ledger.totals == before
+    assert ledger.totals == Ledger(groups).totals

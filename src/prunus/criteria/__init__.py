@@ -5,27 +5,89 @@ from __future__ import annotations
 from typing import Any, cast
 
 from prunus.core.errors import ConfigError
-from prunus.criteria.baselines import L1, GroupL2, Random
-from prunus.criteria.elimination import ExactDI, StackedConsumer, readable
+from prunus.criteria.activation import ActivationMean, ActivationVariance
+from prunus.criteria.baselines import L1, BNScale, GroupL2, Random
+from prunus.criteria.classes import best_units, class_scores
+from prunus.criteria.dcp import DCP, Bootstrap
+from prunus.criteria.discriminant import DFDR, TFDR, RidgeLSE, dfdr
+from prunus.criteria.elimination import ExactDI, readable
 from prunus.criteria.fisher import FDR, DiLOSS
-from prunus.criteria.scores import CRITERIA, Criterion, GroupScore, Scores
-from prunus.graph import Groups
+from prunus.criteria.geometric_median import GeometricMedian
+from prunus.criteria.granularity import Granular
+from prunus.criteria.information import (
+    LayerInformation,
+    discriminant_information,
+    discriminant_matrix,
+    rank_layers,
+    regression_matrix,
+    ridge_lse,
+    sort_layers,
+)
+from prunus.criteria.intervals import add_replicates, has_intervals
+from prunus.criteria.magnitude import Magnitude, Sparsity, han_sparsity
+from prunus.criteria.scores import (
+    CRITERIA,
+    Criterion,
+    GroupScore,
+    NotScoredError,
+    Scores,
+    needs_of,
+)
+from prunus.criteria.selection import CherryPicking
+from prunus.criteria.stacked import StackedConsumer
+from prunus.criteria.structural import Structural, deleterious
+from prunus.criteria.subspace import DCA, kung_tian, subspace_information
+from prunus.criteria.taylor import Taylor
+from prunus.graph import Group, Groups
 from prunus.statistics import Statistics
 
 __all__ = [
     "CRITERIA",
+    "DCA",
+    "DCP",
+    "DFDR",
     "FDR",
     "L1",
+    "TFDR",
+    "ActivationMean",
+    "ActivationVariance",
+    "BNScale",
+    "Bootstrap",
+    "CherryPicking",
     "Criterion",
     "DiLOSS",
     "ExactDI",
+    "GeometricMedian",
+    "Granular",
     "GroupL2",
     "GroupScore",
+    "LayerInformation",
+    "Magnitude",
+    "NotScoredError",
     "Random",
+    "RidgeLSE",
     "Scores",
+    "Sparsity",
     "StackedConsumer",
+    "Structural",
+    "Taylor",
+    "best_units",
+    "class_scores",
+    "deleterious",
+    "dfdr",
+    "discriminant_information",
+    "discriminant_matrix",
+    "han_sparsity",
+    "has_intervals",
+    "kung_tian",
     "make_criterion",
+    "needs_of",
+    "rank_layers",
+    "regression_matrix",
+    "ridge_lse",
     "score",
+    "sort_layers",
+    "subspace_information",
 ]
 
 
@@ -44,17 +106,25 @@ def make_criterion(name: str, **options: Any) -> Criterion:
 
 
 def score(
-    groups: Groups, statistics: Statistics, criterion: str | Criterion = "stacked", **options: Any
+    groups: Groups,
+    statistics: Statistics,
+    criterion: str | Criterion = "stacked",
+    intervals: bool = False,
+    **options: Any,
 ) -> Scores:
     """Score every unit of every group.
 
     Args:
         criterion: a name of `CRITERIA`, or any object of the `Criterion` protocol.
+        intervals: also score without each of the statistics' K blocks, along the same order, so
+            that `GroupScore.interval` knows the jackknife interval of each cost. Costs K more
+            scorings and no pass over the data.
         options: passed to the criterion when it is given by name.
 
     Raises:
         UnknownNameError: lists the known criteria.
-        ConfigError: the criterion has no such option.
+        ConfigError: the criterion has no such option, the statistics lack what it needs, or
+            intervals were asked of one block.
     """
     if isinstance(criterion, str):
         name, rule = criterion, make_criterion(criterion, **options)
@@ -62,10 +132,22 @@ def score(
         name, rule = type(criterion).__name__, criterion
     scored, skipped = {}, {}
     for group in groups:
-        if rule.needs_statistics and not readable(groups, group, statistics):
+        if rule.needs_statistics and not _is_read(groups, group, statistics):
             skipped[group.name] = (
                 "no reader has statistics: too wide for a Gram matrix (feature_limit), or not run"
             )
-        else:
+            continue
+        try:
             scored[group.name] = rule(groups, group, statistics)
+        except NotScoredError as reason:
+            skipped[group.name] = str(reason)
+    if intervals:
+        scored = add_replicates(groups, statistics, rule, scored)
     return Scores(scored, name, rule.unit, rule.comparable, skipped)
+
+
+def _is_read(groups: Groups, group: Group, statistics: Statistics) -> bool:
+    """Tell whether any consumer of a group has statistics."""
+    if statistics.duals:
+        return any(member.module in statistics.duals for member in group.consumers)
+    return bool(readable(groups, group, statistics))

@@ -6,16 +6,32 @@ import torch
 from torch import Tensor
 
 from prunus.core import derive_seed
-from prunus.criteria.scores import CRITERIA, GroupScore
+from prunus.criteria.scores import CRITERIA, GroupScore, NotScoredError
 from prunus.graph import Group, Groups, Member
-from prunus.graph.layers import TRANSPOSED, input_columns, is_depthwise, is_mixing
+from prunus.graph.layers import (
+    BATCHNORMS,
+    TRANSPOSED,
+    input_columns,
+    is_depthwise,
+    is_mixing,
+)
 from prunus.graph.select import SelectLinear
 from prunus.statistics import Statistics
 
-__all__ = ["L1", "GroupL2", "Random"]
+__all__ = ["L1", "BNScale", "GroupL2", "Random", "makers", "member_weight"]
 
 
-def _member_weight(groups: Groups, member: Member) -> Tensor | None:
+def makers(groups: Groups, group: Group) -> tuple[Member, ...]:
+    """Return the members whose filters make the units.
+
+    Units that nothing makes (input pixels, flattened positions) are told by the members that
+    read them.
+    """
+    mixing = [m for m in group.producers if is_mixing(groups.model.get_submodule(m.module))]
+    return tuple(mixing) or group.consumers
+
+
+def member_weight(groups: Groups, member: Member) -> Tensor | None:
     """Return the weights a member holds for each unit: (units, numbers), or None without any."""
     module = groups.model.get_submodule(member.module)
     index = torch.from_numpy(member.index)
@@ -24,8 +40,9 @@ def _member_weight(groups: Groups, member: Member) -> Tensor | None:
         if weight is None:
             return None
         rows = weight.detach().cpu().double()
-        if isinstance(module, TRANSPOSED):
-            rows = rows.transpose(0, 1)
+        if isinstance(module, TRANSPOSED):  # (I, O/g, taps) → (O, I/g, taps)
+            split = rows.view(module.groups, -1, *rows.shape[1:])
+            rows = split.transpose(1, 2).flatten(0, 1)
         return rows[index].flatten(1)
     if is_depthwise(module):
         return None  # the same numbers as its `out` member's
@@ -69,10 +86,9 @@ class L1:
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
-        makers = [m for m in group.producers if is_mixing(groups.model.get_submodule(m.module))]
         values = torch.zeros(group.units, dtype=torch.float64)
-        for member in makers or group.consumers:
-            weight = _member_weight(groups, member)
+        for member in makers(groups, group):
+            weight = member_weight(groups, member)
             if weight is not None:
                 values += weight.abs().sum(1)
         return GroupScore.of(values)
@@ -94,6 +110,35 @@ class GroupL2:
         norms = [
             weight.square().sum(1)
             for member in group.members
-            if (weight := _member_weight(groups, member)) is not None
+            if (weight := member_weight(groups, member)) is not None
         ]
         return GroupScore.of(torch.stack(norms).mean(0))
+
+
+@CRITERIA.register("bn_scale")
+class BNScale:
+    """Mean |γ| of the BatchNorms that normalise a unit (Liu et al. 2017, Network Slimming, §3).
+
+    Meant for networks trained with an L1 penalty on γ. Where several BatchNorms are coupled (a
+    residual stream) their mean counts. A group without a BatchNorm is not scored.
+    """
+
+    unit = "scale of the BatchNorm, absolute"
+    comparable = True
+    needs_statistics = False
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group.
+
+        Raises:
+            NotScoredError: no BatchNorm with a scale normalises its units.
+        """
+        scales = [
+            weight.abs().mean(1)
+            for member in group.producers
+            if isinstance(groups.model.get_submodule(member.module), BATCHNORMS)
+            and (weight := member_weight(groups, member)) is not None
+        ]
+        if not scales:
+            raise NotScoredError("no BatchNorm with a scale normalises its units")
+        return GroupScore.of(torch.stack(scales).mean(0))

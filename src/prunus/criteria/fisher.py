@@ -8,11 +8,17 @@ import torch
 from torch import Tensor
 
 from prunus.criteria.elimination import discriminant_inverse, readable
+from prunus.criteria.kernel import dual_score
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Group, Groups
 from prunus.statistics import Scatter, Statistics
 
-__all__ = ["FDR", "DiLOSS"]
+__all__ = ["FDR", "DiLOSS", "fisher_ratio"]
+
+
+def fisher_ratio(scatter: Scatter) -> Tensor:
+    """Return (S_B)_ii / S_ii of each feature, in [0, 1]; 0 for a constant one. Shape (F,)."""
+    return scatter.standard_D.square().sum(1) / max(scatter.samples, 1.0)
 
 
 def _sum_features(
@@ -46,8 +52,7 @@ class FDR:
         """Score one group."""
 
         def ratio(scatter: Scatter) -> Tensor:
-            between = scatter.standard_D.square().sum(1)
-            return between / (max(scatter.samples, 1.0) * (1 + self.ridge))
+            return fisher_ratio(scatter) / (1 + self.ridge)
 
         return _sum_features(groups, group, statistics, ratio)
 
@@ -59,7 +64,8 @@ class DiLOSS:
     Seed 000 eq. 20–22, on standardised features. It is the seeds' criterion and the right
     sensitivity to noise, but as a removal loss it is poor: it falls to 0 with ρ, and two copies
     of a good feature both look dispensable at full value (science.md §1.1). A unit of several
-    features gets their sum; several consumers add up.
+    features gets their sum; several consumers add up. Kernel statistics (`sampling="dual"`)
+    give the mean over their batches.
     """
 
     unit = "DiLOSS, derivative of the discriminant information"
@@ -72,6 +78,8 @@ class DiLOSS:
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
+        if statistics.duals:
+            return dual_score(group, statistics, lambda dual: dual.slope / max(dual.batches, 1))
 
         def derivative(scatter: Scatter) -> Tensor:
             _, G = discriminant_inverse(scatter, self.ridge)

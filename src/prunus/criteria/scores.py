@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from prunus.core import Registry
-from prunus.core.errors import ConfigError
+from prunus.core.errors import ConfigError, PrunusError
 from prunus.graph import Group, Groups
 from prunus.statistics import Statistics
 
-__all__ = ["CRITERIA", "Criterion", "GroupScore", "Scores", "positive"]
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "GroupScore",
+    "NotScoredError",
+    "Scores",
+    "jackknife_half_width",
+    "needs_of",
+    "positive",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,23 +32,51 @@ class GroupScore:
     """The worth of each unit of one group.
 
     Attributes:
-        values: shape (units,), float64, ≥ 0: what removing the unit costs, in `Scores.unit`.
-        order: shape (units,): units from the first to remove to the last. Along it, `values`
-            never falls; a criterion that re-scores after each removal (greedy elimination)
-            gives the marginal cost of each step, so the order says more than the values.
+        values: shape (units,), float64, ≥ 0: what removing the unit costs, in `Scores.unit`,
+            made to rise along `order` (running maximum), so that it ranks units.
+        order: shape (units,): units from the first to remove to the last. A criterion that
+            re-scores after each removal (greedy elimination) gives the marginal cost of each
+            step, so the order says more than the values.
+        costs: shape (units,): the cost of each unit at its own step, as computed. Its sum over
+            the units removed, first to last, is the predicted loss.
+        replicates: shape (K, units): `costs` without each of the K blocks of the statistics,
+            along the same order; None where no intervals were asked for.
     """
 
     values: Tensor
     order: Tensor
+    costs: Tensor
+    replicates: Tensor | None = None
 
     @classmethod
-    def of(cls, values: Tensor, order: Tensor | None = None) -> GroupScore:
-        """Sort `values`, or make them rise along a given removal `order` (running maximum)."""
-        values = values.double().cpu()
+    def of(cls, costs: Tensor, order: Tensor | None = None) -> GroupScore:
+        """Sort by `costs`, or take them as the marginal costs along a given removal `order`."""
+        costs = costs.double().cpu()
         if order is None:
-            return cls(values, torch.argsort(values, stable=True))
-        rising = values[order].cummax(0).values
-        return cls(torch.empty_like(values).scatter_(0, order, rising), order)
+            return cls(costs, torch.argsort(costs, stable=True), costs)
+        rising = costs[order].cummax(0).values
+        return cls(torch.empty_like(costs).scatter_(0, order, rising), order, costs)
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Return the jackknife interval of each unit's cost: (low, high), shape (units,) each.
+
+        Without replicates both are NaN.
+        """
+        if self.replicates is None:
+            unknown = torch.full_like(self.costs, math.nan)
+            return unknown, unknown
+        half = jackknife_half_width(self.replicates, level)
+        return (self.costs - half).clamp(min=0), self.costs + half
+
+
+def jackknife_half_width(replicates: Tensor, level: float = 0.95) -> Tensor:
+    """Return t_{K−1}·√((K−1)/K·Σ_k(θ_(k) − θ̄)²) over the first axis of leave-one-out values.
+
+    Source: Efron and Tibshirani, An introduction to the bootstrap, 1993, eq. 11.5.
+    """
+    K = len(replicates)
+    spread = (replicates - replicates.mean(0)).square().sum(0) * (K - 1) / K
+    return float(stdtrit(K - 1, 0.5 + level / 2)) * spread.sqrt()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +102,18 @@ class Scores:
         return self.groups[group]
 
 
+class NotScoredError(PrunusError):
+    """A criterion finds nothing in a group to look at; `score` notes why in `Scores.skipped`."""
+
+
 class Criterion(Protocol):
     """Statistics and read-only weights → a score a unit.
 
     `unit` says in words what a value means, `comparable` whether values of different groups
-    share a scale, `needs_statistics` whether the data are looked at.
+    share a scale, `needs_statistics` whether the data are looked at. A criterion whose costs
+    depend on what is gone already may have a method `along(groups, group, statistics, order)`
+    that returns the costs (units,) along a given removal order; intervals need it. One that
+    needs more than plain statistics says so in `needs`, see `needs_of`.
     """
 
     unit: str
@@ -76,8 +121,17 @@ class Criterion(Protocol):
     needs_statistics: bool
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
-        """Score the units of one group."""
+        """Score the units of one group.
+
+        Raises:
+            NotScoredError: there is nothing in it that the criterion looks at.
+        """
         ...
+
+
+def needs_of(rule: Criterion | type) -> frozenset[str]:
+    """Return what `collect` must have been asked for: "gradients", "parents", or nothing."""
+    return frozenset(getattr(rule, "needs", ()))
 
 
 def positive(option: str, value: float) -> float:

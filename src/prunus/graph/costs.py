@@ -2,7 +2,8 @@
 
 A mixing layer with `out` and `in` channels left costs
 params = out·in·taps/groups + out·[bias],  MACs = positions·out·in·taps/groups;
-a depthwise or normalising layer costs its own parameters per channel.
+a depthwise or normalising layer costs its own parameters per channel. Bytes are those of the
+weight file: each tensor at its element size, buffers too.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from prunus.graph.layers import CONVOLUTIONS, PASSING, channel_count, is_depthwise, is_mixing
 from prunus.graph.probe import Probe
 from prunus.graph.select import SelectLinear
 
 __all__ = ["Layer", "find_layers", "reads"]
+
+#: Bytes of one entry of `SelectLinear.index`.
+INDEX_BYTES = torch.int32.itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,8 @@ class Layer:
 
     `positions` is how often its kernel is applied to one example (H·W of the output, times the
     calls); `taps` the kernel's size; `per_out` parameters a channel beside the kernel's
-    (bias, or a norm's scale and shift).
+    (bias, or a norm's scale and shift); `element` the bytes of one number of the kernel;
+    `bytes_per_out` the bytes a channel of all that is no kernel (running statistics too).
     """
 
     kind: str
@@ -36,6 +42,8 @@ class Layer:
     per_out: int
     positions: int
     mixing: bool
+    element: int
+    bytes_per_out: int
 
     def params(self, out: int, in_: int) -> int:
         """Return the parameters left with `out` and `in_` channels."""
@@ -44,6 +52,14 @@ class Layer:
     def macs(self, out: int, in_: int) -> int:
         """Return the multiply-accumulates an example with `out` and `in_` channels."""
         return self.positions * self._kernel(out, in_)
+
+    def bytes(self, out: int, in_: int, arriving: int) -> int:
+        """Return the bytes left with `out` and `in_` channels, where `arriving` are given.
+
+        A layer that reads fewer than arrive holds an index of those it reads (`SelectLinear`).
+        """
+        index = in_ * INDEX_BYTES if in_ < arriving else 0
+        return self._kernel(out, in_) * self.element + out * self.bytes_per_out + index
 
     def _kernel(self, out: int, in_: int) -> int:
         if self.mixing:
@@ -59,6 +75,8 @@ def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Lay
         if not (mixing or is_depthwise(module) or isinstance(module, PASSING)):
             continue
         own = [p for n, p in module.named_parameters(recurse=False)]
+        saved: dict[str, Tensor] = module.state_dict()
+        kernels = {"weight"} if mixing or is_depthwise(module) else set()
         width = channel_count(module, "out")
         taps = int(np.prod(module.kernel_size)) if isinstance(module, CONVOLUTIONS) else int(mixing)
         kernel = module.weight.numel() if mixing or is_depthwise(module) else 0
@@ -71,6 +89,13 @@ def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Lay
             per_out=(sum(p.numel() for p in own) - kernel) // width,
             positions=seen.positions[name],
             mixing=mixing,
+            element=saved["weight"].element_size() if kernels else 0,
+            bytes_per_out=sum(
+                t.numel() * t.element_size()
+                for n, t in saved.items()
+                if n not in kernels and t.dim() > 0  # a counter of batches has no channels
+            )
+            // width,
         )
     return layers
 

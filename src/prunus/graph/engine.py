@@ -1,4 +1,4 @@
-"""The one place that knows Torch-Pruning: coupled axes of one traced network.
+"""The one place that knows Torch-Pruning's tracer: coupled axes of one network.
 
 Torch-Pruning follows channel indices through sums, concatenations, flattens and splits. What it
 cannot follow it often couples wrongly and in silence, so its answers are checked one floor up.

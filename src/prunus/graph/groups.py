@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -16,9 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunus.core.errors import NothingToPruneError
+from prunus.core.errors import NothingToPruneError, PlanError
 from prunus.graph.costs import Layer
-from prunus.graph.layers import input_columns
+from prunus.graph.layers import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    channel_count,
+    input_columns,
+    set_input_columns_,
+)
 from prunus.graph.select import SelectLinear
 
 __all__ = ["Axis", "Consumer", "Group", "Groups", "Member", "Unprunable"]
@@ -92,10 +99,47 @@ class Consumer:
         lookup[self.positions] = np.arange(len(self.positions))[:, None]
         return lookup
 
-    def weight(self, model: nn.Module) -> Tensor:
-        """Return the weight that reads the features, float64: (features, outputs × taps × k)."""
+    def cells(self, model: nn.Module) -> int:
+        """Return the cells of one feature that the weight reads apart: taps × k.
+
+        1 for a transposed convolution: it spreads a pixel over its taps and reads no patch.
+        """
         module = model.get_submodule(self.module)
-        return input_columns(module)[self.columns(module)].flatten(1).double()
+        if isinstance(module, TRANSPOSED):
+            return 1
+        taps = prod(module.kernel_size) if isinstance(module, CONVOLUTIONS) else 1
+        return int(taps * self.positions.shape[1])
+
+    def weight(self, model: nn.Module, cells: int = 1) -> Tensor:
+        """Return the weight that reads the features, float64: (features, k × outputs × taps).
+
+        With `cells` = `self.cells(model)`, as a `Scatter` of so many cells has its features:
+        (features × cells, outputs), row f·cells + j·taps + t for tap t of position j.
+
+        Raises:
+            PlanError: the weight has another number of cells.
+        """
+        module = model.get_submodule(self.module)
+        rows = input_columns(module)[self.columns(module)].double()  # (F, k, O·t)
+        if cells == 1:
+            return rows.flatten(1)
+        if cells != self.cells(model):
+            raise PlanError(
+                f"module {self.module!r} reads {self.cells(model)} cells a feature, asked for "
+                f"{cells}: use statistics of sampling='patch', or their pointwise() form"
+            )
+        split = rows.view(*rows.shape[:2], channel_count(module, "out"), -1)  # (F, k, O, t)
+        return split.transpose(2, 3).flatten(0, 2)
+
+    def set_weight_(self, model: nn.Module, W: Tensor, cells: int = 1) -> None:
+        """Write a weight, in the layout of `weight(model, cells)`, into the module."""
+        module = model.get_submodule(self.module)
+        columns = input_columns(module).clone()  # without groups it is the weight itself
+        index = self.columns(module)
+        if cells > 1:
+            W = W.reshape(*index.shape, -1, W.shape[1]).transpose(2, 3)  # (F, k, O, t)
+        columns[index] = W.reshape(*index.shape, -1).to(columns)
+        set_input_columns_(module, columns)
 
     def columns(self, module: nn.Module) -> Tensor:
         """Return the columns of `module`'s weight that read each feature: (features, k)."""
@@ -128,8 +172,8 @@ class Unprunable:
 class Groups(Sequence[Group]):
     """All groups of one network, with the network itself for reading weights.
 
-    `layers` holds the cost of each module, `total_macs` and `total_params` those of the whole
-    network; `normalizer` names the BatchNorm that directly follows a module.
+    `layers` holds the cost of each module, `total_macs`, `total_params` and `total_bytes` those
+    of the whole network; `normalizer` names the BatchNorm that directly follows a module.
     """
 
     model: nn.Module
@@ -138,6 +182,7 @@ class Groups(Sequence[Group]):
     layers: dict[str, Layer]
     total_params: int
     total_macs: int
+    total_bytes: int
     unprunable: tuple[Unprunable, ...]
     normalizer: dict[str, str]
 
@@ -166,9 +211,9 @@ class Groups(Sequence[Group]):
             + ". Give a network with at least one hidden convolution or linear layer"
         )
 
-    def weight(self, consumer: str) -> Tensor:
-        """Return a consumer's weight by feature, float64: (features, outputs × taps × k)."""
-        return self.consumers[consumer].weight(self.model)
+    def weight(self, consumer: str, cells: int = 1) -> Tensor:
+        """Return a consumer's weight by feature, as `Consumer.weight` does."""
+        return self.consumers[consumer].weight(self.model, cells)
 
     def without(self, reasons: dict[str, str]) -> Groups:
         """Return the groups but those named in `reasons`, which become unprunable."""

@@ -16,6 +16,7 @@ __all__ = [
     "input_columns",
     "is_depthwise",
     "is_mixing",
+    "set_input_columns_",
 ]
 
 CONVOLUTIONS = nn.modules.conv._ConvNd
@@ -57,18 +58,28 @@ def input_columns(module: nn.Module) -> Tensor:
 
     A grouped convolution's is written out in full, with zeros where it does not connect.
     """
-    weight = module.get_parameter("weight").detach()
-    groups = getattr(module, "groups", 1)
-    if isinstance(module, TRANSPOSED):
-        rows = weight.flatten(1)  # (I, O/g·t)
-    elif groups == 1:
-        return weight.transpose(0, 1).flatten(1)
-    else:
-        split = weight.view(groups, -1, *weight.shape[1:]).transpose(1, 2)  # (g, I/g, O/g, taps…)
-        rows = split.flatten(0, 1).flatten(1)  # (I, O/g·t)
+    own = _by_group(module, module.get_parameter("weight").detach()).flatten(2)  # (g, I/g, O/g·t)
+    groups = len(own)
     if groups == 1:
-        return rows
-    full = rows.new_zeros(groups, len(rows) // groups, groups, rows.shape[1])
-    each = torch.arange(groups, device=rows.device)
-    full[each, :, each] = rows.view(groups, -1, rows.shape[1])
+        return own[0]
+    full = own.new_zeros(groups, own.shape[1], groups, own.shape[2])
+    each = torch.arange(groups, device=own.device)
+    full[each, :, each] = own
     return full.flatten(0, 1).flatten(1)
+
+
+@torch.no_grad()
+def set_input_columns_(module: nn.Module, columns: Tensor) -> None:
+    """Write `columns`, as `input_columns` returns them, into the weight of a mixing module."""
+    own = _by_group(module, module.get_parameter("weight"))  # a view: (g, I/g, O/g, taps)
+    groups = len(own)
+    each = torch.arange(groups, device=columns.device)
+    full = columns.reshape(groups, own.shape[1], groups, -1)
+    own.copy_(full[each, :, each].reshape(own.shape))
+
+
+def _by_group(module: nn.Module, weight: Tensor) -> Tensor:
+    """Return a weight as (conv groups, in of a group, outputs of a group, taps), a view."""
+    groups = getattr(module, "groups", 1)
+    split = weight.view(groups, len(weight) // groups, weight.shape[1], -1)
+    return split if isinstance(module, TRANSPOSED) else split.transpose(1, 2)

@@ -80,6 +80,7 @@ def find_groups(
         total_macs=sum(
             layer.macs(layer.out, reads(model, n, layer)) for n, layer in layers.items()
         ),
+        total_bytes=sum(t.numel() * t.element_size() for t in model.state_dict().values()),
         unprunable=tuple(rejected),
         normalizer=seen.normalizer,
     )

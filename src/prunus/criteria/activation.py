@@ -1,0 +1,69 @@
+"""How large, and how variable, is what a unit's readers are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from prunus.criteria.elimination import readable
+from prunus.criteria.scores import CRITERIA, GroupScore
+from prunus.graph import Group, Groups
+from prunus.statistics import Scatter, Statistics
+
+__all__ = ["ActivationMean", "ActivationVariance"]
+
+
+def _mean_of_features(
+    groups: Groups, group: Group, statistics: Statistics, values: Callable[[Scatter], Tensor]
+) -> GroupScore:
+    """Score each unit by the mean of `values` (F,) over its features, then over its readers."""
+    total = torch.zeros(group.units, dtype=torch.float64)
+    readers = torch.zeros(group.units, dtype=torch.float64)
+    for _, scatter, blocks in readable(groups, group, statistics):
+        index = torch.from_numpy(blocks)
+        owned = (index >= 0).sum(1)
+        padded = torch.cat([values(scatter).cpu(), torch.zeros(1, dtype=torch.float64)])
+        total += padded[index].sum(1) / owned.clamp(min=1)  # −1 in a block counts nothing
+        readers += owned > 0
+    return GroupScore.of(total / readers.clamp(min=1))
+
+
+@CRITERIA.register("activation_mean")
+class ActivationMean:
+    """|μ_i| = |Σ_n x_in|/N of what the consumers read; after a ReLU that is the mean activation.
+
+    Molchanov et al. 2017, Pruning convolutional neural networks, §2.2, Θ_MA. A unit of several
+    features (taps, flattened positions) gets their mean, and that of its readers.
+    """
+
+    unit = "mean activation"
+    comparable = False
+    needs_statistics = True
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group."""
+        return _mean_of_features(groups, group, statistics, lambda scatter: scatter.mean.abs())
+
+
+@CRITERIA.register("activation_variance")
+class ActivationVariance:
+    """σ_i² = S_ii/N of what the consumers read: a feature that never changes is a bias.
+
+    Polyak and Wolf 2015, Channel-level acceleration of deep face representations, §3 (their
+    inbound pruning keeps the channels of the largest variance). A unit of several features
+    (taps, flattened positions) gets their mean, and that of its readers.
+    """
+
+    unit = "variance of the activation"
+    comparable = False
+    needs_statistics = True
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group."""
+
+        def variance(scatter: Scatter) -> Tensor:
+            return scatter.S.diagonal() / max(scatter.samples, 1.0)
+
+        return _mean_of_features(groups, group, statistics, variance)

@@ -1,0 +1,73 @@
+"""Jackknife replicates of scores: the same order, costed again without each block of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunus.core.errors import ConfigError
+from prunus.criteria.scores import Criterion, GroupScore, needs_of
+from prunus.graph import Group, Groups
+from prunus.statistics import Statistics
+
+__all__ = ["add_replicates", "has_intervals"]
+
+
+def has_intervals(rule: Criterion) -> bool:
+    """Tell whether a criterion's costs can be had without each block of images.
+
+    Gradients are summed over all images at once; a criterion that reads them and cannot cost a
+    given order (`along`) has no intervals.
+    """
+    return hasattr(rule, "along") or "gradients" not in needs_of(rule)
+
+
+def add_replicates(
+    groups: Groups, statistics: Statistics, rule: Criterion, scored: dict[str, GroupScore]
+) -> dict[str, GroupScore]:
+    """Return the scores with their `replicates` (K, units): costs without each of K blocks.
+
+    The removal order is that of all images. A criterion that looks at weights alone has the
+    same costs whatever the images.
+
+    Raises:
+        ConfigError: the statistics are one block, or the criterion reads gradients, which are
+            not kept in blocks.
+    """
+    if statistics.blocks < 2:
+        raise ConfigError(
+            f"intervals=True needs statistics in at least 2 blocks, found {statistics.blocks}: "
+            "collect with blocks=8 and at least 8 images"
+        )
+    if not rule.needs_statistics:
+        return {
+            name: replace(one, replicates=one.costs.expand(statistics.blocks, -1).clone())
+            for name, one in scored.items()
+        }
+    along: Callable[..., Tensor] | None = getattr(rule, "along", None)
+    if not has_intervals(rule):
+        raise ConfigError(
+            f"criterion {type(rule).__name__} reads gradients, which are not kept in blocks, so "
+            "it has no intervals: score with intervals=False"
+        )
+    found: dict[str, list[Tensor]] = {name: [] for name in scored}
+    for block in range(statistics.blocks):  # one set of leave-one-out sums at a time
+        left = statistics.leave_out(block)
+        for group in groups:
+            if group.name in scored:
+                order = scored[group.name].order
+                found[group.name].append(_costs(rule, along, groups, group, left, order))
+    return {name: replace(one, replicates=torch.stack(found[name])) for name, one in scored.items()}
+
+
+def _costs(
+    rule: Criterion, along: Any, groups: Groups, group: Group, left: Statistics, order: Tensor
+) -> Tensor:
+    if along is None:
+        return rule(groups, group, left).costs
+    costs: Tensor = along(groups, group, left, order)
+    return costs

@@ -1,0 +1,30 @@
+"""Scores from kernel statistics (`sampling="dual"`), one number a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from prunus.criteria.scores import GroupScore
+from prunus.graph import Group
+from prunus.statistics import Dual, Statistics
+
+__all__ = ["dual_score"]
+
+
+def dual_score(group: Group, statistics: Statistics, pick: Callable[[Dual], Tensor]) -> GroupScore:
+    """Score each unit by the sum of `pick` (C,) over its channels in every consumer.
+
+    Exact where a unit is one channel of a consumer; costs of several are added as if they were
+    independent.
+    """
+    duals = statistics.duals
+    total = torch.zeros(group.units, dtype=torch.float64)
+    for member in group.consumers:
+        if member.module in duals:
+            padded = torch.cat([pick(duals[member.module]).cpu().double(), total.new_zeros(1)])
+            blocks = statistics.features(member.module, member.index)
+            total += padded[torch.from_numpy(blocks)].sum(1)  # −1 in a block counts nothing
+    return GroupScore.of(total)
