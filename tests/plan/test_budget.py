@@ -5,7 +5,7 @@ import pytest
 from prunus.core.errors import BudgetError
 from prunus.plan import Budget
 
-DENSE = {"macs": 1000, "params": 400}
+DENSE = {"macs": 1000, "params": 400, "bytes": 1700, "ms": 2.5}
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,15 @@ DENSE = {"macs": 1000, "params": 400}
         ("params=10%, macs=100%", {"params": 40, "macs": 1000}),
         ("macs=50%,macs=300", {"macs": 300}),
         ("macs=0.05%", {"macs": 0}),
+        ("bytes=50%", {"bytes": 850}),
+        ("bytes=1.2k", {"bytes": 1200}),
+        ("ms=50%", {"ms": 1.25}),
+        ("ms=1.5", {"ms": 1.5}),
+        ("ms≤2e-2", {"ms": 0.02}),
+        ("ms=50%,ms=1.5,macs=30%", {"ms": 1.25, "macs": 300}),
     ],
 )
-def test_good(text: str, limits: dict[str, int]) -> None:
+def test_good(text: str, limits: dict[str, float]) -> None:
     assert Budget.parse(text).absolute(DENSE) == limits
 
 
@@ -50,6 +56,11 @@ def test_good(text: str, limits: dict[str, int]) -> None:
         "macs=nan",
         "macs=5T",
         "macs=50%%",
+        "macs>=50%",
+        "ms=1.5k",
+        "bytes=3KiB",
+        "bytes=3kB",
+        "speed=2",
     ],
 )
 def test_bad(text: str) -> None:
@@ -64,3 +75,48 @@ def test_more_than_everything() -> None:
 
 def test_in_words() -> None:
     assert str(Budget.parse("macs=50%, params=20000")) == "macs ≤ 50%, params ≤ 20 000"
+    assert str(Budget.parse("ms=1.5,bytes=2k")) == "ms ≤ 1.5, bytes ≤ 2 000"
+    assert str(Budget.parse("accuracy>=97.25%,macs=1k")) == "macs ≤ 1 000, accuracy ≥ 97.25%"
+
+
+@pytest.mark.parametrize(
+    ("text", "accuracy", "limits"),
+    [
+        ("accuracy>=97%", 0.97, {}),
+        ("accuracy>=0.97", 0.97, {}),
+        ("Accuracy ≥ 97 %", 0.97, {}),
+        ("accuracy>=1", 1.0, {}),
+        ("accuracy>=100%", 1.0, {}),
+        ("macs=50%, accuracy>=0.9", 0.9, {"macs": 500}),
+        ("accuracy>=90%,accuracy>=0.95", 0.95, {}),
+        ("macs=50%", None, {"macs": 500}),
+    ],
+)
+def test_a_floor_of_accuracy(text: str, accuracy: float | None, limits: dict[str, float]) -> None:
+    budget = Budget.parse(text)
+    assert budget.accuracy == (None if accuracy is None else pytest.approx(accuracy))
+    assert budget.absolute(DENSE) == limits
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "accuracy>=97",
+        "accuracy>=0",
+        "accuracy>=-0.5",
+        "accuracy>=101%",
+        "accuracy=97%",
+        "accuracy<=97%",
+        "accuracy>=high",
+        "accuracy",
+        "macs=50%,accuracy>=2",
+    ],
+)
+def test_no_floor_of_accuracy(text: str) -> None:
+    with pytest.raises(BudgetError, match=r"cannot be read: accuracy is a floor.*accuracy>=97%"):
+        Budget.parse(text)
+
+
+def test_milliseconds_need_a_table() -> None:
+    with pytest.raises(BudgetError, match="needs a latency table of this machine"):
+        Budget.parse("ms=50%").absolute({"macs": 1000})

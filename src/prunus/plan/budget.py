@@ -1,18 +1,22 @@
-"""What may be spent: `macs=50%`, `params=20000`, `macs=1.2M`, several with commas."""
+"""What may be spent and what must be kept: `macs=50%`, `ms=1.5, bytes=200k`, `accuracy>=97%`."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prunus.core.errors import BudgetError
 
-__all__ = ["Budget", "Limit"]
+__all__ = ["CURRENCIES", "Budget", "Limit", "require_counted", "written"]
 
-CURRENCIES = ("macs", "params")
+#: Multiply-accumulates an image, parameters, bytes of the weight file, milliseconds a batch.
+CURRENCIES = ("macs", "params", "bytes", "ms")
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-_FORM = re.compile(r"^(\w+)\s*(?:=|<=)\s*([\d_.]+(?:e\d+)?)\s*(%|[kmg])?$", re.IGNORECASE)
+_NUMBER = r"([\d_.]+(?:e[+-]?\d+)?)"
+_LIMIT = re.compile(rf"^(\w+)\s*(?:=|<=|≤)\s*{_NUMBER}\s*(%|[kmg])?$", re.IGNORECASE)
+_FLOOR = re.compile(rf"^accuracy\s*(>=|≥|=|<=|≤)\s*{_NUMBER}\s*(%)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -23,69 +27,136 @@ class Limit:
     amount: float
     relative: bool
 
-    def of(self, dense: int) -> int:
-        """Return the limit in units, for a network that costs `dense`."""
-        return int(dense * self.amount) if self.relative else int(self.amount)
+    def of(self, dense: float) -> float:
+        """Return the limit in units, for a network that costs `dense`; whole but for `ms`."""
+        amount = dense * self.amount if self.relative else self.amount
+        return amount if self.currency == "ms" else int(amount)
 
     def __str__(self) -> str:
         if self.relative:
             return f"{self.currency} ≤ {self.amount * 100:g}%"
+        if self.currency == "ms":
+            return f"{self.currency} ≤ {self.amount:g}"
         return f"{self.currency} ≤ {int(self.amount):,}".replace(",", " ")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """One or more limits that must all be met.
+    """Limits that must all be met, and the accuracy that must be kept.
+
+    Attributes:
+        limits: what may be spent, by counting or by a latency table.
+        accuracy: the least share of right answers, in (0, 1]; None where nothing is asked. It is
+            measured, not counted: a plan cannot promise it, a pipeline searches for it.
 
     Example:
-        >>> str(Budget.parse("params=10%"))
-        'params ≤ 10%'
+        >>> str(Budget.parse("params=10%, accuracy>=97%"))
+        'params ≤ 10%, accuracy ≥ 97%'
     """
 
     limits: tuple[Limit, ...]
+    accuracy: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read `currency=amount` pairs separated by commas.
+        """Read `currency=amount` pairs, and `accuracy>=amount`, separated by commas.
 
         An amount is a percentage of the dense network's (`50%`: at most half is *kept*) or a
-        number with an optional suffix k, M or G.
+        number with an optional decimal suffix k, M or G (none for `ms`). `accuracy` takes a
+        share in (0, 1] or a percentage; of two the higher counts.
 
         Raises:
             BudgetError: says which part cannot be read and what was expected.
         """
-        limits = []
-        for part in text.split(","):
-            match = _FORM.match(part.strip())
-            name = match.group(1).lower() if match else ""
-            try:
-                amount = float(match.group(2).replace("_", "")) if match else 0.0
-            except ValueError:
-                amount = 0.0
-            if match is None or name not in CURRENCIES or not 0 < amount < math.inf:
-                raise BudgetError(
-                    f"budget {text!r} cannot be read: expected {' or '.join(CURRENCIES)}, =, and a "
-                    "positive amount, as in macs=50% (half is kept), params=20000 or macs=1.2M"
-                )
-            suffix = (match.group(3) or "").lower()
-            if suffix == "%":
-                if amount > 100:
-                    raise BudgetError(
-                        f"budget {text!r} asks to keep {amount:g}%: a percentage says how much "
-                        "is kept, at most 100%"
-                    )
-                limits.append(Limit(name, amount / 100, relative=True))
+        limits: list[Limit] = []
+        floors: list[float] = []
+        for part in map(str.strip, text.split(",")):
+            if part.lower().startswith("accuracy"):
+                floors.append(_read_floor(part))
             else:
-                limits.append(Limit(name, amount * _SUFFIX[suffix], relative=False))
-        return cls(tuple(limits))
+                limits.append(_read_limit(part, text))
+        return cls(tuple(limits), max(floors, default=None))
 
-    def absolute(self, dense: dict[str, int]) -> dict[str, int]:
-        """Return the tightest limit of each currency in units."""
-        found: dict[str, int] = {}
+    def absolute(self, dense: Mapping[str, float]) -> dict[str, float]:
+        """Return the tightest limit of each currency in units.
+
+        Raises:
+            BudgetError: `dense` lacks a currency: milliseconds need a latency table.
+        """
+        found: dict[str, float] = {}
         for limit in self.limits:
+            require_counted(limit.currency, dense)
             amount = limit.of(dense[limit.currency])
             found[limit.currency] = min(amount, found.get(limit.currency, amount))
         return found
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.limits))
+        words = list(map(str, self.limits))
+        if self.accuracy is not None:
+            words.append(f"accuracy ≥ {100 * self.accuracy:g}%")
+        return ", ".join(words)
+
+
+def require_counted(currency: str, costs: Mapping[str, float]) -> None:
+    """Raise `BudgetError` where `costs` says nothing of `currency`."""
+    if currency in costs:
+        return
+    if currency == "ms":
+        raise BudgetError(
+            "a budget in ms needs a latency table of this machine: measure one with "
+            "prunus.evaluation.measure_latency_table and give it as table="
+        )
+    raise BudgetError(
+        f"a budget in {currency!r} cannot be counted: expected one of {', '.join(CURRENCIES)}"
+    )
+
+
+def written(currency: str, cost: float) -> str:
+    """Write a cost; one in ms is rounded up, so that it can be asked for as a limit."""
+    if currency != "ms":
+        return str(math.floor(cost))
+    return f"{math.ceil(cost * (1 + 1e-9) * 1e6) / 1e6:.6f}".rstrip("0").rstrip(".")
+
+
+def _read_limit(part: str, text: str) -> Limit:
+    match = _LIMIT.match(part)
+    name = match.group(1).lower() if match else ""
+    amount = _number(match.group(2)) if match else 0.0
+    suffix = (match.group(3) or "").lower() if match else ""
+    if (
+        name not in CURRENCIES
+        or not 0 < amount < math.inf
+        or (name == "ms" and suffix not in ("", "%"))
+    ):
+        raise BudgetError(
+            f"budget {text!r} cannot be read: expected {' or '.join(CURRENCIES)}, =, and a "
+            "positive amount, as in macs=50% (half is kept), params=20000, bytes=1.2M or ms=1.5; "
+            "or accuracy>=97%"
+        )
+    if suffix != "%":
+        return Limit(name, amount * _SUFFIX[suffix], relative=False)
+    if amount > 100:
+        raise BudgetError(
+            f"budget {text!r} asks to keep {amount:g}%: a percentage says how much is kept, at "
+            "most 100%"
+        )
+    return Limit(name, amount / 100, relative=True)
+
+
+def _read_floor(part: str) -> float:
+    match = _FLOOR.match(part)
+    amount = _number(match.group(2)) / (100 if match.group(3) else 1) if match else 0.0
+    if match is None or match.group(1) not in (">=", "≥") or not 0 < amount <= 1:
+        raise BudgetError(
+            f"{part!r} cannot be read: accuracy is a floor, expected >= and a share in (0, 1] or "
+            "a percentage, as in accuracy>=0.97 or accuracy>=97%"
+        )
+    return amount
+
+
+def _number(text: str) -> float:
+    """Return the number, 0 where it is none."""
+    try:
+        return float(text.replace("_", ""))
+    except ValueError:
+        return 0.0

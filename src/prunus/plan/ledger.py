@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prunus.evaluation import LatencyTable
 from prunus.graph import Axis, Group, Groups
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "is_selection"]
 
 Mask = NDArray[np.bool_]
+#: Channels of a module that are left: made, read, and arriving at it.
+Counts = tuple[int, int, int]
+
+
+def is_selection(group: Group) -> bool:
+    """Tell whether a group's units go where they are read (input pixels, flattened positions)."""
+    return any(member.axis == "select" for member in group.members)
 
 
 class Ledger:
     """Which channels of every module are left, and what the network then costs.
 
     A channel a linear layer no longer reads (`select`) and one that no longer arrives (`in`)
-    are counted once.
+    are counted once. `totals` holds `params`, `macs` and `bytes`, exact, and with a latency
+    table `ms` by that table.
     """
 
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Groups, table: LatencyTable | None = None) -> None:
         self.groups = groups
+        self.table = table
         self.out = {n: np.ones(layer.out, dtype=bool) for n, layer in groups.layers.items()}
         self.arriving = {n: np.ones(layer.in_, dtype=bool) for n, layer in groups.layers.items()}
         self.reading = {n: np.ones(layer.in_, dtype=bool) for n, layer in groups.layers.items()}
@@ -30,24 +41,57 @@ class Ledger:
             self.reading[name][:] = consumer.feature_of >= 0
         self.left = {group.name: np.ones(group.units, dtype=bool) for group in groups}
         self._counts = {n: self._count(n) for n in groups.layers}
-        self.totals = {"params": groups.total_params, "macs": groups.total_macs}
+        self._costs = {n: self._cost(n, counts) for n, counts in self._counts.items()}
+        self.totals: dict[str, float] = {
+            "params": groups.total_params,
+            "macs": groups.total_macs,
+            "bytes": groups.total_bytes,
+        }
+        self._add_up_ms()
 
-    def _count(self, name: str) -> tuple[int, int]:
-        read = np.count_nonzero(self.arriving[name] & self.reading[name])
-        return int(np.count_nonzero(self.out[name])), int(read)
+    def _count(self, name: str) -> Counts:
+        arriving = self.arriving[name]
+        return (
+            int(np.count_nonzero(self.out[name])),
+            int(np.count_nonzero(arriving & self.reading[name])),
+            int(np.count_nonzero(arriving)),
+        )
+
+    def _cost(self, name: str, counts: Counts) -> dict[str, float]:
+        layer = self.groups.layers[name]
+        out, in_, arriving = counts
+        cost: dict[str, float] = {
+            "params": layer.params(out, in_),
+            "macs": layer.macs(out, in_),
+            "bytes": layer.bytes(out, in_, arriving),
+        }
+        if self.table is not None:
+            cost["ms"] = self.table.ms(name, out, in_) if layer.positions else 0.0
+        return cost
 
     def _mask(self, module: str, axis: Axis) -> Mask | None:
         masks = {"out": self.out, "in": self.arriving, "select": self.reading}[axis]
         return masks.get(module)
 
-    def saving(self, group: Group, units: Iterable[int]) -> dict[str, int]:
-        """Return what removing `units` next would save, in each currency."""
-        saved = dict.fromkeys(self.totals, 0)
+    def saving(
+        self, group: Group, units: Iterable[int], *, selected: bool = False
+    ) -> dict[str, float]:
+        """Return what removing `units` next would save, in each currency.
+
+        With `selected`, a reader that does not select yet is taken to: its index, which the first
+        deselected unit brings, is not set against the saving of that one unit.
+        """
+        saved = dict.fromkeys(self.totals, 0.0)
         changed = self._strike(group, units)
         for name in {module for module, _, _ in changed}:
-            layer, before, after = self.groups.layers[name], self._counts[name], self._count(name)
-            saved["params"] += layer.params(*before) - layer.params(*after)
-            saved["macs"] += layer.macs(*before) - layer.macs(*after)
+            before, after = self._costs[name], self._cost(name, self._count(name))
+            if selected and is_selection(group):
+                before, after = (
+                    self._cost(name, (out, in_, in_ + 1))
+                    for out, in_, _ in (self._counts[name], self._count(name))
+                )
+            for currency in saved:
+                saved[currency] += before[currency] - after[currency]
         self._restore(changed)
         return saved
 
@@ -66,11 +110,36 @@ class Ledger:
                     self.remove(group, [unit])
             return
         self.left[group.name][units] = False
-        for name in {module for module, _, _ in changed}:
-            layer, before, after = self.groups.layers[name], self._counts[name], self._count(name)
-            self.totals["params"] -= layer.params(*before) - layer.params(*after)
-            self.totals["macs"] -= layer.macs(*before) - layer.macs(*after)
-            self._counts[name] = after
+        self._update(module for module, _, _ in changed)
+
+    def put_back(self, group: Group, units: Iterable[int]) -> None:
+        """Undo the removal of `units`; those that are left already stay as they are."""
+        units = list(units)
+        touched = set()
+        for member in group.members:
+            mask = self._mask(member.module, member.axis)
+            if mask is not None:
+                mask[member.index[units].ravel()] = True
+                touched.add(member.module)
+        self.left[group.name][units] = True
+        self._update(touched)
+
+    def _update(self, modules: Iterable[str]) -> None:
+        for name in set(modules):
+            counts = self._count(name)
+            if counts == self._counts[name]:
+                continue
+            before, after = self._costs[name], self._cost(name, counts)
+            for currency in self.totals:
+                self.totals[currency] -= before[currency] - after[currency]
+            self._counts[name], self._costs[name] = counts, after
+        self._add_up_ms()
+
+    def _add_up_ms(self) -> None:
+        """Sum milliseconds anew: a running difference would drift with the way taken."""
+        if self.table is not None:
+            spent = math.fsum(cost["ms"] for cost in self._costs.values())
+            self.totals["ms"] = self.table.rest + spent
 
     def _strike(self, group: Group, units: Iterable[int]) -> list[tuple[str, Axis, Mask]]:
         """Clear the masks of `units`; return each touched mask as it was before."""
@@ -92,12 +161,16 @@ class Ledger:
 
     def present(self, group: Group) -> Mask:
         """Tell which units are left: neither struck off nor, if selected, without arrival."""
-        there = self.left[group.name].copy()
+        return self.left[group.name] & self.arrives(group)
+
+    def arrives(self, group: Group) -> Mask:
+        """Tell which units still arrive where they are read; all but for selections."""
+        there = np.ones(group.units, dtype=bool)
         for member in group.members:
             if member.axis == "select":
                 there &= self.arriving[member.module][member.index].any(axis=1)
         return there
 
-    def meets(self, limits: dict[str, int]) -> bool:
+    def meets(self, limits: Mapping[str, float]) -> bool:
         """Tell whether every limit is kept."""
         return all(self.totals[currency] <= limit for currency, limit in limits.items())

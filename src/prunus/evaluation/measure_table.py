@@ -1,0 +1,204 @@
+"""Time every layer of a network alone, at a grid of widths: `measure_latency_table`."""
+
+from __future__ import annotations
+
+import copy
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import ConfigError
+from prunus.evaluation.latency_table import Grid, LatencyTable
+from prunus.graph import Groups
+from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED, channel_count, is_depthwise, is_mixing
+from prunus.graph.probe import flatten_tensors
+
+__all__ = ["measure_latency_table"]
+
+#: The public class of each convolution; a subclass's own constructor may take other arguments.
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+_WARM_UP = 3
+
+
+def measure_latency_table(
+    model: nn.Module,
+    groups: Groups,
+    example: Tensor,
+    *,
+    batch: int = 1,
+    grid: Collection[float] = (0.25, 0.5, 0.75, 1.0),
+    repeats: int = 15,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+) -> LatencyTable:
+    """Time each distinct layer of `model` at several widths, and the whole network.
+
+    A layer is built anew, with random weights, at each (out, in) of the grid and given an input
+    of the size it meets in `model`; its time is the median of `repeats` calls after a warm-up. On
+    the CPU, in eval mode, with the threads PyTorch has. `rest` is the whole network's time less
+    its layers'; where the layers alone take longer than the network that holds them, all are
+    scaled down, so that the dense total always equals the measured network.
+
+    Args:
+        groups: `find_groups(model, example)`; its layers are the ones timed.
+        example: at least one image; the first is repeated to a batch.
+        grid: shares of each layer's width, in (0, 1]; the full and the least width are added.
+        progress: wraps the list of distinct layers, to show a bar.
+
+    Cost: distinct layers × (grid + 1)² × (`repeats` + 3) calls of a layer, at most.
+
+    Raises:
+        ConfigError: a share, `batch` or `repeats` is out of range.
+    """
+    if batch < 1 or repeats < 1 or not all(0 < share <= 1 for share in grid):
+        raise ConfigError(
+            f"batch={batch}, repeats={repeats}, grid={tuple(grid)}: expected batch and repeats "
+            "of at least 1 and shares in (0, 1]"
+        )
+    network = copy.deepcopy(model).cpu().eval()
+    image = example[:1].detach().cpu()
+    x = image.expand(batch, *image.shape[1:]).contiguous()
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        calls = _calls(network, groups, x)
+        distinct = {key: value for each in calls.values() for key, value in each}
+        before = _median(network, x, repeats)
+        grids = {
+            key: _time_layer(module, shape, grid, repeats)
+            for key, (module, shape) in (progress or iter)(list(distinct.items()))
+        }
+        whole = statistics.mean((before, _median(network, x, repeats)))
+    layers = {name: tuple(key for key, _ in each) for name, each in calls.items()}
+    alone = sum(grids[key].ms[-1][-1] for keys in layers.values() for key in keys)
+    if alone > whole:
+        grids = {key: one.scaled(whole / alone) for key, one in grids.items()}
+    return LatencyTable(
+        grids=grids,
+        layers=layers,
+        rest=max(0.0, whole - alone),
+        batch=batch,
+        threads=torch.get_num_threads(),
+        machine=_machine(),
+    )
+
+
+Call = tuple[str, tuple[nn.Module, tuple[int, ...]]]
+
+
+def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[Call]]:
+    """Return the calls of each costed layer in one forward pass: a key, and what to time."""
+    calls: dict[str, list[Call]] = {}
+    hooks = []
+    for name, layer in groups.layers.items():
+        module = network.get_submodule(name)
+        if not (layer.mixing or is_depthwise(module)):
+            continue
+        mine = calls.setdefault(name, [])
+
+        def note(module: nn.Module, args: Any, output: Any, mine: list[Call] = mine) -> None:
+            shape = tuple(flatten_tensors(args)[0].shape)
+            mine.append((_key(module, shape), (module, shape)))
+
+        hooks.append(module.register_forward_hook(note))
+    network(x)
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+def _key(module: nn.Module, shape: tuple[int, ...]) -> str:
+    """Describe a layer by all that its time depends on."""
+    size = "×".join(map(str, shape))
+    if not isinstance(module, CONVOLUTIONS):
+        return f"Linear({module.in_features}, {module.out_features}) on {size}"
+    extra = "" if module.bias is None else ", bias"
+    extra += f", output_padding={module.output_padding}" if isinstance(module, TRANSPOSED) else ""
+    return (
+        f"{_plain(module).__name__}({module.in_channels}, {module.out_channels}, "
+        f"{module.kernel_size}, stride={module.stride}, padding={module.padding}, "
+        f"dilation={module.dilation}, groups={module.groups}, {module.padding_mode}{extra}) "
+        f"on {size}"
+    )
+
+
+def _plain(module: nn.Module) -> type[nn.Module]:
+    return next(kind for kind in _CONVOLUTIONS if isinstance(module, kind))
+
+
+def _time_layer(
+    module: nn.Module, shape: tuple[int, ...], grid: Collection[float], repeats: int
+) -> Grid:
+    if is_depthwise(module):
+        width = channel_count(module, "out")
+        outs, ins = _knots(width, 1, grid), _knots(width, width, grid)
+    elif is_mixing(module) and isinstance(module, CONVOLUTIONS):
+        step = module.groups
+        outs = _knots(module.out_channels, step, grid)
+        ins = _knots(module.in_channels, step, grid)
+    else:
+        outs = _knots(channel_count(module, "out"), 1, grid)
+        ins = _knots(channel_count(module, "in"), 1, grid)
+    ms = [[_time_one(module, shape, out, in_, repeats) for in_ in ins] for out in outs]
+    return Grid.monotone(outs, ins, ms)
+
+
+def _knots(width: int, step: int, grid: Collection[float]) -> tuple[int, ...]:
+    """Return multiples of `step` near the shares of `width`, the least and the full one too."""
+    inner = {step * math.ceil(share * width / step) for share in grid}
+    return tuple(sorted({step, width} | inner))
+
+
+def _time_one(module: nn.Module, shape: tuple[int, ...], out: int, in_: int, repeats: int) -> float:
+    if isinstance(module, CONVOLUTIONS):
+        options: dict[str, Any] = {
+            "stride": module.stride,
+            "padding": module.padding,
+            "dilation": module.dilation,
+            "groups": module.groups,
+            "bias": module.bias is not None,
+            "padding_mode": module.padding_mode,
+        }
+        if isinstance(module, TRANSPOSED):
+            options["output_padding"] = module.output_padding
+        if is_depthwise(module):
+            in_, options["groups"] = out, out
+        new = _plain(module)(in_, out, module.kernel_size, **options)
+        size = (shape[0], in_, *shape[2:])
+    else:
+        new = nn.Linear(in_, out, bias=module.bias is not None)
+        size = (*shape[:-1], in_)
+    dtype = module.get_parameter("weight").dtype
+    return _median(new.to(dtype).eval(), torch.randn(size).to(dtype), repeats)
+
+
+def _median(module: nn.Module, x: Tensor, repeats: int) -> float:
+    """Return the median of the milliseconds of `repeats` calls, after a warm-up."""
+    spent = []
+    for turn in range(_WARM_UP + repeats):
+        begin = time.perf_counter()
+        module(x)
+        if turn >= _WARM_UP:
+            spent.append(1e3 * (time.perf_counter() - begin))
+    return statistics.median(spent)
+
+
+def _machine() -> str:
+    """Name the processor: Linux's own words for it, else what Python knows."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

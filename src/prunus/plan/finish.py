@@ -1,0 +1,76 @@
+"""The last steps of every allocation: what nobody reads goes, widths come out even."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prunus.core.errors import BudgetError
+from prunus.graph import Group
+from prunus.plan.budget import written
+from prunus.plan.ledger import Ledger, is_selection
+from prunus.plan.problem import Problem
+from prunus.plan.rules import Rules
+
+__all__ = ["finish_", "sweep_dead_"]
+
+
+def finish_(ledger: Ledger, problem: Problem) -> None:
+    """Even selections out, sweep dead channels, and check that all that was asked is met.
+
+    Raises:
+        BudgetError: the limits, or multiples of `round_to`, cannot be had with these scores.
+    """
+    rules, pool = problem.rules, problem.pool
+    for group in filter(is_selection, pool):
+        _even_out_(ledger, group, problem)
+    sweep_dead_(ledger, rules, pool)
+    for currency, limit in problem.limits.items():
+        if ledger.totals[currency] > limit:
+            raise BudgetError(
+                f"budget {currency} ≤ {written(currency, limit)} cannot be reached by these "
+                f"scores: the least they reach is {currency}="
+                f"{written(currency, ledger.totals[currency])}; ask for no less"
+            )
+    for group in pool:
+        left = int(ledger.present(group).sum())
+        whole = left == int(ledger.arrives(group).sum())
+        if left % rules.step(group) and not whole:
+            raise BudgetError(
+                f"round_to={rules.round_to} cannot be kept: {left} units of {group.name} must "
+                "stay; allow another multiple, or protect fewer units"
+            )
+
+
+def sweep_dead_(ledger: Ledger, rules: Rules, pool: Iterable[Group]) -> None:
+    """Remove units that nobody reads any more (every flattened position deselected)."""
+    for group in pool:
+        readers = [m for m in group.consumers if m.index.shape[1] > 1]
+        if not readers or len(readers) < len(group.consumers):
+            continue  # only a flattened reader can drop all of a channel's positions
+        read = sum(ledger.reading[m.module][m.index].any(axis=1) for m in readers)
+        there = ledger.left[group.name]
+        unread = (there & (read == 0)).nonzero()[0].tolist()
+        dead = [u for u in unread if u not in rules.keeps(group)]
+        if dead:
+            left = int(there.sum())
+            goal = rules.count_from(group, left - len(dead))
+            ledger.remove(group, dead[: max(0, left - goal)])
+
+
+def _even_out_(ledger: Ledger, group: Group, problem: Problem) -> None:
+    """Bring the units of a selection that are left to a number that may be.
+
+    Where channels went after the selection was made, what is left of it is rarely a multiple:
+    units go down to the next one, or where too few are left, come back up to it.
+    """
+    rules, queue = problem.rules, problem.queue(group)
+    there, arriving = ledger.present(group), ledger.arrives(group)
+    left = int(there.sum())
+    if left % rules.step(group) == 0 or left == int(arriving.sum()):
+        return
+    goal, going = rules.next_count(group, left), [u for u in queue if there[u]]
+    if goal is not None and left - goal <= len(going):
+        ledger.remove(group, going[: left - goal])
+        return
+    back = [u for u in reversed(queue) if arriving[u] and not there[u]]
+    ledger.put_back(group, back[: rules.count_from(group, left) - left])

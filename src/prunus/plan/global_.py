@@ -1,0 +1,68 @@
+"""The `global` allocation: again and again the unit that is worth least for what it saves."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from itertools import islice
+
+from prunus.graph import Group
+from prunus.plan.finish import sweep_dead_
+from prunus.plan.ledger import Ledger, is_selection
+from prunus.plan.problem import Problem
+
+__all__ = ["allocate_global"]
+
+
+def allocate_global(problem: Problem) -> Ledger:
+    """Remove the units with the smallest value a saved share, until the limits are met.
+
+    Units go one by one, or down to the next number that may be left. Savings only fall as other
+    groups shrink and values never fall along a group's order, so a ratio computed earlier is a
+    lower bound: a heap with lazy re-evaluation finds the smallest. (Interpolated milliseconds
+    need not fall so; the heap is then a good guess.)
+
+    Cost: O(units · log groups).
+    """
+    ledger, pool, limits = problem.ledger(), problem.pool, problem.limits
+    dense = dict(ledger.totals)
+    queue = {g.name: problem.queue(g) for g in pool}
+    value = {g.name: (problem.scores[g.name].values * problem.factor(g)).tolist() for g in pool}
+    place = {name: {unit: i for i, unit in enumerate(units)} for name, units in queue.items()}
+    taken = dict.fromkeys(queue, 0)
+
+    def upcoming(group: Group) -> list[int]:
+        """Return the next units that are still there, none at the group's floor."""
+        there, waiting = ledger.present(group), queue[group.name]
+        left = int(there.sum())
+        goal = problem.rules.next_count(group, left)
+        if goal is None:
+            return []
+        while taken[group.name] < len(waiting) and not there[waiting[taken[group.name]]]:
+            taken[group.name] += 1
+        rest = (waiting[i] for i in range(taken[group.name], len(waiting)))
+        return list(islice((unit for unit in rest if there[unit]), left - goal))
+
+    def ratio(group: Group, units: list[int]) -> float:
+        saved = ledger.saving(group, units, selected=True)
+        share = sum(saved[c] / dense[c] for c, limit in limits.items() if ledger.totals[c] > limit)
+        worth = sum(value[group.name][unit] for unit in units)
+        return float(worth) / share if share > 0 else math.inf
+
+    heap = [(0.0, i) for i in range(len(pool))]
+    while heap and not ledger.meets(limits):
+        _, i = heapq.heappop(heap)
+        group = pool[i]
+        units = upcoming(group)
+        if not units:
+            continue
+        now = ratio(group, units)
+        if heap and now > heap[0][0]:
+            heapq.heappush(heap, (now, i))
+            continue
+        ledger.remove(group, units)
+        taken[group.name] = place[group.name][units[-1]] + 1
+        if is_selection(group):
+            sweep_dead_(ledger, problem.rules, pool)
+        heapq.heappush(heap, (now, i))
+    return ledger

@@ -1,0 +1,89 @@
+"""Exact last steps of an allocation: `repair_`, `fill_`, `exchange_`.
+
+Each tries one group's next width and counts the whole network anew, so that nothing is linearised.
+"""
+
+from __future__ import annotations
+
+import math
+
+from prunus.plan.state import State
+
+__all__ = ["exchange_", "fill_", "repair_"]
+
+
+def repair_(state: State) -> None:
+    """Narrow groups until the limits are met: always the one that loses least for what it saves.
+
+    Ends above the limits where every group is at its floor.
+    """
+    limits = state.problem.limits
+    while not state.ledger.meets(limits):
+        totals, loss = dict(state.ledger.totals), state.loss
+        over = [c for c, limit in limits.items() if totals[c] > limit]
+        best, chosen = (math.inf, math.inf), None
+        for name, here in list(state.left.items()):
+            goal = _next(state, name, -1)
+            if goal is None:
+                continue
+            state.move({name: goal})
+            share = sum((totals[c] - state.ledger.totals[c]) / limits[c] for c in over)
+            rise = state.loss - loss
+            state.move({name: here})
+            rank = (rise / share if share > 0 else math.inf, rise)
+            if chosen is None or rank < best:
+                best, chosen = rank, (name, goal)
+        if chosen is None:
+            return
+        state.move(dict([chosen]))
+
+
+def fill_(state: State) -> None:
+    """Widen groups while the limits allow it: always the one that wins most loss back."""
+    while True:
+        loss, best, chosen = state.loss, 0.0, None
+        for name, here in list(state.left.items()):
+            goal = _next(state, name, +1)
+            if goal is None:
+                continue
+            state.move({name: goal})
+            fits, won = state.ledger.meets(state.problem.limits), loss - state.loss
+            state.move({name: here})
+            if fits and won > best:
+                best, chosen = won, (name, goal)
+        if chosen is None:
+            return
+        state.move(dict([chosen]))
+
+
+def exchange_(state: State) -> None:
+    """Narrow one group by a step to widen another, as long as the loss falls.
+
+    At most 2 · groups exchanges, each the best of all pairs.
+    """
+    for _ in range(2 * len(state.left)):
+        fill_(state)
+        before, best, chosen = state.loss, state.loss, None
+        for giver, had in list(state.left.items()):
+            fewer = _next(state, giver, -1)
+            if fewer is None:
+                continue
+            for taker, has in list(state.left.items()):
+                more = _next(state, taker, +1)
+                if taker == giver or more is None:
+                    continue
+                state.move({giver: fewer, taker: more})
+                if state.ledger.meets(state.problem.limits) and state.loss < best:
+                    best, chosen = state.loss, {giver: fewer, taker: more}
+                state.move({giver: had, taker: has})
+        if chosen is None or best >= before:
+            return
+        state.move(chosen)
+
+
+def _next(state: State, name: str, way: int) -> int | None:
+    """Return the next narrower (−1) or wider (+1) number that may be left, None at the end."""
+    group, left = state.group[name], state.left[name]
+    if way < 0:
+        return state.problem.rules.next_count(group, left)
+    return None if left == group.units else state.problem.rules.count_from(group, left + 1)

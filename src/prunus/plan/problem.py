@@ -1,0 +1,82 @@
+"""What every allocation is given: which units may go, in which order, for which limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prunus.core.errors import ConfigError
+from prunus.criteria import Scores
+from prunus.evaluation import LatencyTable
+from prunus.graph import Group, Groups
+from prunus.plan.budget import Budget, require_counted
+from prunus.plan.ledger import Ledger
+from prunus.plan.rules import Rules
+
+__all__ = ["Problem"]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One allocation: `pool` may shrink within `rules` until `limits` are met."""
+
+    groups: Groups
+    pool: list[Group]
+    scores: Scores
+    limits: Mapping[str, float]
+    rules: Rules
+    table: LatencyTable | None
+    curves: Mapping[str, float] | None
+
+    @classmethod
+    def of(
+        cls,
+        groups: Groups,
+        scores: Scores,
+        budget: Budget | Mapping[str, float],
+        rules: Rules,
+        table: LatencyTable | None,
+        curves: Mapping[str, float] | None,
+    ) -> Problem:
+        """Count the limits out and check that they can be met.
+
+        Raises:
+            BudgetError: a limit is out of reach or cannot be counted.
+            ConfigError: a curve's factor is no number above 0, or of no group.
+        """
+        known = [group.name for group in groups]
+        for name, factor in (curves or {}).items():
+            if name not in known or not 0 < factor < math.inf:
+                raise ConfigError(
+                    f"curves gives {name!r} the factor {factor!r}: expected a number above 0 for "
+                    f"one of the groups {', '.join(known)}"
+                )
+        dense = Ledger(groups, table).totals
+        limits = budget.absolute(dense) if isinstance(budget, Budget) else dict(budget)
+        for currency in limits:
+            require_counted(currency, dense)
+        pool = [group for group in groups if group.name in scores.groups]
+        rules.require_reachable(pool, limits, table)
+        return cls(groups, pool, scores, limits, rules, table, curves)
+
+    def ledger(self) -> Ledger:
+        """Return a ledger of the dense network."""
+        return Ledger(self.groups, self.table)
+
+    def queue(self, group: Group) -> list[int]:
+        """Return the units that may go, from the first to the last."""
+        kept = self.rules.keeps(group)
+        return [u for u in self.scores[group.name].order.tolist() if u not in kept]
+
+    def factor(self, group: Group) -> float:
+        """Return what turns a group's values into a common scale.
+
+        That is its measured factor where there are curves; else, of scores that share no scale,
+        one over the group's mean value.
+        """
+        if self.curves is not None:
+            return self.curves.get(group.name, 1.0)
+        if self.scores.comparable:
+            return 1.0
+        return 1.0 / max(float(self.scores[group.name].values.mean()), 1e-30)

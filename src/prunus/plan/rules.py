@@ -1,0 +1,167 @@
+"""How far groups may shrink: least shares, even widths, protected units, the least there is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunus.core.errors import BudgetError, ConfigError
+from prunus.evaluation import LatencyTable
+from prunus.graph import Group, Groups
+from prunus.plan.budget import written
+from prunus.plan.ledger import Ledger, is_selection
+
+__all__ = ["Rules"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rules:
+    """How few units of each group may be left, and which never go.
+
+    Attributes:
+        least: the share of each group that always stays.
+        round_to: units left are a multiple of it where a group is at least that wide; a group
+            of which nothing goes keeps its width.
+        protected: units that never go, by group name. What is protected where it is read keeps
+            the channel it comes from.
+    """
+
+    groups: Groups
+    least: float
+    round_to: int
+    protected: Mapping[str, frozenset[int]]
+
+    @classmethod
+    def of(
+        cls,
+        groups: Groups,
+        least: float = 0.0,
+        round_to: int = 1,
+        protected: Mapping[str, Iterable[int]] | None = None,
+    ) -> Rules:
+        """Check the settings and follow protected positions to their channels.
+
+        Raises:
+            ConfigError: a share or `round_to` out of range, a group or unit that is not there.
+        """
+        if not 0 <= least <= 1:
+            raise ConfigError(f"least is {least!r}, expected a share of each group, 0 to 1")
+        if round_to < 1:
+            raise ConfigError(f"round_to is {round_to!r}, expected a whole number of at least 1")
+        kept = {name: frozenset(units) for name, units in (protected or {}).items()}
+        known = {group.name: group for group in groups}
+        for name, units in kept.items():
+            if name not in known:
+                raise ConfigError(
+                    f"protected names group {name!r}: the groups are {', '.join(known)}"
+                )
+            wrong = [u for u in units if not 0 <= u < known[name].units]
+            if wrong:
+                raise ConfigError(
+                    f"protected names unit {min(wrong)} of {name!r}, which has units 0 to "
+                    f"{known[name].units - 1}"
+                )
+        for name in [n for n in kept if is_selection(known[n])]:
+            for group in groups:
+                kept[group.name] = kept.get(group.name, frozenset()) | _sources(
+                    group, known[name], kept[name]
+                )
+        return cls(groups, least, round_to, kept)
+
+    def keeps(self, group: Group) -> frozenset[int]:
+        """Return the units of `group` that never go."""
+        return self.protected.get(group.name, frozenset())
+
+    def step(self, group: Group) -> int:
+        """Return what the number of units left of `group` is a multiple of."""
+        return self.round_to if group.units >= self.round_to else 1
+
+    def floor(self, group: Group) -> int:
+        """Return the fewest units of `group` that may be left."""
+        floor = max(group.least, math.ceil(group.units * self.least), len(self.keeps(group)))
+        step = self.step(group)
+        return min(group.units, step * math.ceil(floor / step))
+
+    def counts(self, group: Group) -> list[int]:
+        """Return how many units of `group` may be left, from all of them downwards."""
+        fewer = range(self.floor(group), group.units, self.step(group))
+        return [group.units, *reversed(fewer)]
+
+    def next_count(self, group: Group, left: int) -> int | None:
+        """Return the greatest number below `left` that may be left, None at the floor."""
+        step = self.step(group)
+        fewer = step * ((left - 1) // step)
+        return fewer if fewer >= self.floor(group) else None
+
+    def count_from(self, group: Group, left: int) -> int:
+        """Return the least number from `left` upwards that may be left."""
+        step = self.step(group)
+        return min(group.units, step * math.ceil(max(left, self.floor(group)) / step))
+
+    def spare(self, group: Group) -> list[int]:
+        """Return the units that go where only the fewest are left."""
+        free = [u for u in range(group.units) if u not in self.keeps(group)]
+        return free[len(free) - (group.units - self.floor(group)) :]
+
+    def least_costs(
+        self, pool: Iterable[Group], table: LatencyTable | None = None
+    ) -> dict[str, float]:
+        """Return, for each currency by itself, the least that `pool` cut to its floors costs.
+
+        A selection that costs more bytes (its index) than it saves is left out of that least.
+        """
+        ledger = Ledger(self.groups, table)
+        pool = list(pool)
+        for group in pool:
+            if not is_selection(group):
+                ledger.remove(group, self.spare(group))
+        lowest = ledger.totals["bytes"]
+        for group in filter(is_selection, pool):
+            there = ledger.arrives(group)
+            kept = self.keeps(group)
+            free = [u for u in there.nonzero()[0].tolist() if u not in kept]
+            goes = max(0, int(there.sum()) - self.floor(group))
+            before = ledger.totals["bytes"]
+            ledger.remove(group, free[len(free) - min(goes, len(free)) :])
+            lowest -= max(0, before - ledger.totals["bytes"])
+        return {**ledger.totals, "bytes": lowest}
+
+    def require_reachable(
+        self, pool: list[Group], limits: Mapping[str, float], table: LatencyTable | None
+    ) -> None:
+        """Raise `BudgetError`, with the least there is, where a limit lies below it."""
+        dense = Ledger(self.groups, table).totals
+        lowest = self.least_costs(pool, table)
+        bare = all(self.floor(group) == 1 for group in pool)
+        extra = " and ".join(
+            words
+            for words, there in (
+                ("the protected units", any(self.protected.values())),
+                (f"multiples of {self.round_to}", self.round_to > 1),
+            )
+            if there
+        )
+        for currency, limit in limits.items():
+            if lowest[currency] > limit:
+                least, whole = lowest[currency], dense[currency]
+                raise BudgetError(
+                    f"budget {currency} ≤ {written(currency, limit)} cannot be reached: the least "
+                    f"is {currency}={written(currency, least)} ({100 * least / whole:.3g}% of "
+                    f"{written(currency, whole)}), with what cannot be pruned and "
+                    f"{'one unit' if bare else 'the least share'} of every group left"
+                    f"{', ' * bool(extra)}{extra}; ask for no less"
+                )
+
+
+def _sources(group: Group, selection: Group, units: frozenset[int]) -> frozenset[int]:
+    """Return the units of `group` whose channels hold the positions `units` of `selection`."""
+    read = {m.module: m.index[sorted(units)].ravel() for m in selection.members}
+    found: set[int] = set()
+    for member in group.members:
+        if member.axis == "in" and member.module in read:
+            held = np.isin(member.index, read[member.module])
+            found.update(np.nonzero(held.any(axis=1))[0].tolist())
+    return frozenset(found)

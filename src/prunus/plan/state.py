@@ -1,0 +1,88 @@
+"""A network at chosen widths, its exact cost and its summed loss: `State`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunus.graph import Group
+from prunus.plan.ledger import Ledger, is_selection
+from prunus.plan.problem import Problem
+
+__all__ = ["State"]
+
+
+class State:
+    """How many units of each group are left, each group cut along its own order.
+
+    loss = Σ_groups factor · Σ_{units gone} cost; a position whose channel went counts with the
+    channel alone. Of a selection, those go first that come first in its order and still arrive.
+
+    Attributes:
+        group: the groups that may shrink, by name.
+        ledger: the exact cost of the network as it is.
+        left: the units wanted of each group. Of a selection fewer may be left, where
+            the channels they come from are gone.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.ledger: Ledger = problem.ledger()
+        self.left = {group.name: group.units for group in problem.pool}
+        self.group = {group.name: group for group in problem.pool}
+        self._selections = [g for g in problem.pool if is_selection(g)]
+        self._queue = {g.name: np.array(problem.queue(g), dtype=np.int64) for g in problem.pool}
+        self._cost: dict[str, NDArray[np.float64]] = {}
+        for group in problem.pool:
+            costs = problem.scores[group.name].costs.clamp(min=0).numpy()
+            self._cost[group.name] = problem.factor(group) * costs
+        self._loss = dict.fromkeys(self.left, 0.0)
+
+    @property
+    def loss(self) -> float:
+        """The summed loss of the units that are gone."""
+        return sum(self._loss.values())
+
+    def follow(self, ledger: Ledger) -> None:
+        """Move to the widths of another ledger, or the next wider ones that may be left."""
+        left = {}
+        for group in self.problem.pool:
+            there = int(ledger.present(group).sum())
+            whole = there == int(ledger.arrives(group).sum())
+            left[group.name] = group.units if whole else self.problem.rules.count_from(group, there)
+        self.move(left)
+
+    def move(self, left: Mapping[str, int]) -> None:
+        """Leave so many units of each group named."""
+        named = [self.group[name] for name in left]
+        changed = [g for g in named if not is_selection(g) and left[g.name] != self._there(g)]
+        self.left.update(left)
+        if changed:
+            for group in self._selections:  # a channel may hold the last positions that are read
+                self.ledger.put_back(group, range(group.units))
+        for group in changed:
+            gone = ~self.ledger.left[group.name]
+            wanted = np.zeros(group.units, dtype=bool)
+            wanted[self._queue[group.name][: group.units - self.left[group.name]]] = True
+            self._turn(group, gone, wanted)
+        for group in self._selections:
+            arrives = self.ledger.arrives(group)
+            waiting = self._queue[group.name]
+            waiting = waiting[arrives[waiting]]
+            wanted = np.zeros(group.units, dtype=bool)
+            wanted[waiting[: max(0, int(arrives.sum()) - self.left[group.name])]] = True
+            self._turn(group, ~self.ledger.left[group.name], wanted)
+
+    def _there(self, group: Group) -> int:
+        return int(np.count_nonzero(self.ledger.left[group.name]))
+
+    def _turn(self, group: Group, gone: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> None:
+        """Put back and remove units so that exactly `wanted` are gone."""
+        back, going = (gone & ~wanted).nonzero()[0], (wanted & ~gone).nonzero()[0]
+        if len(back):
+            self.ledger.put_back(group, back.tolist())
+        if len(going):
+            self.ledger.remove(group, going.tolist())
+        self._loss[group.name] = float(self._cost[group.name][wanted].sum())
