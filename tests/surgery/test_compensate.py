@@ -179,11 +179,13 @@ def test_a_norm_without_running_statistics_needs_no_shift() -> None:
         torch.testing.assert_close(cut(x), model(x), atol=1e-4, rtol=1e-3)
 
 
-def test_grouped_readers_are_left_and_say_so() -> None:
-    _, receipt = repaired(build("grouped"), {"conv1": [0], "conv2": [1]})
-    reasons = {r.module: (r.left, r.reason) for r in receipt.repairs}
-    assert reasons["conv2"] == (None, "a grouped convolution mixes only within groups")
-    assert reasons["conv3"][1] == ""
+def test_depthwise_readers_say_why_they_are_left() -> None:
+    _, receipt = repaired(build("depthwise"), {"expand": [0, 3]}, ridge=1e-3)
+    deep, point = receipt.repairs
+    assert (deep.module, deep.left) == ("deep", None)
+    assert "a depthwise convolution mixes no channels" in deep.reason
+    assert (point.module, point.reason) == ("point", "")
+    assert point.left is not None
 
 
 def test_a_cut_network_is_repaired_over_what_it_still_reads() -> None:

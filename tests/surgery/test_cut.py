@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.core.errors import ConfigError, PlanError
+from prunus.core.errors import PlanError
 from prunus.graph import SelectLinear, find_groups
 from prunus.plan import Edit, Plan, plan_units
 from prunus.statistics import collect
@@ -74,11 +74,6 @@ def test_replaying_twice_is_refused() -> None:
     replay_(model, plan)
     with pytest.raises(PlanError, match="before any other cut"):
         replay_(model, plan)
-
-
-def test_an_unknown_compensation() -> None:
-    with pytest.raises(ConfigError, match="expected one of none, pointwise"):
-        apply_(build("plain"), Plan(), compensate="patch")
 
 
 @pytest.mark.parametrize(

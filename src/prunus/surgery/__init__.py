@@ -1,11 +1,16 @@
-"""Execute edits: compensate, remove, re-estimate, and give a receipt."""
+"""Execute edits: compensate, remove, re-estimate, give a receipt, and undo."""
 
-from prunus.surgery.apply import COMPENSATIONS, Receipt, apply_, reestimate_batchnorm_
-from prunus.surgery.compensate import Repair, mask_
+from prunus.surgery.apply import BATCHNORM_RULES, COMPENSATIONS, apply_
+from prunus.surgery.batchnorm import reestimate_batchnorm_
+from prunus.surgery.compensate import Repair
 from prunus.surgery.cut import replay_
+from prunus.surgery.mask import mask_
+from prunus.surgery.receipt import Receipt
+from prunus.surgery.undo import undo_
 from prunus.surgery.verify import unsound_groups
 
 __all__ = [
+    "BATCHNORM_RULES",
     "COMPENSATIONS",
     "Receipt",
     "Repair",
@@ -13,5 +18,6 @@ __all__ = [
     "mask_",
     "reestimate_batchnorm_",
     "replay_",
+    "undo_",
     "unsound_groups",
 ]

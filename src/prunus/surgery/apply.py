@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import copy
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import ConfigError, DataError
-from prunus.graph.layers import BATCHNORMS
+from prunus.graph import Groups, find_groups
 from prunus.plan import Plan
 from prunus.statistics import Statistics
+from prunus.surgery.batchnorm import reestimate_batchnorm_
 from prunus.surgery.compensate import Repair, compensate_
 from prunus.surgery.cut import check_plan, replay_
+from prunus.surgery.merge import merge_
+from prunus.surgery.patch import refit_
+from prunus.surgery.receipt import Receipt, remember, state_of
+from prunus.surgery.undo import restore_
 
-__all__ = ["COMPENSATIONS", "Receipt", "apply_", "reestimate_batchnorm_"]
+__all__ = ["BATCHNORM_RULES", "COMPENSATIONS", "apply_"]
 
-COMPENSATIONS = ("none", "pointwise")
+COMPENSATIONS = ("none", "bias", "pointwise", "patch", "joint", "merge")
+BATCHNORM_RULES = ("auto", "always", "never")
 
-
-@dataclass(frozen=True)
-class Receipt:
-    """What a plan changed.
-
-    Attributes:
-        params: parameters before and after.
-        channels: module → axis → (channels before, after).
-        repairs: what compensation did, a consumer.
-        batchnorms: how many BatchNorm layers were re-estimated.
-    """
-
-    params: tuple[int, int]
-    channels: dict[str, dict[str, tuple[int, int]]]
-    repairs: tuple[Repair, ...]
-    batchnorms: int
+Loader = Iterable[tuple[Tensor, Tensor]]
 
 
 def apply_(
@@ -42,81 +34,155 @@ def apply_(
     plan: Plan,
     statistics: Statistics | None = None,
     *,
-    loader: Iterable[tuple[Tensor, Tensor]] | None = None,
-    compensate: str = "pointwise",
+    loader: Loader | None = None,
+    groups: Groups | None = None,
+    compensate: str | None = None,
     ridge: float = 1e-3,
+    batchnorm: str = "auto",
+    shrink: float = 0.0,
+    undo: bool = True,
 ) -> Receipt:
     """Cut `model` in place as `plan` says, and return the receipt.
 
-    With `statistics`, consumers are compensated first (`compensate`:
-    `pointwise` or `none`); with `loader`, the running statistics of every BatchNorm are
-    estimated anew afterwards. Gradients are not needed; frozen parameters are cut and stay frozen.
+    Args:
+        statistics: of the dense network's consumers, for `bias`, `pointwise` and `patch`.
+        loader: calibration batches, for `patch` layer by layer and for BatchNorm.
+        groups: what the plan was made with, for `merge` and `patch`; by default those of the
+            statistics, else traced anew with the loader's first image.
+        compensate: by default `pointwise` with statistics and `none` without.
+
+            | | consumers take over | needs |
+            |---|---|---|
+            | `none` | nothing | – |
+            | `bias` | the mean of what goes | statistics |
+            | `pointwise` | what is linear in the channels kept | statistics |
+            | `patch` | what is linear in the k×k patches kept | loader, or patch statistics |
+            | `joint` | that, and what makes the channels is fitted with it | loader |
+            | `merge` | multiples of the most similar filters | groups, no data |
+
+            `patch` with a loader goes layer by layer over the cut network (`refit_`).
+        ridge: ρ in units of the mean eigenvalue of standardised features.
+        batchnorm: whether running statistics are estimated anew after the cut: `auto` does so
+            with a loader, but not after `patch`, where it lowers accuracy (science.md §1);
+            `always` and `never`.
+        shrink: the share of the old running statistics that stays, in [0, 1].
+        undo: keep what `undo_` needs, one copy of the dense weights and one of the cut ones, in
+            main memory (`Receipt.bytes`). It is also what puts the network back where the cut
+            breaks off half-way.
+
+    Gradients are not needed; frozen parameters are cut and stay frozen.
 
     Raises:
         PlanError: the plan does not fit the network; nothing has been changed then.
+        ConfigError: a setting is unknown, or what it needs was not given; nothing has been
+            changed then.
+        DataError: the loader gave too little; the network is put back if `undo`.
     """
-    if compensate not in COMPENSATIONS:
-        raise ConfigError(f"compensate {compensate!r}: expected one of {', '.join(COMPENSATIONS)}")
+    kind = _checked(compensate, statistics, loader, groups, ridge, batchnorm, shrink)
     check_plan(model, plan)
+    if isinstance(loader, Iterator):
+        loader = list(loader)  # it is read more than once
+    if kind in ("merge", "patch", "joint") and groups is None:
+        groups = statistics.groups if statistics is not None else _traced(model, loader)
     before = sum(p.numel() for p in model.parameters())
-    repairs: list[Repair] = []
-    if compensate != "none" and statistics is not None:
-        repairs = compensate_(model, plan, statistics, ridge)
-    replay_(model, plan)
-    norms = reestimate_batchnorm_(model, loader) if loader is not None else 0
+    state = state_of(model) if undo else None
+    try:
+        repairs = _cut_(model, plan, kind, statistics, loader, groups, ridge)
+        again = batchnorm == "always" or (batchnorm == "auto" and kind not in ("patch", "joint"))
+        norms = 0
+        if loader is not None and again:
+            norms = reestimate_batchnorm_(model, loader, shrink=shrink)
+    except BaseException:
+        if state is not None:
+            restore_(model, plan, state)
+        raise
     channels = {
         name: {axis: (e.of, e.of - len(e.removed)) for axis, e in axes.items()}
         for name, axes in plan.modules.items()
     }
-    after = sum(p.numel() for p in model.parameters())
-    return Receipt((before, after), channels, tuple(repairs), norms)
+    return Receipt(
+        params=(before, sum(p.numel() for p in model.parameters())),
+        channels=channels,
+        repairs=tuple(repairs),
+        batchnorms=norms,
+        plan=plan,
+        network=type(model).__name__,
+        memory=None if state is None else remember(state, model),
+    )
 
 
-def reestimate_batchnorm_(
-    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], batches: int | None = None
-) -> int:
-    """Set every BatchNorm's running mean and variance to the average over `loader`'s batches.
+def _cut_(
+    model: nn.Module,
+    plan: Plan,
+    kind: str,
+    statistics: Statistics | None,
+    loader: Loader | None,
+    groups: Groups | None,
+    ridge: float,
+) -> list[Repair]:
+    """Cut, with the repair that comes before or after it."""
+    if kind in ("patch", "joint") and loader is not None:
+        assert groups is not None
+        dense = copy.deepcopy(model)
+        replay_(model, plan)
+        return refit_(
+            model,
+            dense,
+            replace(groups, model=dense),
+            plan,
+            loader,
+            ridge=ridge,
+            joint=kind == "joint",
+        )
+    repairs: list[Repair] = []
+    if kind == "merge":
+        assert groups is not None
+        repairs = merge_(model, plan, groups)
+    elif kind != "none":
+        assert statistics is not None
+        repairs = compensate_(model, plan, statistics, ridge, kind)
+    replay_(model, plan)
+    return repairs
 
-    One forward pass in training mode of the norms alone (dropout stays off); returns how many
-    norms were set. Norms without running statistics are left alone. Batches of one image are
-    passed over: they have no variance where the map is 1×1.
 
-    Raises:
-        DataError: no batch of two images or more came; the old statistics are kept.
-    """
-    norms = [m for m in model.modules() if isinstance(m, BATCHNORMS) and m.track_running_stats]
-    if not norms:
-        return 0
-    modes = {m: m.training for m in model.modules()}
-    momenta = [m.momentum for m in norms]
-    kept = [{n: b.clone() for n, b in m.named_buffers()} for m in norms]
-    used = 0
-    device = next(model.parameters()).device
-    model.eval()
-    for norm in norms:
-        norm.train()
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over batches
-    try:
-        with torch.no_grad():
-            for i, (x, _) in enumerate(loader):
-                if batches is not None and i >= batches:
-                    break
-                if len(x) > 1:
-                    model(x.to(device))
-                    used += 1
-        if not used:
-            raise DataError(
-                "BatchNorm statistics need at least one batch of two images: give a larger loader "
-                "or batch size"
-            )
-    except BaseException:
-        for norm, buffers in zip(norms, kept, strict=True):
-            norm.load_state_dict(buffers, strict=False)
-        raise
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
-    return len(norms)
+def _checked(
+    compensate: str | None,
+    statistics: Statistics | None,
+    loader: Loader | None,
+    groups: Groups | None,
+    ridge: float,
+    batchnorm: str,
+    shrink: float,
+) -> str:
+    """Return the kind of compensation, once all that it needs is there."""
+    if compensate is None:
+        compensate = "none" if statistics is None else "pointwise"
+    if compensate not in COMPENSATIONS:
+        raise ConfigError(f"compensate {compensate!r}: expected one of {', '.join(COMPENSATIONS)}")
+    if batchnorm not in BATCHNORM_RULES:
+        raise ConfigError(f"batchnorm {batchnorm!r}: expected one of {', '.join(BATCHNORM_RULES)}")
+    if not (ridge > 0 and math.isfinite(ridge)):
+        raise ConfigError(f"ridge is {ridge}, expected a positive number such as 1e-3")
+    if not 0 <= shrink <= 1:
+        raise ConfigError(f"shrink is {shrink}, expected a share of the old statistics in [0, 1]")
+    if batchnorm == "always" and loader is None:
+        raise ConfigError("batchnorm='always' needs images: give a loader, or say 'auto'")
+    lacking = {
+        "bias": "statistics" if statistics is None else "",
+        "pointwise": "statistics" if statistics is None else "",
+        "patch": "a loader, or statistics" if statistics is None and loader is None else "",
+        "joint": "a loader" if loader is None else "",
+        "merge": "groups" if groups is None and statistics is None and loader is None else "",
+    }.get(compensate)
+    if lacking:
+        raise ConfigError(
+            f"compensate={compensate!r} needs {lacking}: give what prunus.collect or "
+            "find_groups returned, or say compensate='none'"
+        )
+    return compensate
+
+
+def _traced(model: nn.Module, loader: Loader | None) -> Groups:
+    for x, *_ in loader or ():
+        return find_groups(model, x[:1].to(next(model.parameters()).device))
+    raise DataError("the calibration loader gave no batch: give it at least one image a class")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from prunus.graph import Group, Groups
 from prunus.graph.probe import flatten_tensors
 from prunus.plan import plan_units
-from prunus.surgery.compensate import mask_
 from prunus.surgery.cut import replay_
+from prunus.surgery.mask import mask_
 
 __all__ = ["unsound_groups"]
 

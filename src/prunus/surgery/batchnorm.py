@@ -1,0 +1,85 @@
+"""BatchNorm statistics estimated anew on calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import ConfigError, DataError
+from prunus.graph.layers import BATCHNORMS
+
+__all__ = ["reestimate_batchnorm_"]
+
+
+def reestimate_batchnorm_(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    batches: int | None = None,
+    *,
+    shrink: float = 0.0,
+) -> int:
+    """Set every BatchNorm's running mean and variance to the average over `loader`'s batches.
+
+        μ = (1−λ)·μ_new + λ·μ_old,  σ² = (1−λ)·σ²_new + λ·σ²_old,  λ = `shrink`
+
+    One forward pass in training mode of the norms alone (dropout stays off); returns how many
+    norms were set. Norms without running statistics, and those that do not run, are left alone.
+    Batches of one image are passed over: they have no variance where the map is 1×1.
+
+    With λ = 0 it is also the repair x ← (x − μ_p)σ_d/(σ_p + ε) + μ_d of science.md §4, which
+    gives a norm's input x the mean μ_d and deviation σ_d that it had in the dense network: the
+    norm takes off μ_d and divides by σ_d again, and what is left is (x − μ_p)/σ_p. There is
+    nothing to add to it for layers with a BatchNorm.
+
+    Raises:
+        ConfigError: `shrink` is not within [0, 1].
+        DataError: no batch of two images or more came; the old statistics are kept.
+    """
+    if not 0 <= shrink <= 1:
+        raise ConfigError(f"shrink is {shrink}, expected a share of the old statistics in [0, 1]")
+    norms = [m for m in model.modules() if isinstance(m, BATCHNORMS) and m.track_running_stats]
+    if not norms:
+        return 0
+    modes = {m: m.training for m in model.modules()}
+    momenta = [m.momentum for m in norms]
+    kept = [{n: b.clone() for n, b in m.named_buffers()} for m in norms]
+    used = 0
+    device = next(model.parameters()).device
+    model.eval()
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over batches
+    try:
+        with torch.no_grad():
+            for i, (x, _) in enumerate(loader):
+                if batches is not None and i >= batches:
+                    break
+                if len(x) > 1:
+                    model(x.to(device))
+                    used += 1
+        if not used:
+            raise DataError(
+                "BatchNorm statistics need at least one batch of two images: give a larger loader "
+                "or batch size"
+            )
+    except BaseException:
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm.load_state_dict(buffers, strict=False)
+        raise
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode
+    ran = 0
+    for norm, buffers in zip(norms, kept, strict=True):
+        if int(norm.get_buffer("num_batches_tracked")) == 0:  # an auxiliary head's
+            norm.load_state_dict(buffers, strict=False)
+            continue
+        ran += 1
+        for name in ("running_mean", "running_var"):
+            norm.get_buffer(name).lerp_(buffers[name], shrink)
+    return ran

@@ -1,0 +1,386 @@
+"""Patch repair: refit every reader of a cut network, layer by layer, to what the dense one says.
+
+Let X (F×n) be the k×k patches that a reader sees *in the cut network*, where everything before it
+has been refitted already, and T (O×n) what the dense network computes there. The weight becomes
+
+    V = argmin ‖VᵀX − T‖² + ‖R^½(V − W_K)‖²,  R = ridge·diag(XXᵀ),
+
+in affine form, the bias going into the running mean of a BatchNorm that follows. Where the
+reader's output is added to another stream s (a residual connection), the cut network's stream has
+drifted by s_dense − s_cut; then T is what makes the *sum* right, T = (z + s)_dense − s_cut, mapped
+back through the BatchNorm between. Where a ReLU alone reads the result y, what is negative in the
+dense network need only be negative: T is lifted to min(y_cut, 0) there and V solved again, a few
+times. Sources: ThiNet (Luo et al. 2017, eq. 7) and He et al. 2017 (Channel pruning, §3.1) for the
+layer-wise least squares, Zhang et al. 2015 (Accelerating very deep networks, §3.2) for the ReLU;
+science.md §1 and §4; the drift correction is a reconstruction of ours.
+
+Both networks run in step over all calibration images at once, so it costs one forward pass of
+each and n·F² multiply-adds a reader, n at least 40 000 positions, and holds the live maps of a
+forward pass of all images; as many of these are taken as fit into 4 GB, 2 048 where they suffice.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core import derive_seed
+from prunus.core.errors import DataError
+from prunus.graph import Groups, SelectLinear
+from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED, input_columns, is_mixing
+from prunus.plan import Plan
+from prunus.statistics.sampling import Samples, draw_places, kernel_taps, patches
+from prunus.surgery.compensate import Repair
+from prunus.surgery.joint import fit_pair_
+from prunus.surgery.refit import Target, refit_weight_
+from prunus.surgery.watch import Run, Watch
+
+__all__ = ["refit_"]
+
+#: Samples a reader is fitted to: at least so many, and so many a feature.
+LEAST_SAMPLES, SAMPLES_A_FEATURE = 40_000, 16
+
+#: Images taken: at least so many, more for a wide linear layer, which sees one sample an image;
+#: never more than fit into so many bytes, at so many maps of the largest size at a time.
+LEAST_IMAGES, MEMORY, LIVE_MAPS = 2_048, 4 * 10**9, 6
+
+
+@torch.no_grad()
+def refit_(
+    model: nn.Module,
+    dense: nn.Module,
+    groups: Groups,
+    plan: Plan,
+    batches: Iterable[Any],
+    *,
+    ridge: float = 1e-3,
+    joint: bool = False,
+) -> list[Repair]:
+    """Refit, in place, every reader of the cut `model` that lies behind the first cut.
+
+    Args:
+        model: the network after `replay_(model, plan)`.
+        dense: the network before.
+        groups: those of the dense network, for its readers in running order.
+        batches: calibration batches; images alone or with labels, which are not used.
+        ridge: weight of the old weights, in units of each feature's own energy.
+        joint: also fit what makes the channels that were cut with what reads them (`fit_pair_`),
+            where one convolution makes them and one reads them, behind a ReLU.
+
+    Returns:
+        For each reader, the share of its target's variance that it cannot reproduce.
+
+    Raises:
+        DataError: no image came.
+    """
+    stream = iter(batches)
+    first = next(stream, None)
+    if first is None:
+        raise DataError("the calibration loader gave no batch: give it at least one image a class")
+    device = next(model.parameters()).device
+    modes = [(m, m.training) for net in (model, dense) for m in net.modules()]
+    model.eval()
+    dense.eval()
+    try:
+        readers, repairs, count = _readers(
+            dense, groups, plan, _images(first)[:1].to(device), joint
+        )
+        if not readers:
+            return repairs
+        taken = [_images(first)]
+        while sum(map(len, taken)) < count and (batch := next(stream, None)) is not None:
+            taken.append(_images(batch))
+        x = torch.cat(taken)[:count].to(device)
+        return repairs + _lockstep(model, dense, readers, groups.normalizer, x, ridge)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _images(batch: Any) -> Tensor:
+    images = batch if isinstance(batch, Tensor) else batch[0]
+    assert isinstance(images, Tensor)
+    return images
+
+
+def _lockstep(
+    model: nn.Module,
+    dense: nn.Module,
+    readers: dict[str, _Reader],
+    norm_of: dict[str, str],
+    x: Tensor,
+    ridge: float,
+) -> list[Repair]:
+    """Run both networks over x in step, the dense one a thread ahead, and refit the cut one."""
+    told: queue.Queue[Any] = queue.Queue(maxsize=2)
+    stop = threading.Event()
+    thread = threading.Thread(target=_tell, args=(dense, readers, x, told, stop), daemon=True)
+    thread.start()
+    pupil = _Pupil(model, readers, told, norm_of, ridge)
+    try:
+        with pupil:
+            model(x)
+    finally:
+        stop.set()
+        thread.join()
+    return pupil.repairs
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A module to refit.
+
+    `norm` is the BatchNorm behind it, `summed` tells whether a sum follows, `rectified` whether a
+    ReLU alone reads the result, `kept` which of the dense module's outputs are left, `samples`
+    how many it is fitted to, and `maker` what is fitted with it.
+    """
+
+    name: str
+    norm: str | None
+    summed: bool
+    rectified: bool
+    kept: list[int] | None
+    samples: int
+    maker: str | None
+
+
+def _readers(
+    dense: nn.Module, groups: Groups, plan: Plan, x: Tensor, joint: bool
+) -> tuple[dict[str, _Reader], list[Repair], int]:
+    """Return the modules to refit in running order, those that cannot be, and images to take."""
+    watch = Watch(dense, [n for n in groups.layers if is_mixing(dense.get_submodule(n))], groups)
+    with watch:
+        dense(x)
+    readers: dict[str, _Reader] = {}
+    repairs: list[Repair] = []
+    rows = LEAST_IMAGES
+    pairs = {
+        reader: maker
+        for reader, maker in watch.sole_pairs().items()
+        if joint and "out" in plan.modules.get(maker, {}) and _plain(dense, reader, maker)
+    }
+    for name, calls in watch.calls.items():
+        module = dense.get_submodule(name)
+        if not readers and not {"in", "select"} & set(plan.modules.get(name, ())):
+            continue  # nothing is cut before it
+        if calls > 1:
+            repairs.append(Repair(name, None, "it runs several times in one pass"))
+        elif isinstance(module, TRANSPOSED):
+            repairs.append(Repair(name, None, "a transposed convolution reads no patches"))
+        else:
+            cut = plan.modules.get(name, {}).get("out")
+            taps = kernel_taps(module)
+            readers[name] = _Reader(
+                name,
+                groups.normalizer.get(name),
+                name in watch.summed,
+                name in watch.rectified,
+                None if cut is None else cut.kept(),
+                max(LEAST_SAMPLES, SAMPLES_A_FEATURE * input_columns(module).shape[0] * taps),
+                pairs.get(name),
+            )
+            if isinstance(module, nn.Linear):
+                rows = max(rows, SAMPLES_A_FEATURE * module.in_features)
+    return readers, repairs, max(1, min(rows, MEMORY // (LIVE_MAPS * watch.largest)))
+
+
+def _plain(dense: nn.Module, *names: str) -> bool:
+    """Tell whether modules are convolutions whose patches can be taken, without groups."""
+    modules = [dense.get_submodule(name) for name in names]
+    return all(kernel_taps(m) and getattr(m, "groups", 0) == 1 for m in modules) and not any(
+        isinstance(m, TRANSPOSED) for m in modules
+    )
+
+
+def _norms(readers: dict[str, _Reader]) -> dict[str, str]:
+    return {name: r.norm for name, r in readers.items() if r.norm is not None}
+
+
+class _Stopped(Exception):  # noqa: N818 - a signal, not an error
+    pass
+
+
+def _tell(
+    dense: nn.Module,
+    readers: dict[str, _Reader],
+    x: Tensor,
+    told: queue.Queue[Any],
+    stop: threading.Event,
+) -> None:
+    """Run the dense network and tell, in order, every target: the other thread's teacher."""
+    try:
+        with torch.no_grad(), _Teacher(dense, readers, told, stop):
+            dense(x)
+    except _Stopped:
+        pass
+    except BaseException as error:
+        while not stop.is_set():
+            try:
+                return told.put(error, timeout=0.2)
+            except queue.Full:
+                continue
+
+
+class _Teacher(Run):
+    """Puts the sampled result of every reader, or the sum behind it, into the queue."""
+
+    def __init__(
+        self,
+        dense: nn.Module,
+        readers: dict[str, _Reader],
+        told: queue.Queue[Any],
+        stop: threading.Event,
+    ) -> None:
+        super().__init__(dense, readers, _norms(readers))
+        self.readers, self.told, self.stop = readers, told, stop
+
+    def after(self, name: str, z: Tensor) -> None:
+        """Tell the output of a reader without a norm."""
+        if not self.readers[name].summed and name not in self.norms:
+            self._put(name, z)
+
+    def at_sum(self, names: list[str | None], terms: list[Tensor]) -> list[Tensor]:
+        """Tell the sum, to each of its terms' readers."""
+        total = terms[0] + terms[1]
+        for name in filter(None, names):
+            self._put(name, total)
+        return terms
+
+    def _passing(self, module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
+        super()._passing(module, args, y)
+        _, name = self.made.get(id(y), (None, None))
+        if name is not None and not self.readers[name].summed:
+            self._put(name, y)
+
+    def _put(self, name: str, z: Tensor) -> None:
+        reader = self.readers[name]
+        item = _sampled_output(reader, self.model.get_submodule(name), z)
+        item = item if reader.kept is None else item[:, reader.kept]
+        while not self.stop.is_set():
+            try:
+                return self.told.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+        raise _Stopped
+
+
+class _Pupil(Run):
+    """Refits each reader as the cut network's forward pass reaches it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        readers: dict[str, _Reader],
+        told: queue.Queue[Any],
+        norm_of: dict[str, str],
+        ridge: float,
+    ) -> None:
+        self.makers = {r.maker: r.name for r in readers.values() if r.maker is not None}
+        super().__init__(model, {**readers, **dict.fromkeys(self.makers)}, _norms(readers))
+        self.readers, self.told = readers, told
+        self.norm_of, self.ridge = norm_of, ridge
+        self.repairs: list[Repair] = []
+        self.waiting: dict[str, Tensor] = {}  # inputs of readers whose sum is still to come
+        self.sources: dict[str, Tensor] = {}  # inputs of makers, by the reader's name
+
+    def before(self, name: str, module: nn.Module, x: Tensor) -> Tensor | None:
+        """Refit a reader, unless a sum behind it will say better what it should do."""
+        if name not in self.readers:
+            self.sources[self.makers[name]] = x
+            return None
+        again = None
+        if self.readers[name].summed:
+            self.waiting[name] = x
+        else:
+            again = self._refit(name, x, self._hear())
+        if name in self.makers:  # refitted itself before its input is kept
+            self.sources[self.makers[name]] = x if again is None else again
+        return again
+
+    def at_sum(self, names: list[str | None], terms: list[Tensor]) -> list[Tensor]:
+        """Refit the readers that made a term, and put what they make now in its place."""
+        totals = [self._hear() if name else None for name in names]
+        for i, (name, total) in enumerate(zip(names, totals, strict=True)):
+            if name is None or total is None:
+                continue
+            module, norm = self.model.get_submodule(name), self._norm(name)
+            x = self.waiting.pop(name)
+            other = _sampled_output(self.readers[name], module, terms[1 - i])
+            x_now = self._refit(name, x, total, other)
+            z = self._run(module, x if x_now is None else x_now)
+            terms[i].copy_(z if norm is None else self._run(norm, z))
+        return terms
+
+    def _refit(self, name: str, x: Tensor, T: Tensor, other: Tensor | None = None) -> Tensor | None:
+        """Refit one reader; return its input anew where what makes it was changed too."""
+        reader, module = self.readers[name], self.model.get_submodule(name)
+        target = Target(T, self._norm(name), other, reader.rectified)
+        seen = _sampled_input(reader, module, x)
+        left = refit_weight_(module, _rows(seen), target, ridge=self.ridge)
+        again = None
+        if reader.maker is not None:
+            maker, source = self.model.get_submodule(reader.maker), self.sources.pop(name)
+            behind = self._norm(reader.maker)
+            fit_pair_(maker, behind, module, source, seen, target, seed=_seed(name))
+            again = self._run(maker, source)
+            again = (again if behind is None else self._run(behind, again)).relu()
+            rows = _rows(_sampled_input(reader, module, again))
+            left = refit_weight_(module, rows, target, ridge=self.ridge)
+        self.repairs.append(Repair(name, left))
+        return again
+
+    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Run a module without seeing it."""
+        self.paused = True
+        try:
+            y = module(x)
+        finally:
+            self.paused = False
+        assert isinstance(y, Tensor)
+        return y
+
+    def _norm(self, name: str) -> nn.Module | None:
+        norm = self.norm_of.get(name)
+        return None if norm is None else self.model.get_submodule(norm)
+
+    def _hear(self) -> Tensor:
+        item = self.told.get()
+        if isinstance(item, BaseException):
+            raise item
+        assert isinstance(item, Tensor)
+        return item
+
+
+def _seed(name: str) -> int:
+    return derive_seed(0, "refit", name)
+
+
+def _sampled_input(reader: _Reader, module: nn.Module, x: Tensor) -> Samples:
+    """Return what a reader sees at the places looked at."""
+    if isinstance(module, CONVOLUTIONS):
+        return patches(x, module, -(-reader.samples // len(x)), _seed(reader.name))
+    if isinstance(module, SelectLinear):
+        x = x[..., module.index]
+    return Samples(x.flatten(0, -2)[..., None])
+
+
+def _rows(samples: Samples) -> Tensor:
+    """Return samples (B, F, P) as rows (B·P, F)."""
+    return samples.x.transpose(1, 2).flatten(0, 1)
+
+
+def _sampled_output(reader: _Reader, module: nn.Module, z: Tensor) -> Tensor:
+    """Return an output (or what it is summed to) at the same places: (n, O)."""
+    if not isinstance(module, CONVOLUTIONS):
+        return z.flatten(0, -2)
+    flat, count = z.flatten(2), -(-reader.samples // len(z))
+    places = draw_places(len(z), flat.shape[2], count, _seed(reader.name))
+    if places is not None:
+        flat = flat.gather(2, places.to(z.device)[:, None].expand(-1, flat.shape[1], -1))
+    return flat.transpose(1, 2).flatten(0, 1)

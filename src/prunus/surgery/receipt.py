@@ -1,0 +1,163 @@
+"""What surgery did, and what it takes to undo it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from prunus.core import to_json, write_whole
+from prunus.core.errors import PlanError, WeightsError
+from prunus.plan import Plan
+from prunus.surgery.compensate import Repair
+
+__all__ = ["Memory", "Receipt", "remember", "state_of"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """The values that undoing needs, on the CPU, by the names of the state dict.
+
+    Attributes:
+        dense: every tensor before surgery: also those it left alone, since training may not.
+        cut: the tensors that differ after surgery in shape or bits, with their values then.
+        shapes: the shape of every tensor after surgery.
+    """
+
+    dense: Mapping[str, Tensor]
+    cut: Mapping[str, Tensor]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def bytes(self) -> int:
+        """What is held: the dense network once, and what surgery changed."""
+        return sum(t.nbytes for part in (self.dense, self.cut) for t in part.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Receipt:
+    """What a plan changed.
+
+    Attributes:
+        params: parameters before and after.
+        channels: module → axis → (channels before, after).
+        repairs: what compensation did, a consumer.
+        batchnorms: how many BatchNorm layers were re-estimated.
+        plan: the plan that was carried out.
+        network: the class of the network.
+        memory: what `undo_` needs; None where `apply_` was told to keep nothing.
+    """
+
+    params: tuple[int, int]
+    channels: dict[str, dict[str, tuple[int, int]]]
+    repairs: tuple[Repair, ...]
+    batchnorms: int
+    plan: Plan = field(default_factory=Plan)
+    network: str = ""
+    memory: Memory | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of tensors held for `undo_`, and written by `save`; 0 where nothing is kept."""
+        return self.memory.bytes if self.memory else 0
+
+    def save(self, path: str | Path) -> int:
+        """Write the receipt as one safetensors file, its JSON in the metadata; return its bytes.
+
+        Equal receipts give equal files; there is no pickle in them.
+        """
+        body: dict[str, Any] = {
+            "format": FORMAT,
+            "params": self.params,
+            "channels": self.channels,
+            "repairs": [asdict(repair) for repair in self.repairs],
+            "batchnorms": self.batchnorms,
+            "plan": json.loads(self.plan.to_json()),
+            "network": self.network,
+            "shapes": None if self.memory is None else dict(self.memory.shapes),
+        }
+        tensors = {}
+        if self.memory is not None:
+            tensors = {f"dense/{name}": t for name, t in self.memory.dense.items()}
+            tensors |= {f"cut/{name}": t for name, t in self.memory.cut.items()}
+        content = save(tensors, metadata={"receipt": to_json(body)})
+        write_whole(Path(path), content)
+        return len(content)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Receipt:
+        """Read what `save` wrote.
+
+        Raises:
+            WeightsError: there is no such file, or it holds no receipt of a format known here.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                text = (file.metadata() or {})["receipt"]
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            body = json.loads(text)
+            if body["format"] != FORMAT:
+                raise WeightsError(
+                    f"{path} is a receipt of format {body['format']}, this Prunus reads format "
+                    f"{FORMAT}: load it with the version that wrote it"
+                )
+            memory = None
+            if body["shapes"] is not None:
+                dense, cut = (
+                    {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)}
+                    for p in ("dense/", "cut/")
+                )
+                shapes = {name: tuple(shape) for name, shape in body["shapes"].items()}
+                memory = Memory(dense, cut, shapes)
+            return cls(
+                params=(body["params"][0], body["params"][1]),
+                channels={
+                    name: {axis: (was, now) for axis, (was, now) in axes.items()}
+                    for name, axes in body["channels"].items()
+                },
+                repairs=tuple(Repair(**repair) for repair in body["repairs"]),
+                batchnorms=body["batchnorms"],
+                plan=Plan.from_json(to_json(body["plan"])),
+                network=body["network"],
+                memory=memory,
+            )
+        except (OSError, SafetensorError, PlanError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, WeightsError):
+                raise
+            raise WeightsError(
+                f"{path} holds no receipt ({type(error).__name__}: {error}): give a file that "
+                "Receipt.save wrote"
+            ) from error
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy, on the CPU, of every tensor of a network's state dict."""
+    return {
+        name: t.detach().to("cpu", copy=True).contiguous()
+        for name, t in model.state_dict().items()
+        if isinstance(t, Tensor)
+    }
+
+
+def remember(dense: Mapping[str, Tensor], model: nn.Module) -> Memory:
+    """Return what undoing needs, given the state before surgery and the network after it."""
+    now = state_of(model)
+    cut = {n: t for n, t in now.items() if n not in dense or not same_bits(t, dense[n])}
+    return Memory(dense, cut, {name: tuple(t.shape) for name, t in now.items()})
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors are equal in type, shape and every bit (NaN and −0 too)."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    bits = (t.contiguous().reshape(-1).view(torch.uint8) for t in (one, other))
+    return torch.equal(*bits)

@@ -1,0 +1,184 @@
+"""Undo a cut: a receipt brings the removed units back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import PlanError
+from prunus.graph import SelectLinear
+from prunus.graph.layers import BATCHNORMS, CONVOLUTIONS, TRANSPOSED, channel_count
+from prunus.plan import Edit, Plan
+from prunus.surgery.cut import replay_
+from prunus.surgery.receipt import Memory, Receipt, state_of
+
+__all__ = ["restore_", "undo_"]
+
+
+def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) -> nn.Module:
+    """Bring back, in place, what `apply_` took from `model`; return the model.
+
+    By default the network is afterwards what it was before `apply_`, bit by bit: weights, what
+    repair had changed, and buffers; whatever was trained in between is lost.
+
+    With `keep_training`, removed units come back with their old weights while kept weights keep
+    what training did to them since the cut. What the repair did to them is taken back, because
+    the units that they stood in for are here again:
+
+        w = w_now where repair left it alone, else w_dense + (w_now − w_cut);
+        σ² = σ²_dense·σ²_now/σ²_cut for running variances, which stay positive.
+
+    Norms then hold statistics of two networks: `reestimate_batchnorm_` is advised. Parameters
+    keep their device and whether they need gradients; those that change shape are new objects,
+    so an optimizer has to be made anew.
+
+    Raises:
+        PlanError: the receipt belongs to another network or to another state of this one, or
+            keeps no memory; nothing has been changed then.
+    """
+    memory = receipt.memory
+    if memory is None:
+        raise PlanError(
+            "this receipt kept no weights, so nothing can be undone: cut with apply_(undo=True)"
+        )
+    _check(model, receipt, memory)
+    now = state_of(model)
+    restore_(model, receipt.plan, memory.dense)
+    if keep_training:
+        positions = state_of(replay_(_numbered(model, memory.dense), receipt.plan))
+        _fill_(model, {**memory.dense, **_trained(memory, now, positions)})
+    return model
+
+
+def restore_(model: nn.Module, plan: Plan, dense: Mapping[str, Tensor]) -> None:
+    """Give a network that `plan` may have cut its former widths, and the values of `dense`."""
+    for name, axes in plan.modules.items():
+        _widen_(model, name, axes, dense)
+    _fill_(model, dense)
+
+
+def _check(model: nn.Module, receipt: Receipt, memory: Memory) -> None:
+    kind = type(model).__name__
+    if receipt.network and kind != receipt.network:
+        raise PlanError(
+            f"the receipt is of a {receipt.network}, not of a {kind}: give the network it was "
+            "made for"
+        )
+    found = {n: tuple(t.shape) for n, t in model.state_dict().items() if isinstance(t, Tensor)}
+    if found == memory.shapes:
+        return
+    dense = {name: tuple(t.shape) for name, t in memory.dense.items()}
+    if found == dense:
+        raise PlanError(
+            f"this {kind} is as wide as before the cut: it has not been cut, or the receipt has "
+            "been undone already"
+        )
+    names = [*memory.shapes, *(n for n in found if n not in memory.shapes)]
+    name = next(n for n in names if found.get(n) != memory.shapes.get(n))
+    raise PlanError(
+        f"the receipt does not fit this {kind}: tensor {name!r} has shape "
+        f"{found.get(name, 'none')}, the cut left {memory.shapes.get(name, 'none')}. Undo later "
+        "cuts first, the last one before the others"
+    )
+
+
+def _widen_(
+    model: nn.Module, name: str, axes: Mapping[str, Edit], dense: Mapping[str, Tensor]
+) -> None:
+    """Give one module the widths that it had; its tensors follow in `_fill_`."""
+    module = model.get_submodule(name)
+    out = axes["out"].of if "out" in axes else channel_count(module, "out")
+    incoming = next((axes[a].of for a in ("in", "select") if a in axes), None)
+    if isinstance(module, nn.Linear):
+        if incoming is not None:
+            module = _relinked_(model, name, incoming, dense)
+        module.out_features = out
+    elif isinstance(module, CONVOLUTIONS):
+        module.out_channels = out
+        module.in_channels = incoming or module.in_channels
+        whole = out if isinstance(module, TRANSPOSED) else module.in_channels
+        module.groups = whole // dense[f"{name}.weight"].shape[1]
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = (*module.normalized_shape[:-1], out)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = out
+    elif isinstance(module, (BATCHNORMS, nn.modules.instancenorm._InstanceNorm)):
+        module.num_features = out
+
+
+def _relinked_(
+    model: nn.Module, name: str, incoming: int, dense: Mapping[str, Tensor]
+) -> nn.Linear:
+    """Put back the linear layer, plain or selecting, that read `incoming` features."""
+    cut = model.get_submodule(name)
+    assert isinstance(cut, nn.Linear)
+    weight, index = dense[f"{name}.weight"].to(cut.weight.device), dense.get(f"{name}.index")
+    if cut.weight.shape == weight.shape and isinstance(cut, SelectLinear) == (index is not None):
+        return cut  # the cut broke off before it came here
+    if index is not None:
+        layer: nn.Linear = SelectLinear(weight, cut.bias, index.to(weight.device), incoming)
+        layer.weight.requires_grad_(cut.weight.requires_grad)
+    else:
+        layer = nn.Linear(incoming, len(weight), bias=False, device="meta")
+        layer.weight = nn.Parameter(weight.clone(), cut.weight.requires_grad)
+        layer.bias = cut.bias
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, layer.train(cut.training))
+    return layer
+
+
+@torch.no_grad()
+def _fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set every tensor to its value in `state`; those that change shape or type are made anew."""
+    for name, value in state.items():
+        parent, _, leaf = name.rpartition(".")
+        module = model.get_submodule(parent)
+        old = getattr(module, leaf)
+        if old.shape == value.shape and old.dtype == value.dtype:
+            old.copy_(value)
+        elif isinstance(old, nn.Parameter):
+            setattr(module, leaf, nn.Parameter(value.to(old.device), old.requires_grad))
+        else:
+            setattr(module, leaf, value.to(old.device, copy=True))
+
+
+@torch.no_grad()
+def _numbered(model: nn.Module, dense: Mapping[str, Tensor]) -> nn.Module:
+    """Return a float64 copy on the CPU whose every element is its own place in its tensor.
+
+    Cut as the network was, it tells where each element that was kept came from.
+    """
+    numbered = copy.deepcopy(model).cpu().double()
+    state = numbered.state_dict()
+    for name, tensor in dense.items():
+        if tensor.is_floating_point():
+            places = torch.arange(tensor.numel(), dtype=torch.float64)
+            state[name].copy_(places.view(tensor.shape))
+    return numbered
+
+
+def _trained(
+    memory: Memory, now: Mapping[str, Tensor], positions: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the dense tensors with what training did to their kept elements."""
+    trained = {}
+    for name, dense in memory.dense.items():
+        if name not in now:
+            continue  # the index of a layer that has nothing to select any more
+        if not dense.is_floating_point():
+            if name not in memory.cut or dense.dim() == 0:  # a counter, or none of ours
+                trained[name] = now[name]
+            continue
+        place = positions[name].flatten().long()
+        here, was = now[name].to(dense.dtype).flatten(), dense.flatten()[place]
+        cut = memory.cut[name].flatten() if name in memory.cut else was
+        moved = was * here / cut if name.endswith("running_var") else was + (here - cut)
+        moved = torch.where(here == cut, was, moved)
+        moved = torch.where(cut == was, here, moved)
+        whole = dense.flatten().clone()
+        whole[place] = moved
+        trained[name] = whole.view(dense.shape)
+    return trained

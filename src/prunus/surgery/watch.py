@@ -1,0 +1,177 @@
+"""Watching a forward pass: what modules read and make, and the sums and ReLUs behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from prunus.graph import Groups
+from prunus.graph.layers import CONVOLUTIONS
+
+__all__ = ["Run", "Watch"]
+
+ADDITIONS = {"add", "__add__", "__radd__", "add_", "__iadd__"}
+
+
+class Run(TorchFunctionMode):
+    """One forward pass in which readers and the sums behind them are seen.
+
+    Subclasses say what happens before a reader, after it, and at a sum of its output.
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str], norms: dict[str, str]) -> None:
+        super().__init__()
+        self.model, self.names, self.norms = model, list(names), norms
+        self.made: dict[int, tuple[Tensor, str]] = {}  # outputs that may meet a sum, by id
+        self.handles: list[Any] = []
+        self.paused = False
+
+    def before(self, name: str, module: nn.Module, x: Tensor) -> Tensor | None:
+        """See the input of a reader; return what it shall read instead, or None."""
+        return None
+
+    def after(self, name: str, z: Tensor) -> None:
+        """See the output of a reader."""
+
+    def at_sum(self, names: list[str | None], terms: list[Tensor]) -> list[Tensor]:
+        """See a sum of two maps, of which readers `names` made some; return its terms."""
+        return terms
+
+    def __enter__(self) -> Run:
+        for name in self.names:
+            module = self.model.get_submodule(name)
+            self.handles.append(module.register_forward_pre_hook(self._entering(name)))
+            self.handles.append(module.register_forward_hook(self._leaving(name)))
+            if name in self.norms:
+                norm = self.model.get_submodule(self.norms[name])
+                self.handles.append(norm.register_forward_hook(self._passing))
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for handle in self.handles:
+            handle.remove()
+        self.made.clear()
+
+    def _entering(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> Tensor | None:
+            return None if self.paused else self.before(name, module, args[0])
+
+        return hook
+
+    def _leaving(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, z: Tensor) -> None:
+            if not self.paused:
+                self.after(name, z)
+                self.made[id(z)] = z, name
+
+        return hook
+
+    def _passing(self, module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
+        if not self.paused and id(args[0]) in self.made:
+            _, name = self.made.pop(id(args[0]))
+            self.made[id(y)] = y, name
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Look at every sum of two maps of one shape."""
+        terms = list(args[:2])
+        if (
+            getattr(func, "__name__", "") in ADDITIONS
+            and not kwargs
+            and len(terms) == 2
+            and all(isinstance(t, Tensor) for t in terms)
+            and terms[0].shape == terms[1].shape
+        ):
+            names = [self.made.pop(id(t), (None, None))[1] for t in terms]
+            if any(names):
+                args = tuple(self.at_sum(names, terms))
+        return func(*args, **(kwargs or {}))
+
+
+class Watch(Run):
+    """Sees how often each module runs, whose outputs are summed, and what reads the result.
+
+    Attributes:
+        calls: how often each module ran, in running order.
+        largest: bytes of the largest map.
+        summed: modules whose output, or that of the norm behind, is a term of a sum.
+        pairs: the convolution that makes all a convolution reads, by the reader's name, where
+            its result goes through one ReLU to this reader and nowhere else.
+    """
+
+    def __init__(self, model: nn.Module, names: list[str], groups: Groups) -> None:
+        super().__init__(model, names, groups.normalizer)
+        self.calls: dict[str, int] = {}
+        self.largest = 1
+        self.summed: set[str] = set()
+        self.pairs: dict[str, str] = {}
+        self.results: dict[int, tuple[Tensor, list[str]]] = {}  # sums, and outputs behind norms
+        self.read_by: dict[str, list[str]] = {}
+        self.relus: dict[int, tuple[Tensor, str]] = {}
+        self.relu_read: dict[str, int] = {}
+
+    @property
+    def rectified(self) -> set[str]:
+        """The modules whose result nothing but one ReLU reads."""
+        return {n for n, by in self.read_by.items() if by in (["relu"], ["relu_"])}
+
+    def sole_pairs(self) -> dict[str, str]:
+        """Return `pairs` once the pass is over: only then is it known who else reads."""
+        return {
+            reader: maker
+            for reader, maker in self.pairs.items()
+            if maker in self.rectified - self.summed and self.relu_read.get(maker) == 1
+        }
+
+    def before(self, name: str, module: nn.Module, x: Tensor) -> Tensor | None:
+        """Count, and note whose rectified result is read."""
+        self.calls[name] = self.calls.get(name, 0) + 1
+        self.largest = max(self.largest, x.nbytes)
+        if id(x) in self.relus and isinstance(module, CONVOLUTIONS):
+            self.pairs[name] = self.relus[id(x)][1]
+        return None
+
+    def after(self, name: str, z: Tensor) -> None:
+        """Follow the output of a module without a norm."""
+        self.largest = max(self.largest, z.nbytes)
+        if name not in self.norms:
+            self.results[id(z)] = z, [name]
+
+    def at_sum(self, names: list[str | None], terms: list[Tensor]) -> list[Tensor]:
+        """Note the terms."""
+        self.summed |= {name for name in names if name}
+        return terms
+
+    def _passing(self, module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
+        super()._passing(module, args, y)
+        if id(y) in self.made:
+            self.results[id(y)] = y, [self.made[id(y)][1]]
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Note what reads a result; that of a sum takes its terms' place."""
+        before = set(self.summed)
+        read = [self.results[id(a)][1] for a in args if id(a) in self.results]
+        relus = [self.relus[id(a)][1] for a in args if id(a) in self.relus]
+        result = super().__torch_function__(func, types, args, kwargs)
+        if not isinstance(result, Tensor):
+            return result
+        for maker in relus:
+            self.relu_read[maker] = self.relu_read.get(maker, 0) + 1
+        fresh = self.summed - before
+        if fresh:
+            self.results[id(result)] = result, sorted(fresh)
+            return result
+        for name in (name for names in read for name in names):
+            self.read_by.setdefault(name, []).append(func.__name__)
+            if func.__name__ in ("relu", "relu_"):
+                self.results.pop(id(result), None)  # in place: what follows reads the ReLU
+                self.relus[id(result)] = result, name
+        return result
