@@ -2,6 +2,7 @@
 
 from prunus.training.config import TrainConfig
 from prunus.training.fit import fit_
+from prunus.training.local import LocalTeachers
 from prunus.training.loss import distillation, task_loss
 
-__all__ = ["TrainConfig", "distillation", "fit_", "task_loss"]
+__all__ = ["LocalTeachers", "TrainConfig", "distillation", "fit_", "task_loss"]

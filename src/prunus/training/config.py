@@ -27,6 +27,9 @@ class TrainConfig:
     | distill | weight of the teacher's soft targets beside the labels, 0 to 1 |
     | temperature | of the soft targets |
     | clip | largest gradient norm, 0 for none |
+    | local | weight of the local teachers, 0 for none: of what each layer leaves unexplained |
+    | local_layers | modules whose inputs are taught; none named: all (see `LocalTeachers`) |
+    | local_ridge | ρ of the local teachers, in units of the mean eigenvalue |
     """
 
     epochs: Annotated[int, Field(ge=0)] = 10
@@ -38,3 +41,6 @@ class TrainConfig:
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 2.0
     clip: Annotated[float, Field(ge=0)] = 5.0
+    local: Annotated[float, Field(ge=0)] = 0.0
+    local_layers: tuple[str, ...] = ()
+    local_ridge: Annotated[float, Field(gt=0)] = 1.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prunus.core.errors import DataError, NonFiniteError
 from prunus.core.files import writing_whole
 from prunus.evaluation import accuracy, primary
 from prunus.training.config import TrainConfig
+from prunus.training.local import LocalTeachers
 from prunus.training.loss import distillation, task_loss
 
 __all__ = ["fit_"]
@@ -34,6 +36,7 @@ def fit_(
     *,
     validation: Loader | None = None,
     teacher: nn.Module | None = None,
+    parents: Tensor | Sequence[int] | None = None,
     fabric: Fabric | None = None,
     seed: int = 0,
     checkpoint: Path | None = None,
@@ -41,7 +44,12 @@ def fit_(
 ) -> list[Epoch]:
     """Train `model` in place; return one row an epoch.
 
-    Loss: cross-entropy (1−d) + d·distillation from `teacher`, d = config.distill.
+    Loss: (1−d)·cross-entropy + d·distillation from `teacher`, d = config.distill, and with local
+    teachers, whose granularity goes from `parents` (the coarse class of each class) to the
+    classes themselves, + config.local·(1 − mean over layers of DI/tr(YYᵀ)). That is the loss
+    −config.local·DI/tr(YYᵀ), shifted so that nothing left to explain is 0. A row then has
+    `local_information`, the mean share explained (batches of a single class apart).
+
     With `checkpoint`, the state is written there after every epoch and taken up from there, so
     a killed phase repeats at most one epoch and ends with the same weights (on CPU): each epoch
     draws its randomness from `seed` and its own number.
@@ -50,7 +58,8 @@ def fit_(
 
     Raises:
         NonFiniteError: the loss became NaN or infinite; names the epoch.
-        DataError: the loader is empty.
+        DataError: the loader is empty, or a class has no parent.
+        ConfigError: `config.local_layers` are not layers of the network that can be taught.
     """
     config = config or TrainConfig()
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
@@ -58,6 +67,9 @@ def fit_(
     model.to(device)
     if teacher is not None:
         teacher = teacher.to(device).eval()
+    local = None
+    if config.local:
+        local = LocalTeachers(model, config.local_layers, parents=parents, ridge=config.local_ridge)
     batches = _length(loader)
     optimizer = _optimizer(model, config)
     schedule = LambdaLR(optimizer, _cosine(config, batches))
@@ -71,7 +83,7 @@ def fit_(
         sampler = getattr(loader, "sampler", None)
         if sampler is not None and hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
-        row = _epoch(wrapped, loader, optimizer, schedule, config, teacher, fabric)
+        row = _epoch(wrapped, loader, optimizer, schedule, config, teacher, local, fabric)
         if not math.isfinite(row["loss"]):
             raise NonFiniteError(
                 f"the loss became {row['loss']} in epoch {epoch} of training "
@@ -96,38 +108,51 @@ def _epoch(
     schedule: LambdaLR,
     config: TrainConfig,
     teacher: nn.Module | None,
+    local: LocalTeachers | None,
     fabric: Fabric,
 ) -> Epoch:
     start = time.perf_counter()
     total = torch.zeros((), dtype=torch.float64)
-    right = count = 0
+    right = count = taught = 0
+    explained = 0.0
     lr = optimizer.param_groups[0]["lr"]
-    for x, y in loader:
-        x, y = x.to(fabric.device), y.to(fabric.device)  # noqa: PLW2901
-        output = model(x)
-        loss = task_loss(output, y, config)
-        if teacher is not None and config.distill:
-            with torch.no_grad():
-                target = primary(teacher(x))
-            soft = distillation(primary(output), target, config.temperature)
-            loss = (1 - config.distill) * loss + config.distill * soft
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        if config.clip:
-            fabric.clip_gradients(model, optimizer, max_norm=config.clip, error_if_nonfinite=False)
-        optimizer.step()
-        schedule.step()
-        total += loss.detach().cpu().double() * len(x)
-        right += int((primary(output).argmax(1) == y).sum())
-        count += len(x)
+    with nullcontext() if local is None else local.listening():
+        for x, y in loader:
+            x, y = x.to(fabric.device), y.to(fabric.device)  # noqa: PLW2901
+            output = model(x)
+            loss = task_loss(output, y, config)
+            if teacher is not None and config.distill:
+                with torch.no_grad():
+                    target = primary(teacher(x))
+                soft = distillation(primary(output), target, config.temperature)
+                loss = (1 - config.distill) * loss + config.distill * soft
+            share = None if local is None else local.information(y)
+            if share is not None:
+                loss = loss + (config.local * (1 - share)).to(loss)
+                explained += float(share.detach()) * len(x)
+                taught += len(x)
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            if config.clip:
+                fabric.clip_gradients(
+                    model, optimizer, max_norm=config.clip, error_if_nonfinite=False
+                )
+            optimizer.step()
+            schedule.step()
+            total += loss.detach().cpu().double() * len(x)
+            right += int((primary(output).argmax(1) == y).sum())
+            count += len(x)
     if not count:
         raise DataError("the training loader gave no batch: give it at least one image a class")
-    return {
+    row = {
         "loss": float(total) / count,
         "train_accuracy": right / count,
         "lr": lr,
         "seconds": time.perf_counter() - start,
     }
+    if local is not None:
+        row["local_information"] = explained / max(taught, 1)
+    return row
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
