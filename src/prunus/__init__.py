@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunus.core.errors import PrunusError
-    from prunus.criteria import score
+    from prunus.criteria import rank_layers, score
+    from prunus.evaluation import LatencyTable, measure_latency_table
     from prunus.graph import find_groups
     from prunus.pipelines import PruneConfig, RunConfig, load, prune, run_prune
-    from prunus.plan import Plan, make_plan
+    from prunus.plan import Plan, make_plan, predict_loss
     from prunus.statistics import collect
-    from prunus.surgery import apply_
+    from prunus.surgery import apply_, undo_
     from prunus.training import TrainConfig, fit_
 
 __all__ = [
+    "LatencyTable",
     "Plan",
     "PruneConfig",
     "PrunusError",
@@ -36,12 +38,17 @@ __all__ = [
     "fit_",
     "load",
     "make_plan",
+    "measure_latency_table",
+    "predict_loss",
     "prune",
+    "rank_layers",
     "run_prune",
     "score",
+    "undo_",
 ]
 
 _ROOMS = {
+    "LatencyTable": "evaluation",
     "Plan": "plan",
     "PruneConfig": "pipelines",
     "PrunusError": "core.errors",
@@ -53,9 +60,13 @@ _ROOMS = {
     "fit_": "training",
     "load": "pipelines",
     "make_plan": "plan",
+    "measure_latency_table": "evaluation",
+    "predict_loss": "plan",
     "prune": "pipelines",
+    "rank_layers": "criteria",
     "run_prune": "pipelines",
     "score": "criteria",
+    "undo_": "surgery",
 }
 
 

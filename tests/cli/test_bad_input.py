@@ -77,6 +77,29 @@ def test_a_percentage_above_the_whole(fails: Callable[..., str]) -> None:
     assert "at most 100%" in fails(budget="macs=150%")
 
 
+def test_an_accuracy_that_cannot_be_read(fails: Callable[..., str]) -> None:
+    assert "accuracy is a floor" in fails(budget="accuracy<=97%")
+    assert "accuracy is a floor" in fails(budget="accuracy>=150%")
+
+
+def test_milliseconds_that_cannot_be_reached(fails: Callable[..., str]) -> None:
+    assert "the least is ms=" in fails(budget="ms=0.1%")
+
+
+def test_a_dense_network_below_the_floor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    flags = ["--model", "lenet300", "--data", "digits", "--budget", "accuracy>=99.9%"]
+    flags += ["--epochs", "1", "--device", "cpu", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["prunus", "prune", *flags])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "the dense network's validation accuracy is" in capsys.readouterr().err
+    assert '"prune"' not in (out / "record.jsonl").read_text()
+
+
 def test_a_budget_that_cannot_be_reached(fails: Callable[..., str]) -> None:
     message = fails(budget="params=40")
     least = int(message.partition("params=")[2].split()[0])
@@ -213,6 +236,13 @@ def test_settings_out_of_range(fails: Callable[..., str]) -> None:
     assert "prune.iterations is 0" in fails("--iterations", "0")
     assert "speed" in fails("--set", "train.speed=3")
     assert "KEY=VALUE" in fails("--set", "train.lr")
+    assert "prune.compensate is 'magic'" in fails("--compensate", "magic")
+    assert "prune.round_to is 0" in fails("--round-to", "0")
+    assert "keep_class 'ten' is no class: expected an index or one of 0, 1" in fails(
+        "--keep-class", "ten"
+    )
+    assert "prune.parents" in fails("--criterion", "granular")
+    assert "pool:G" in fails("--set", "prune.sampling=pool")
     assert "--input-shape 'big'" in fails("--input-shape", "big")
     assert "turbo" in fails("--precision", "turbo")
 

@@ -1,16 +1,23 @@
 """The command line as a person uses it, in this process."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 import prunus
 from prunus.cli import main
-from prunus.core.record import read_rows
+from prunus.core.record import Row, read_rows
+from prunus.criteria import CRITERIA
+from prunus.data import load_data
 from prunus.evaluation import count_params
+from prunus.models import build_model
+from prunus.plan import ALLOCATIONS, Plan
+from prunus.surgery import COMPENSATIONS
 from tests.browser import Page
 
 QUICK = [
@@ -72,7 +79,6 @@ def test_load_gives_the_network_back(run: Path) -> None:
     result = next(row for row in rows if row["event"] == "result")
     assert count_params(model) == result["pruned"]["params"]
     assert not model.training
-    from prunus.data import load_data
     from prunus.evaluation import accuracy
 
     test = load_data("digits", seed=0).test
@@ -134,6 +140,84 @@ def test_a_floor_stops_the_loop_and_keeps_the_last_network_above_it(
     assert count_params(prunus.load(out)) == reached[last - 1]["params"]
 
 
+@pytest.fixture(scope="module")
+def lenet300(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of trained weights."""
+    data = load_data("digits", seed=0)
+    torch.manual_seed(0)
+    model = build_model("lenet300", num_classes=10, input_shape=(1, 28, 28))
+    prunus.fit_(model, data.train, prunus.TrainConfig(epochs=8))
+    path = tmp_path_factory.mktemp("weights") / "lenet300.safetensors"
+    save_file(model.state_dict(), path)
+    return path
+
+
+def pruned(weights: Path, out: Path, *more: str, monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """Prune lenet300 by the command line; return the journal."""
+    code = prunus_(
+        *("prune", "--model", "lenet300", "--data", "digits", "--weights", str(weights)),
+        *("--out", str(out), *QUICK, "--set", "prune.inputs=false", *more),
+        monkeypatch=monkeypatch,
+    )
+    assert code == 0
+    return read_rows(out / "record.jsonl")[0]
+
+
+def test_the_smallest_network_that_keeps_an_accuracy(
+    lenet300: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "run"
+    flags = ("--budget", "accuracy>=93%", "--set", "prune.step=0.3")
+    rows = pruned(lenet300, out, *flags, monkeypatch=monkeypatch)
+    result = next(row for row in rows if row["event"] == "result")
+    assert result["pruned"]["validation_accuracy"] >= 0.93
+    assert result["pruned"]["macs"] < 0.5 * result["dense"]["macs"]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "below the floor: one step back" in printed
+    assert "predicted loss" in printed
+    assert "the smallest network found that keeps 93.00% on validation is kept" in printed
+
+
+def test_a_budget_in_milliseconds(
+    lenet300: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "run"
+    flags = ("--budget", "ms=90%, bytes=60%", "--set", "prune.latency_batch=32")
+    rows = pruned(lenet300, out, *flags, monkeypatch=monkeypatch)
+    result = next(row for row in rows if row["event"] == "result")
+    sides = result["dense"], result["pruned"]
+    assert sides[1]["predicted_ms"] <= 0.9 * sides[0]["predicted_ms"]
+    assert sides[1]["bytes"] <= 0.61 * sides[0]["bytes"]
+    assert (out / "latency.json").exists()
+    assert "by the latency table at batch 32: dense" in capsys.readouterr().out
+
+
+def test_kept_classes_rounding_and_repair_by_flags(
+    lenet300: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    flags = [
+        *("--budget", "macs=40%", "--keep-class", "3", "--keep-class", "7", "--round-to", "8"),
+        *("--compensate", "bias", "--allocation", "dp", "--criterion", "fdr"),
+    ]
+    rows = pruned(lenet300, out, *flags, monkeypatch=monkeypatch)
+    protected = next(row for row in rows if row["event"] == "protected")
+    assert protected["classes"] == [3, 7]
+    plan = Plan.from_json((out / "plan.json").read_text())
+    for name, units in protected["groups"].items():
+        assert not set(units) & set(plan.groups[name].removed)
+        assert len(plan.groups[name].kept()) % 8 == 0
+    config = yaml.safe_load((out / "config.yaml").read_text())["prune"]
+    assert config["keep_class"] == [3, 7]
+    assert (config["compensate"], config["allocation"]) == ("bias", "dp")
+
+
 def test_the_report_of_a_real_run_draws_in_a_browser(run: Path, browser: Page) -> None:
     browser.open(run / "report.html")
     said = dict(browser.run("({...document.documentElement.dataset})"))
@@ -183,7 +267,20 @@ def test_a_network_of_the_users_own_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_help_and_version(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     assert prunus_("prune", "--help", monkeypatch=monkeypatch) == 0
-    assert "--budget" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "--budget" in printed
+    for name in (*CRITERIA, *ALLOCATIONS, *COMPENSATIONS):
+        assert name in printed
     assert prunus_("--version", monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out.startswith("prunus 0.")
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from prunus.cli import app; app(['--help'], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()

@@ -1,6 +1,7 @@
 """A run killed with `kill -9` at any moment ends with the bytes of an undisturbed one."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,9 +27,24 @@ SETTINGS = [
 ]
 
 
-def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
+SEARCH = [
+    *("--model", "lenet300", "--data", "digits", "--device", "cpu", "--epochs", "4"),
+    *(
+        "--budget",
+        "ms=90%, params=5%, accuracy>=80%",
+        "--finetune-epochs",
+        "2",
+        "--final-epochs",
+        "2",
+    ),
+    *("--set", "prune.inputs=false", "--set", "prune.step=0.5"),
+    *("--set", "prune.latency_batch=32"),
+]
+
+
+def start(out: Path, *more: str, settings: list[str] = SETTINGS) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "prunus", "prune", *SETTINGS, "--out", str(out), *more],
+        [sys.executable, "-m", "prunus", "prune", *settings, "--out", str(out), *more],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -40,8 +56,8 @@ def finish(process: subprocess.Popen[bytes]) -> None:
     assert process.returncode == 0, errors.decode()
 
 
-def kill_when(out: Path, reached: Callable[[Path], bool]) -> None:
-    process = start(out)
+def kill_when(out: Path, reached: Callable[[Path], bool], settings: list[str] = SETTINGS) -> None:
+    process = start(out, settings=settings)
     deadline = time.monotonic() + 300
     while not reached(out):
         assert process.poll() is None, "the run ended before it could be killed"
@@ -87,6 +103,26 @@ def test_killed_run_resumes_to_the_same_bytes(
     assert events == [row["event"] for row in read_rows(undisturbed / "record.jsonl")[0]]
     assert not (out / "steps").exists()
     assert not list(out.glob(".*"))  # no scratch file survives the kill
+
+
+@pytest.mark.slow
+def test_a_killed_search_resumes_with_the_same_latency_table(tmp_path: Path) -> None:
+    """Another run would time another table, so the undisturbed one takes over the first's."""
+    out, other = tmp_path / "run", tmp_path / "undisturbed"
+    kill_when(out, lambda out: (out / "steps/002.pt").exists(), SEARCH)
+    shutil.copytree(out, other)
+    shutil.rmtree(other / "steps")
+    rows = (other / "record.jsonl").read_text().splitlines(keepends=True)
+    first = next(at for at, row in enumerate(rows) if '"graph"' in row)
+    (other / "record.jsonl").write_text("".join(rows[:first]))  # dense and timed, nothing cut
+    finish(start(other, "--resume", settings=SEARCH))
+    finish(start(out, "--resume", settings=SEARCH))
+    for name in ("plan.json", "model.safetensors", "latency.json", "dense.safetensors"):
+        assert (out / name).read_bytes() == (other / name).read_bytes(), name
+    records = [read_rows(folder / "record.jsonl")[0] for folder in (out, other)]
+    assert [row["event"] for row in records[0]] == [row["event"] for row in records[1]]
+    assert sum(row["event"] == "iteration" for row in records[0]) > 2
+    assert sum(row["event"] == "latency" for row in records[0]) == 1
 
 
 @pytest.mark.slow

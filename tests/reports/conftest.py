@@ -57,6 +57,7 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
         _fit(draw, "dense", None, 8, (0.30, 0.9861)),
         {"event": "iteration", "iteration": 0, "params": 431080, "macs": 2293000}
         | {"validation_accuracy": 0.9861},
+        _information(0, units),
     ]
     left = {name: count for name, (count, _) in units.items()}
     accuracy, params, macs = 0.9861, 431080, 2293000
@@ -97,6 +98,7 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
         accuracy = rows[-1]["epochs"][-1]["validation_accuracy"]
         rows.append({"event": "iteration", "iteration": at, "params": params, "macs": macs})
         rows[-1]["validation_accuracy"] = accuracy
+        rows.append(_information(at, units))
     rows.append({"event": "stop", "reason": "the budget is met"})
     rows.append(_fit(draw, "final", None, 6, (accuracy, 0.9833)))
     dense = {
@@ -164,6 +166,22 @@ def _fit(
             for epoch, accuracy in enumerate(curve)
         ],
     }
+
+
+def _information(at: int, units: dict[str, tuple[int, str]]) -> Row:
+    """Return what each reader explains; the interval of the last one was not measured."""
+    layers: list[Row] = []
+    share = 0.0
+    for rank, (features, reader) in enumerate(units.values(), 1):
+        gain = 0.5 * (1 - share) - 0.01 * at
+        share += gain
+        sure = None if rank == len(units) else 0.02
+        layers.append({"module": reader, "features": features, "share": share, "gain": gain})
+        layers[-1] |= {
+            "low": None if sure is None else share - sure,
+            "high": None if sure is None else share + sure,
+        }
+    return {"event": "information", "iteration": at, "layers": layers}
 
 
 def _histogram(draw: random.Random, before: int, after: int) -> Row:

@@ -33,9 +33,9 @@ def test_every_figure_is_drawn_quietly_and_offline(
     path = write_report(make_run(journal))
     browser.open(path, width=width)
     assert browser.run("innerWidth") == width
-    assert browser.run(DRAWN) == browser.run("document.querySelectorAll('.plot').length") == 9
+    assert browser.run(DRAWN) == browser.run("document.querySelectorAll('.plot').length") == 11
     said = told(browser)
-    assert (said["errors"], said["drawn"], said["overflow"]) == ("0", "9", "no")
+    assert (said["errors"], said["drawn"], said["overflow"]) == ("0", "11", "no")
     assert browser.run(WIDE) is False
     assert browser.complaints() == []
     assert browser.requests() == [path.resolve().as_uri()]
@@ -80,13 +80,13 @@ def test_sixty_groups_open_a_batch_at_a_time(
     browser: Any, many_groups: list[Row], make_run: MakeRun
 ) -> None:
     browser.open(write_report(make_run(many_groups)), width=420)
-    assert browser.run(DRAWN) == 30
+    assert browser.run(DRAWN) == 32
     browser.run("document.querySelectorAll('#scores details')[0].open = true")
     wait = "new Promise(done => setTimeout(() => done(document.documentElement.dataset.drawn), 50))"
     for _ in range(100):
-        if browser.run(wait) == "54":
+        if browser.run(wait) == "56":
             break
-    assert browser.run(DRAWN) == 54
+    assert browser.run(DRAWN) == 56
     assert browser.run(WIDE) is False
     assert told(browser)["errors"] == "0"
 

@@ -40,6 +40,6 @@ def test_before_anything_is_measured(journal: list[Row], stage: int) -> None:
 
 
 def test_a_run_in_progress_says_what_is_missing(journal: list[Row]) -> None:
-    text = printed(journal[:7])
+    text = printed(journal[:8])
     assert "Validation accuracy" in text
     assert "Not measured yet: the test set, the size on disk and the latency." in text

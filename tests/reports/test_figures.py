@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from prunus.reports import figures
+from prunus.reports import canvas, figures
 from prunus.reports.tables import trajectory
 
 Row = dict[str, Any]
@@ -50,6 +50,18 @@ def test_layer_names_are_short_and_no_markup(journal: list[Row]) -> None:
     assert text[1].endswith("backbone.conv")
 
 
+def test_what_a_layer_knows_is_drawn_over_what_is_left(journal: list[Row]) -> None:
+    layers = trajectory(journal, "information")[0]["layers"]
+    layers[1] |= {"low": -0.1, "high": 1.2}
+    rest, known, sure = figures.knowledge_figure(layers).data
+    assert list(rest.x) == [100, 100, 100]
+    assert list(known.x) == pytest.approx([50, 75, 87.5])
+    assert list(sure.y) == [0, 1]
+    assert list(sure.error_x.array) == pytest.approx([2, 25])
+    assert list(sure.error_x.arrayminus) == pytest.approx([2, 75])
+    assert list(rest.text) == ["50.0\u00a0%", "75.0\u00a0%", "87.5\u00a0%"]
+
+
 def test_scores_are_the_histograms_of_the_newest_cut(journal: list[Row]) -> None:
     newest = trajectory(journal, "prune")[4]["groups"][2]
     shown = figures.score_figures(journal)
@@ -88,10 +100,12 @@ def test_many_phases_do_not_write_over_each_other(journal: list[Row]) -> None:
 
 
 def test_every_colour_has_a_twin_for_the_dark_page(journal: list[Row]) -> None:
-    known = {light for light, _ in figures.PALETTE.values()}
+    known = {light for light, _ in canvas.PALETTE.values()}
     text = "".join(figure.to_json() for figure in figures.score_figures(journal).values())
     text += figures.accuracy_figure(journal, "params", "parameters").to_json()
+    layers = trajectory(journal, "information")[0]["layers"]
+    text += figures.knowledge_figure(layers).to_json()
     found = {part[:7] for part in text.split('"') if part.startswith("#")}
     assert found <= known
-    twins = [twin for pair in figures.PALETTE.values() for twin in pair]
+    twins = [twin for pair in canvas.PALETTE.values() for twin in pair]
     assert len(set(twins)) == len(twins)

@@ -53,7 +53,7 @@ def test_the_page_holds_everything_once(journal: list[Row], config: Row) -> None
     anchors = {attrs["href"] for tag, attrs in reader.tags if tag == "a"}
     ids = {"#" + str(attrs["id"]) for tag, attrs in reader.tags if tag == "section"}
     assert anchors == ids
-    assert len(anchors) == 8
+    assert len(anchors) == 9
 
 
 def test_nothing_is_loaded_from_anywhere(journal: list[Row], config: Row) -> None:
@@ -67,9 +67,9 @@ def test_nothing_is_loaded_from_anywhere(journal: list[Row], config: Row) -> Non
     assert not re.search(r"url\(|@import", style)
 
 
-@pytest.mark.parametrize("stage", range(22))
+@pytest.mark.parametrize("stage", range(27))
 def test_a_journal_cut_anywhere_renders(journal: list[Row], config: Row, stage: int) -> None:
-    assert len(journal) == 21
+    assert len(journal) == 26
     text = Reader(render_page(journal[:stage], config, None)).text
     for event, absent in {
         "run": "its first entry",
@@ -78,12 +78,32 @@ def test_a_journal_cut_anywhere_renders(journal: list[Row], config: Row, stage: 
         "iteration": "the dense network was scored",
         "prune": "the first cut",
         "layers": "the layers were compared",
+        "information": "its layers were asked what they know",
         "export": "the export",
     }.items():
         there = any(row["event"] == event for row in journal[:stage])
         assert (f"the run stopped before {absent}" in text) is not there
     unfinished = not any(row["event"] == "result" for row in journal[:stage])
     assert ("journal ends before" in text or "journal is empty" in text) is unfinished
+
+
+def test_what_the_layers_know_stands_dense_beside_newest(journal: list[Row], config: Row) -> None:
+    text = Reader(render_page(journal, config, None)).text.replace("\u00a0", " ")
+    section = text.split("What each layer knows")[1].split("What the scores looked like")[0]
+    cells = section.split()
+    assert cells.index("Dense") < cells.index("After")
+    assert "50.0 % (48.0–52.0)" in " ".join(cells)
+    single = [row for row in journal if row["event"] != "information" or not row["iteration"]]
+    alone = Reader(render_page(single, config, None)).text
+    assert "After iteration" not in alone
+    assert "knowledge-0" in render_page(single, config, None)
+
+
+def test_a_finished_run_without_it_says_so(journal: list[Row], config: Row) -> None:
+    rows = [row for row in journal if row["event"] != "information"]
+    text = Reader(render_page(rows, config, None)).text
+    assert "Not measured in this run." in text
+    assert "run stopped before" not in text
 
 
 def test_names_cannot_break_out(journal: list[Row], config: Row) -> None:

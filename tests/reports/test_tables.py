@@ -1,7 +1,13 @@
 from typing import Any
 
 from prunus.reports import HeadlineRow, headline, layer_table
-from prunus.reports.tables import group_table, refusals, trajectory
+from prunus.reports.tables import (
+    group_table,
+    knowledge,
+    knowledge_table,
+    refusals,
+    trajectory,
+)
 
 Row = dict[str, Any]
 
@@ -76,3 +82,31 @@ def test_a_repeated_iteration_counts_once_and_a_refusal_is_told_once(journal: li
     assert trajectory([*journal, again], "iteration")[0]["params"] == 7
     assert list(trajectory([*journal, again], "iteration")) == [0, 1, 2, 3, 4]
     assert refusals(journal) == [("fc2", "its Gram matrix is singular")]
+
+
+def test_knowledge_is_of_the_dense_and_the_newest_network(journal: list[Row]) -> None:
+    assert list(knowledge(journal)) == [0, 4]
+    assert list(knowledge(journal[:5])) == [0]
+    assert knowledge(journal[:4]) == {}
+    assert knowledge_table(journal[:4]) == []
+    first, _, classifier = knowledge_table(journal)
+    assert (first.module, first.features) == ("conv2", "20")
+    cells = (first.first, first.first_gain, first.newest, first.newest_gain)
+    assert [cell.replace("\u00a0", " ") for cell in cells] == [
+        "50.0 % (48.0–52.0)",
+        "+50.00 points",
+        "46.0 % (44.0–48.0)",
+        "+46.00 points",
+    ]
+    assert classifier.first.replace("\u00a0", " ") == "87.5 %"
+
+
+def test_a_layer_only_one_network_has_is_a_dash_in_the_other(journal: list[Row]) -> None:
+    dense, newest = (trajectory(journal, "information")[at]["layers"] for at in (0, 4))
+    newest[0] |= {"features": 7, "gain": None}
+    del newest[2], dense[1]
+    table = {row.module: row for row in knowledge_table(journal)}
+    assert list(table) == ["conv2", "fc2", "fc1"]
+    assert (table["conv2"].features, table["conv2"].newest_gain) == ("20 → 7", "–")
+    assert (table["fc2"].newest, table["fc2"].newest_gain) == ("–", "–")
+    assert (table["fc1"].first, table["fc1"].features) == ("–", "50")

@@ -18,7 +18,7 @@ def test_the_verdict_is_one_sentence(journal: list[Row], config: Row) -> None:
 
 
 def test_the_verdict_of_a_run_in_progress(journal: list[Row]) -> None:
-    assert plain(words.verdict(journal[:7])) == (
+    assert plain(words.verdict(journal[:8])) == (
         "So far, after 1 iteration: 1.8× fewer parameters, 1.4× fewer MACs, "
         "validation accuracy 98.6 % → 98.4 %."
     )
@@ -43,7 +43,7 @@ def test_names_may_be_nested_or_missing() -> None:
 
 def test_missing_tells_where_the_journal_ends(journal: list[Row]) -> None:
     assert words.missing(journal) == ""
-    assert "after “prune” of iteration 1" in words.missing(journal[:5])
+    assert "after “prune” of iteration 1" in words.missing(journal[:6])
     assert "journal is empty" in words.missing([])
 
 
@@ -51,7 +51,24 @@ def test_captions_say_the_numbers(journal: list[Row]) -> None:
     accuracy = plain(words.accuracy_caption(journal))
     assert "98.61 % with 431 080 parameters; after 4 iterations, 97.81 % with 42 913" in accuracy
     assert "The ring is the finished network, at 98.33 %." in accuracy
+    known = plain(words.knowledge_caption(journal))
+    assert "to fc1: +25.00 points." in known
+    assert "The last layer, fc2, explained 87.5 % and now explains 80.5 %." in known
+    assert "jackknife" in known
     layers = plain(words.layer_caption(journal))
     assert "fc1 gave most: 360 027 of its 400 500 parameters are gone, 93 %" in layers
     assert "30 epochs in 6 phases, 38 s in all" in plain(words.training_caption(journal))
     assert "one image is 0.28 points" in words.headline_caption(journal)
+
+
+def test_what_the_layers_know_is_said_of_the_networks_there_are(journal: list[Row]) -> None:
+    dense = [row for row in journal if row.get("iteration") in {0, None}]
+    assert "In the dense network" in words.knowledge_caption(dense)
+    assert "now explains" not in words.knowledge_caption(dense)
+    later = [row for row in journal if row.get("iteration") == 2]
+    for layer in next(row for row in later if row["event"] == "information")["layers"]:
+        layer |= {"low": None, "high": None}
+    caption = plain(words.knowledge_caption(later))
+    assert "After iteration 2, the largest step" in caption
+    assert "jackknife" not in caption
+    assert words.knowledge_name(0) == "Dense network"

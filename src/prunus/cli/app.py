@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 
+from prunus.cli.listing import ListingCommand
+from prunus.cli.score import score
+from prunus.cli.settings import parse_shape, put_flags, put_settings
 from prunus.core.errors import ConfigError, PrunusError
 
 __all__ = ["app", "main"]
@@ -36,7 +38,7 @@ def version(
         raise typer.Exit
 
 
-@app.command()
+@app.command(cls=ListingCommand)
 def prune(
     out: Annotated[Path, typer.Option(help="Folder of the run; made here.")],
     model: Annotated[
@@ -48,7 +50,11 @@ def prune(
     ] = None,
     data: Annotated[str | None, typer.Option(help="digits, mnist or folder:PATH.")] = None,
     budget: Annotated[
-        str | None, typer.Option(help="What is kept at most: params=10%, macs=50%, params=20000.")
+        str | None,
+        typer.Option(
+            help="What is kept at most: params=10%, macs=50%, bytes=200k, ms=1.5 (measured on "
+            "this machine); and what must be: accuracy>=97%. Several with commas."
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A config.yaml to start from; flags override it.")
@@ -60,13 +66,21 @@ def prune(
     input_shape: Annotated[
         str | None, typer.Option(help="Channels, height, width, as in 3,32,32.")
     ] = None,
-    criterion: Annotated[
-        str | None, typer.Option(help="random, l1, l2, fdr, diloss, di or stacked.")
-    ] = None,
+    criterion: Annotated[str | None, typer.Option(help="What a unit is worth: {criteria}.")] = None,
     allocation: Annotated[
-        str | None, typer.Option(help="global (by score for cost) or uniform (per layer).")
+        str | None, typer.Option(help="How the budget is spread over layers: {allocations}.")
     ] = None,
-    iterations: Annotated[int | None, typer.Option(help="S-phases on the way.")] = None,
+    compensate: Annotated[
+        str | None, typer.Option(help="How what stays takes over: {compensations}.")
+    ] = None,
+    round_to: Annotated[
+        int | None, typer.Option(help="Channels left of a layer are a multiple of it.")
+    ] = None,
+    keep_class: Annotated[
+        list[str] | None,
+        typer.Option(help="A class, by name or index, whose best units never go; repeatable."),
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="S-phases on the way to limits.")] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(help="Floor of validation accuracy, 0 to 1.")
     ] = None,
@@ -93,7 +107,7 @@ def prune(
         "budget": budget,
         "weights": None if weights is None else str(weights),
         "data_root": None if data_root is None else str(data_root),
-        "input_shape": None if input_shape is None else _shape(input_shape),
+        "input_shape": None if input_shape is None else parse_shape(input_shape),
         "batch_size": batch_size,
         "augment": augment,
         "seed": seed,
@@ -102,20 +116,17 @@ def prune(
         "train.epochs": epochs,
         "prune.criterion": criterion,
         "prune.allocation": allocation,
+        "prune.compensate": compensate,
+        "prune.round_to": round_to,
+        "prune.keep_class": keep_class or None,
         "prune.iterations": iterations,
         "prune.min_accuracy": min_accuracy,
         "prune.finetune.epochs": finetune_epochs,
         "prune.final.epochs": final_epochs,
     }
     values = _base(config, out if resume else None)
-    for key, value in flags.items():
-        if value is not None:
-            _put(values, key, value)
-    for setting in set_ or ():
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting!r}: expected KEY=VALUE, as in train.lr=1e-3")
-        _put(values, key.strip(), yaml.safe_load(text))
+    put_flags(values, flags)
+    put_settings(values, set_ or (), "train.lr=1e-3")
     for key in ("model", "data", "budget"):
         if key not in values:
             raise ConfigError(f"no {key} came: give --{key}, or --config with one")
@@ -137,6 +148,9 @@ def prune(
         highlight=False,
     )
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+app.command()(score)
 
 
 @app.command()
@@ -169,21 +183,3 @@ def _base(config: Path | None, out: Path | None) -> dict[str, Any]:
     from prunus.pipelines import RunConfig  # noqa: PLC0415
 
     return to_dict(read_yaml(RunConfig, path))
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {key}: {parent!r} is a value, not a group of settings")
-    values[leaf] = value
-
-
-def _shape(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.replace("x", ",").split(",")]
-    except ValueError:
-        raise ConfigError(
-            f"--input-shape {text!r}: expected channels, height and width, as in 3,32,32"
-        ) from None

@@ -6,6 +6,8 @@ from prunus.pipelines.load import load
 from prunus.pipelines.prune import Report, prune
 from prunus.pipelines.ps_iteration import ps_iteration
 from prunus.pipelines.run import run_prune
+from prunus.pipelines.score import ScoreReport, run_score
+from prunus.pipelines.score_config import ScoreConfig, settings_of_run
 from prunus.pipelines.session import Loaders, Session
 from prunus.pipelines.watch import Watch
 
@@ -15,10 +17,14 @@ __all__ = [
     "PruneConfig",
     "Report",
     "RunConfig",
+    "ScoreConfig",
+    "ScoreReport",
     "Session",
     "Watch",
     "load",
     "prune",
     "ps_iteration",
     "run_prune",
+    "run_score",
+    "settings_of_run",
 ]

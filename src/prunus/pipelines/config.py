@@ -14,40 +14,67 @@ from prunus.training import TrainConfig
 __all__ = ["PruneConfig", "RunConfig"]
 
 Size = Annotated[int, Field(gt=0)]
+Compensation = Literal["none", "bias", "pointwise", "patch", "merge"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PruneConfig:
-    """How to prune: the settings of a PS-iteration.
+    """How to prune: the settings of a PS-iteration, and all their defaults.
 
     | setting | meaning |
     |---|---|
     | criterion | a name of `prunus.criteria.CRITERIA` |
     | options | keyword options of the criterion |
-    | allocation | `global` or `uniform` (see `make_plan`) |
-    | iterations | S-phases; each prunes the same share of what is left |
-    | min_accuracy | floor of validation accuracy, 0 to 1; below it the loop steps back and stops |
-    | least | share of each group that always stays |
-    | compensate | `pointwise` or `none` |
-    | ridge | ρ of the compensation, in units of the mean eigenvalue |
+    | intervals | whether losses are predicted with an interval (criterion time × blocks) |
+    | sampling | how `collect` takes samples of a map |
+    | blocks | parts of the images that are kept apart, for intervals |
+    | calibration_batches | batches that scores are collected on; null for all of them |
+    | parents | coarser class of each class, one list a granularity, from fine to coarse |
+    | allocation | `global`, `uniform` or `dp` (see `make_plan`) |
+    | round_to | units left of a group are a multiple of it |
+    | least | share of each group that a cut leaves at least |
     | inputs | whether input pixels and flattened positions are units |
     | ignored_layers | modules whose outputs stay whole |
-    | calibration_batches | batches that scores are collected on; null for all of them |
+    | keep_class | classes, by index or name, whose best units never go |
+    | keep_share | share of each group that is best for a kept class |
+    | compensate | `none`, `bias`, `pointwise`, `patch` or `merge` (see `apply_`) |
+    | ridge | ρ of the compensation, in units of the mean eigenvalue |
+    | batchnorm | whether BatchNorm is re-estimated after a cut: `auto`, `always` or `never` |
+    | shrink | share of the old BatchNorm statistics that stays |
+    | repair_images | calibration images that `patch` repair and BatchNorm see |
+    | iterations | S-phases on the way to limits; each prunes the same share of what is left |
+    | min_accuracy | floor of validation accuracy, 0 to 1; below it the loop steps back and stops |
+    | step | of a search for an accuracy: share of the present cost that the next try aims at |
+    | iterations_max | tries of such a search |
+    | latency_batch | images a batch that a budget in ms is about |
     | finetune | the P-phase after each cut |
     | final | the P-phase at the end |
     """
 
     criterion: str = "stacked"
     options: dict[str, Any] = field(default_factory=dict)
-    allocation: Literal["global", "uniform"] = "global"
-    iterations: Annotated[int, Field(ge=1)] = 6
-    min_accuracy: Annotated[float | None, Field(ge=0, le=1)] = None
+    intervals: bool = True
+    sampling: str = "patch"
+    blocks: Size = 8
+    calibration_batches: Size | None = None
+    parents: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...] = ()
+    allocation: Literal["global", "uniform", "dp"] = "global"
+    round_to: Size = 1
     least: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    compensate: Literal["pointwise", "none"] = "pointwise"
-    ridge: Annotated[float, Field(gt=0)] = 1e-3
     inputs: bool = True
     ignored_layers: tuple[str, ...] = ()
-    calibration_batches: Annotated[int | None, Field(gt=0)] = None
+    keep_class: tuple[int | str, ...] = ()
+    keep_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    compensate: Compensation = "pointwise"
+    ridge: Annotated[float, Field(gt=0)] = 1e-3
+    batchnorm: Literal["auto", "always", "never"] = "auto"
+    shrink: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repair_images: Size = 2048
+    iterations: Size = 6
+    min_accuracy: Annotated[float | None, Field(ge=0, le=1)] = None
+    step: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    iterations_max: Size = 30
+    latency_batch: Size = 1
     finetune: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3, distill=0.5))
     final: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=15, distill=0.5))
 

@@ -13,7 +13,7 @@ from prunus.pipelines.config import RunConfig
 from prunus.plan import Plan
 from prunus.surgery import replay_
 
-__all__ = ["load"]
+__all__ = ["load", "require_finished"]
 
 
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -30,12 +30,7 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
         >>> model = prunus.load("runs/demo")  # doctest: +SKIP
     """
     folder = Path(folder)
-    for name in ("plan.json", "model.safetensors"):
-        if not (folder / name).exists():
-            raise RunFolderError(
-                f"{folder} has no {name}: give the folder of a finished run "
-                "(`prunus prune … --resume` finishes one)"
-            )
+    require_finished(folder)
     if model is None:
         if not (folder / "config.yaml").exists():
             raise RunFolderError(
@@ -54,3 +49,13 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     replay_(model, Plan.from_json((folder / "plan.json").read_text()))
     load_weights_(model, folder / "model.safetensors")
     return model.eval()
+
+
+def require_finished(folder: Path) -> None:
+    """Raise `RunFolderError` where `folder` does not hold the network of a finished run."""
+    for name in ("plan.json", "model.safetensors"):
+        if not (folder / name).exists():
+            raise RunFolderError(
+                f"{folder} has no {name}: give the folder of a finished run "
+                "(`prunus prune … --resume` finishes one)"
+            )

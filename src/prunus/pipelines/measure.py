@@ -8,9 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.evaluation import accuracy, compare_latency, count_bytes, count_macs, count_params
+from prunus.evaluation import (
+    LatencyTable,
+    accuracy,
+    compare_latency,
+    count_bytes,
+    count_macs,
+    count_params,
+)
 from prunus.graph import find_groups
 from prunus.graph.costs import reads
+from prunus.pipelines.latency import costs_of
 from prunus.pipelines.session import Loader
 
 __all__ = ["BATCHES", "layer_rows", "result_row"]
@@ -20,9 +28,19 @@ BATCHES = (1, 64)
 
 
 def result_row(
-    dense: nn.Module, pruned: nn.Module, *, example: Tensor, validation: Loader, test: Loader | None
+    dense: nn.Module,
+    pruned: nn.Module,
+    *,
+    example: Tensor,
+    validation: Loader,
+    test: Loader | None,
+    table: LatencyTable | None = None,
 ) -> dict[str, Any]:
-    """Measure both networks; without a test loader the accuracy on it is left out."""
+    """Measure both networks; without a test loader the accuracy on it is left out.
+
+    With a latency table each side also has `predicted_ms`, next to the latency measured at the
+    table's batch.
+    """
     networks = {"dense": dense.cpu().eval(), "pruned": pruned.cpu().eval()}
     row: dict[str, Any] = {"latency_ratio": {}}
     for name, network in networks.items():
@@ -33,11 +51,13 @@ def result_row(
             "bytes": count_bytes(network),
             "latency": {},
         }
+        if table is not None:
+            row[name]["predicted_ms"] = costs_of(find_groups(network, example[:1]), table)["ms"]
         if test is not None:
             row[name]["test_accuracy"] = accuracy(network, test)
     if test is not None:
         row["test_images"] = sum(len(y) for _, y in test)
-    for batch in BATCHES:
+    for batch in sorted({*BATCHES, table.batch if table else 1}):
         images = example[:1].expand(batch, *example.shape[1:]).contiguous()
         before, after, ratio = compare_latency(dense, pruned, images)
         row["dense"]["latency"][str(batch)] = asdict(before)

@@ -17,9 +17,12 @@ from prunus.core.errors import DataError
 from prunus.export import Parity, export_onnx, save_weights
 from prunus.pipelines.config import PruneConfig
 from prunus.pipelines.journal import Journal
+from prunus.pipelines.latency import keep_table, table_for
 from prunus.pipelines.measure import layer_rows, result_row
 from prunus.pipelines.ps_iteration import ps_iteration
+from prunus.pipelines.s_phase import find_sound_groups
 from prunus.pipelines.session import Loader, Loaders, Session
+from prunus.pipelines.settings import checked
 from prunus.pipelines.watch import Watch
 from prunus.plan import Budget, Plan
 from prunus.reports import print_headline, render_page
@@ -46,7 +49,7 @@ class Report:
     def to_html(self) -> str:
         """Return the report as one self-contained page."""
         config = {"model": type(self.model).__name__, "prune": to_dict(self.config)}
-        return render_page(self.record.rows, config, None)
+        return render_page(self.record.rows, config, json.loads(self.plan.to_json()))
 
     def save(self, folder: str | Path) -> Parity:
         """Write the plan, weights, ONNX, journal and page of a run; return the parity.
@@ -84,7 +87,9 @@ def prune(
     Args:
         model: any `nn.Module` of images to class scores; it is left untouched.
         loader: training batches (images, labels); scores are collected on them too.
-        budget: what may be kept, such as `"macs=50%"`, `"params=20000"` or both with a comma.
+        budget: what may be kept, such as `"macs=50%"`, `"params=20000"`, `"bytes=200k"`, `"ms=60%"`
+            (by a latency table measured first) or several with commas; and what must be:
+            `"accuracy>=97%"` searches for the smallest network that keeps it on `validation`.
         validation: held-out training images that choices are measured on. Without them the
             training images stand in, and accuracies are those of training.
         test: measured once, at the end.
@@ -102,7 +107,7 @@ def prune(
         >>> small, report = prunus.prune(model, loader, budget="macs=50%")  # doctest: +SKIP
         >>> print(report)  # doctest: +SKIP
     """
-    config = config or PruneConfig()
+    config = checked(config or PruneConfig())
     limits = Budget.parse(budget)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
     first = next(iter(loader), None)
@@ -110,6 +115,8 @@ def prune(
         raise DataError("the loader gave no batch: give it at least one image a class")
     dense = copy.deepcopy(model)
     example = first[0][:64].cpu()
+    groups = find_sound_groups(dense, example[:1], config)
+    table = table_for(limits, dense, groups, example, config, watch=watch)
     held_out = validation if validation is not None else loader
     session = Session(
         loaders=Loaders(train=loader, calibration=loader, validation=held_out),
@@ -117,12 +124,15 @@ def prune(
         seed=seed,
         journal=Journal(),
         watch=watch or Watch(),
+        table=table,
     )
+    keep_table(table, groups, session.journal)
     on_device = copy.deepcopy(dense).to(fabric.device)
     pruned, plan = ps_iteration(on_device, limits, config, session, example=example[:1])
     record = session.journal.record
     record.append(
-        "result", **result_row(dense, pruned, example=example, validation=held_out, test=test)
+        "result",
+        **result_row(dense, pruned, example=example, validation=held_out, test=test, table=table),
     )
     record.append("layers", layers=layer_rows(dense.cpu(), pruned, example[:1]))
     return pruned, Report(plan, record, config, pruned, example)

@@ -12,9 +12,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunus.core.errors import BudgetError
 from prunus.evaluation import accuracy
 from prunus.pipelines.config import PruneConfig
-from prunus.pipelines.s_phase import describe_groups, find_sound_groups, ignoring, s_phase_
+from prunus.pipelines.iteration import Job, State, floor_of, iterate
+from prunus.pipelines.latency import costs_of
+from prunus.pipelines.protect import find_protected
+from prunus.pipelines.rows import describe_groups, say_costs
+from prunus.pipelines.s_phase import find_sound_groups, ignoring, measure_information
+from prunus.pipelines.search import search
 from prunus.pipelines.session import Session, p_phase_
 from prunus.plan import Budget, Plan, check_reachable
 
@@ -26,85 +32,105 @@ def ps_iteration(
 ) -> tuple[nn.Module, Plan]:
     """Prune a copy of `dense` down to `budget`; return it with the plan from dense to it.
 
-    Iteration i of T aims at the cost dense·(budget/dense)^(i/T), so each prunes the same share of
-    what is left. Where validation accuracy falls below `config.min_accuracy` after a P-phase,
-    the last network that held it is the result. A last P-phase with `config.final` ends the run.
-    Whatever the journal holds is taken from there.
+    With limits alone, iteration i of T aims at the cost dense·(limit/dense)^(i/T) in each
+    currency, so each prunes the same share of what is left. Where validation accuracy falls
+    below `config.min_accuracy` after a P-phase, the last network that held it is the result.
+    With `accuracy>=` the way is searched for (`search`).
+
+    A last P-phase with `config.final` ends the run; where there is a floor and it ends below,
+    the network before it is kept. Whatever the journal holds is taken from there.
 
     Raises:
-        BudgetError: the budget cannot be reached; said before any training.
+        BudgetError: the budget cannot be reached, which is said before any training, or the
+            dense network itself is below the floor.
         NothingToPruneError: the network has no group.
     """
-    journal, watch, floor = session.journal, session.watch, config.min_accuracy
+    journal, table = session.journal, session.table
     groups = find_sound_groups(dense, example, config)
-    check_reachable(groups, budget, least=config.least)
+    rules: dict[str, Any] = {"least": config.least, "round_to": config.round_to, "table": table}
+    check_reachable(groups, budget, **rules)
     config = ignoring(config, groups)
-    cost = {"params": groups.total_params, "macs": groups.total_macs}
+    costs = costs_of(groups, table)
     journal.append_once("graph", describe_groups(groups))
-    if journal.record.find("iteration", iteration=0) is None:
-        before = accuracy(dense, session.loaders.validation)
-        journal.record.append("iteration", iteration=0, validation_accuracy=before, **cost)
-    teacher = copy.deepcopy(dense) if config.finetune.distill or config.final.distill else None
+    start = journal.record.find("iteration", iteration=0)
+    if start is None:
+        start = {**costs, "validation_accuracy": accuracy(dense, session.loaders.validation)}
+        journal.append_once("iteration", start, iteration=0)
+    before, floor = start["validation_accuracy"], floor_of(budget, config)
+    if floor is not None and before < floor:
+        raise BudgetError(
+            f"the dense network's validation accuracy is {before:.2%}, below the floor of "
+            f"{floor:.2%}: train it longer, or ask for at most accuracy>={before:.4g}"
+        )
+    protected = find_protected(dense, groups, config, session)
+    check_reachable(groups, budget, protected=protected, **rules)
+    distilled = config.finetune.distill or config.final.distill
+    job = Job(
+        dense=dense,
+        budget=budget,
+        config=config,
+        session=session,
+        example=example,
+        teacher=copy.deepcopy(dense) if distilled else None,
+        costs=costs,
+        protected=protected,
+        floor=floor,
+    )
+    state = State(
+        iteration=0, model=copy.deepcopy(dense), plan=Plan(), costs=costs, accuracy=before
+    )
+    state, reason = (to_limits if budget.accuracy is None else search)(job, state)
+    journal.append_once("stop", {"reason": reason})
+    session.watch.say(f"stopped: {reason}")
+    model = _finish(job, state)
+    measure_information(model, config, session, example=example, iteration=state.iteration)
+    return model, state.plan
 
-    model, plan = copy.deepcopy(dense), Plan()
-    for i in range(1, config.iterations + 1):
-        held = (model, plan)
-        targets = {
-            currency: max(limit, round(cost[currency] * (limit / cost[currency]) ** (i / T)))
-            for T in [config.iterations]
-            for currency, limit in budget.absolute(cost).items()
-        }
-        model, plan, reached = _iteration(
-            dense, held, targets, config, session, example=example, i=i, teacher=teacher
+
+def to_limits(job: Job, state: State) -> tuple[State, str]:
+    """Go down to the limits in `config.iterations` equal shares; return why it stopped."""
+    T, limits = job.config.iterations, job.budget.absolute(job.costs)
+    for i in range(1, T + 1):
+        targets = {}
+        for currency, limit in limits.items():
+            aim = job.costs[currency] * (limit / job.costs[currency]) ** (i / T)
+            targets[currency] = max(limit, aim if currency == "ms" else round(aim))
+        reached = iterate(job, state, targets, i)
+        job.session.watch.say(
+            f"iteration {i}/{T}: {say_costs(reached.costs, limits)}, "
+            f"validation accuracy {reached.accuracy:.2%}"
         )
-        watch.say(
-            f"iteration {i}/{config.iterations}: {reached['params']} parameters, "
-            f"{reached['macs']} MACs, validation accuracy {reached['validation_accuracy']:.2%}"
-        )
-        if floor is not None and reached["validation_accuracy"] < floor:
-            model, plan = held
-            reason = (
-                f"validation accuracy fell to {reached['validation_accuracy']:.2%}, below the "
-                f"floor of {floor:.2%}; the network before iteration {i} is kept"
+        if job.floor is not None and reached.accuracy < job.floor:
+            return state, (
+                f"validation accuracy fell to {reached.accuracy:.2%}, below the floor of "
+                f"{job.floor:.2%}; the network before iteration {i} is kept"
             )
-            journal.append_once("stop", {"reason": reason})
-            watch.say(f"stopped: {reason}")
-            break
-    journal.append_once("stop", {"reason": "the budget is met"})
-    return p_phase_(model, config.final, session, phase="final", teacher=teacher), plan
+        state = reached
+    return state, "the budget is met"
 
 
-def _iteration(
-    dense: nn.Module,
-    held: tuple[nn.Module, Plan],
-    targets: dict[str, int],
-    config: PruneConfig,
-    session: Session,
-    *,
-    example: Tensor,
-    i: int,
-    teacher: nn.Module | None,
-) -> tuple[nn.Module, Plan, dict[str, Any]]:
-    """Do one S-phase and one P-phase, or take them from the journal; `held` is left as it is."""
-    journal, step = session.journal, f"{i:03d}"
-    done = journal.record.find("iteration", iteration=i)
-    if done is not None and journal.has(step):
-        return (*journal.restore(step, dense), done)
-    cut = journal.record.find("prune", iteration=i)
-    if cut is not None and journal.has(f"{step}-cut"):
-        model, plan = journal.restore(f"{step}-cut", dense)
-    else:
-        model = copy.deepcopy(held[0])
-        later, cut = s_phase_(model, targets, config, session, example=example, iteration=i)
-        plan = held[1].then(later)
-        journal.save(f"{step}-cut", model, plan)
-        journal.append_once("prune", cut, iteration=i)
-    p_phase_(model, config.finetune, session, phase="iteration", iteration=i, teacher=teacher)
-    reached = {
-        "params": cut["params"],
-        "macs": cut["macs"],
-        "validation_accuracy": accuracy(model, session.loaders.validation),
-    }
-    journal.save(step, model, plan)
-    journal.append_once("iteration", reached, iteration=i)
-    return model, plan, reached
+def _finish(job: Job, state: State) -> nn.Module:
+    """Return the network after the final training, or before it where that lost the floor."""
+    session, config = job.session, job.config
+    model = state.model if job.floor is None else copy.deepcopy(state.model)
+    p_phase_(
+        model,
+        config.final,
+        session,
+        phase="final",
+        teacher=job.teacher,
+        parents=config.parents,
+    )
+    if job.floor is None or not config.final.epochs:
+        return model
+    after = accuracy(model, session.loaders.validation)
+    kept = after >= job.floor
+    row = {"before": state.accuracy, "after": after, "floor": job.floor, "kept": kept}
+    session.journal.append_once("final", row)
+    if kept:
+        return model
+    session.watch.say(
+        f"final training ended at {after:.2%}, below the floor of {job.floor:.2%}: the network "
+        "before it is kept"
+    )
+    return state.model.eval()

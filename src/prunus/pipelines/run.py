@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import nn
 
 from prunus.core import read_yaml, seed_everything, sweep_scratch, to_dict, to_yaml, write_whole
-from prunus.core.errors import ConfigError, RunFolderError
-from prunus.criteria import make_criterion
+from prunus.core.errors import RunFolderError
 from prunus.data import DataSplits, load_data
 from prunus.export import export_onnx, save_weights
 from prunus.models import build_model
 from prunus.pipelines.config import RunConfig
 from prunus.pipelines.journal import Journal
+from prunus.pipelines.latency import keep_table, table_for
 from prunus.pipelines.load import load
 from prunus.pipelines.measure import layer_rows, result_row
 from prunus.pipelines.ps_iteration import ps_iteration
+from prunus.pipelines.rows import say_latency
 from prunus.pipelines.s_phase import find_sound_groups
 from prunus.pipelines.session import Loaders, Session, p_phase_
+from prunus.pipelines.settings import checked
+from prunus.pipelines.surroundings import describe_run, open_fabric, resolve_paths
 from prunus.pipelines.watch import Watch
 from prunus.plan import Budget, check_reachable
 from prunus.reports import write_report
@@ -53,10 +51,10 @@ def run_prune(
         RunFolderError: `out` holds another run, or this one and `resume` is off.
     """
     watch = watch or Watch()
-    config = _resolved(config)
+    config = resolve_paths(config)
     budget = Budget.parse(config.budget)
-    make_criterion(config.prune.criterion, **config.prune.options)
-    fabric = _fabric(config)
+    checked(dataclasses.replace(config.prune, keep_class=()))
+    fabric = open_fabric(config.device, config.precision)
     data = load_data(
         config.data,
         seed=config.seed,
@@ -65,7 +63,12 @@ def run_prune(
         input_shape=config.input_shape,
         augment=config.augment,
     )
-    config = dataclasses.replace(config, num_classes=data.num_classes, input_shape=data.input_shape)
+    config = dataclasses.replace(
+        config,
+        num_classes=data.num_classes,
+        input_shape=data.input_shape,
+        prune=checked(config.prune, data.class_names),
+    )
     seed_everything(config.seed, "build")
     dense = build_model(
         config.model,
@@ -75,9 +78,14 @@ def run_prune(
     )
     example = torch.zeros(1, *data.input_shape)
     groups = find_sound_groups(dense, example, config.prune)
-    check_reachable(groups, budget, least=config.prune.least)
+    table = table_for(
+        budget, dense, groups, example, config.prune, folder=out if resume else None, watch=watch
+    )
+    check_reachable(
+        groups, budget, least=config.prune.least, round_to=config.prune.round_to, table=table
+    )
     journal = _open(config, out, resume=resume)
-    journal.append_once("run", _environment(config, command, fabric))
+    journal.append_once("run", describe_run(command, fabric, config.seed))
 
     session = Session(
         loaders=Loaders(train=data.train, calibration=data.calibration, validation=data.validation),
@@ -85,7 +93,9 @@ def run_prune(
         seed=config.seed,
         journal=journal,
         watch=watch,
+        table=table,
     )
+    keep_table(table, groups, journal)
     dense = _dense_(dense, config, session)
     if not (out / "model.safetensors").exists():
         dense = dense.to(fabric.device)
@@ -104,7 +114,7 @@ def _dense_(dense: nn.Module, config: RunConfig, session: Session) -> nn.Module:
         dense.load_state_dict(load_file(path))
         return dense
     if config.weights is None:
-        p_phase_(dense, config.train, session, phase="dense")
+        p_phase_(dense, config.train, session, phase="dense", parents=config.prune.parents)
     save_weights(dense, path)
     return dense
 
@@ -116,10 +126,17 @@ def _finish(dense: nn.Module, data: DataSplits, out: Path, session: Session) -> 
     images = next(iter(data.calibration))[0][:64]
     if journal.record.find("result") is None:
         watch.say("measuring both networks on the test split")
-        journal.record.append(
-            "result",
-            **result_row(dense, pruned, example=images, validation=data.validation, test=data.test),
+        found = result_row(
+            dense,
+            pruned,
+            example=images,
+            validation=data.validation,
+            test=data.test,
+            table=session.table,
         )
+        journal.record.append("result", **found)
+        if session.table is not None:
+            watch.say(say_latency(found, session.table.batch))
     journal.append_once("layers", {"layers": layer_rows(dense.cpu(), pruned, images[:1])})
     if journal.record.find("export") is None:
         watch.say("exporting to ONNX and comparing in ONNX Runtime")
@@ -127,29 +144,6 @@ def _finish(dense: nn.Module, data: DataSplits, out: Path, session: Session) -> 
         journal.record.append("export", onnx="model.onnx", **dataclasses.asdict(parity))
     journal.clean()
     write_report(out)
-
-
-def _resolved(config: RunConfig) -> RunConfig:
-    """Make paths absolute, so that the folder can be reloaded from anywhere."""
-    file, colon, factory = config.model.rpartition(":")
-    changes: dict[str, Any] = {"data_root": str(Path(config.data_root).absolute())}
-    if colon and file.endswith(".py"):
-        changes["model"] = f"{Path(file).absolute()}:{factory}"
-    if config.data.startswith("folder:"):
-        changes["data"] = f"folder:{Path(config.data.removeprefix('folder:')).absolute()}"
-    if config.weights is not None:
-        changes["weights"] = str(Path(config.weights).absolute())
-    return dataclasses.replace(config, **changes)
-
-
-def _fabric(config: RunConfig) -> Fabric:
-    try:
-        return Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"device {config.device!r} with precision {config.precision!r} is not to be had here: "
-            f"{str(error).splitlines()[0]}; try --device cpu --precision 32-true"
-        ) from error
 
 
 def _open(config: RunConfig, out: Path, *, resume: bool) -> Journal:
@@ -175,26 +169,3 @@ def _open(config: RunConfig, out: Path, *, resume: bool) -> Journal:
             )
     sweep_scratch(out)
     return Journal(out)
-
-
-def _environment(config: RunConfig, command: str, fabric: Fabric) -> dict[str, Any]:
-    return {
-        "command": command,
-        "prunus": version("prunus"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "device": _device(fabric),
-        "seed": config.seed,
-        "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
-
-
-def _device(fabric: Fabric) -> str:
-    if fabric.device.type == "cuda":
-        return f"GPU: {torch.cuda.get_device_name(fabric.device)}"
-    name = platform.processor() or platform.machine()
-    if (cpuinfo := Path("/proc/cpuinfo")).exists():
-        lines = cpuinfo.read_text().splitlines()
-        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = models[0] if models else name
-    return f"{fabric.device.type.upper()}: {name}, {torch.get_num_threads()} threads"

@@ -2,76 +2,121 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from prunus.core import derive_seed, seed_everything
-from prunus.criteria import Scores, score
+from prunus.core import seed_everything
+from prunus.criteria import has_intervals, needs_of, rank_layers, score
 from prunus.evaluation import accuracy
 from prunus.graph import Groups, find_groups
 from prunus.pipelines.config import PruneConfig
-from prunus.pipelines.session import Session
-from prunus.plan import Plan, make_plan
-from prunus.statistics import collect
+from prunus.pipelines.curves import IMAGES, measure_curves
+from prunus.pipelines.latency import costs_of
+from prunus.pipelines.protect import still_protected
+from prunus.pipelines.rows import (
+    information_row,
+    prediction_row,
+    say_prediction,
+    say_targets,
+    score_rows,
+)
+from prunus.pipelines.session import Session, spread
+from prunus.pipelines.settings import criterion_of
+from prunus.plan import Plan, make_plan, predict_loss
+from prunus.statistics import Statistics, collect
 from prunus.surgery import apply_, unsound_groups
 
-__all__ = ["describe_groups", "find_sound_groups", "ignoring", "s_phase_", "trace"]
-
-#: Bars of a score histogram.
-BINS = 24
+__all__ = ["find_sound_groups", "ignoring", "measure_information", "s_phase_", "trace"]
 
 
 def s_phase_(
     model: nn.Module,
-    targets: dict[str, int],
+    targets: Mapping[str, float],
     config: PruneConfig,
     session: Session,
     *,
     example: Tensor,
     iteration: int,
+    held: tuple[int, Plan] = (0, Plan()),
+    protected: Mapping[str, list[int]] | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
-    """Score, plan and cut `model` in place; return the plan and a row for the journal."""
+    """Score, plan and cut `model` in place; return the plan and a row for the journal.
+
+    `held` is the iteration that `model` comes from, where it is journalled what its layers
+    explain, and the plan from the dense network, in whose indices `protected` units come.
+    """
     seed_everything(session.seed, "S-phase", iteration)
     loaders = session.loaders
     before = accuracy(model, loaders.validation)
     groups = trace(model, example, config)
-    options = dict(config.options)
-    if config.criterion == "random":
-        options.setdefault("seed", derive_seed(session.seed, "random", iteration))
-    statistics = collect(
+    rule = criterion_of(config, seed=session.seed, iteration=iteration)
+    statistics = _collect(
         model,
-        loaders.calibration,
         groups,
-        batches=config.calibration_batches,
-        progress=session.watch.batches(f"S-phase {iteration}: statistics"),
+        config,
+        session,
+        title=f"S-phase {iteration}: statistics",
+        gradients="gradients" in needs_of(rule),
     )
-    scores = score(groups, statistics, config.criterion, **options)
-    plan = make_plan(groups, scores, targets, allocation=config.allocation, least=config.least)
+    _note_information(groups, statistics, session, iteration=held[0])
+    intervals = config.intervals and statistics.blocks > 1 and has_intervals(rule)
+    scores = score(groups, statistics, rule, intervals=intervals)
+    repair: dict[str, Any] = {"compensate": config.compensate, "ridge": config.ridge}
+    curves = None
+    if config.allocation == "dp":
+        curves = measure_curves(
+            model, groups, scores, statistics, spread(loaders.calibration, IMAGES), **repair
+        )
+    plan = make_plan(
+        groups,
+        scores,
+        targets,
+        allocation=config.allocation,
+        least=config.least,
+        round_to=config.round_to,
+        protected=still_protected(protected or {}, held[1], groups),
+        table=session.table,
+        curves=curves,
+    )
+    predicted = prediction_row(predict_loss(scores, plan, groups, curves=curves))
+    session.watch.say(f"cut {iteration} to {say_targets(targets)}: {say_prediction(predicted)}")
     receipt = apply_(
         model,
         plan,
         statistics,
-        loader=loaders.calibration,
-        compensate=config.compensate,
-        ridge=config.ridge,
+        loader=spread(loaders.calibration, config.repair_images),
+        groups=groups,
+        batchnorm=config.batchnorm,
+        shrink=config.shrink,
+        undo=False,
+        **repair,
     )
-    after = trace(model, example, config)
     return plan, {
-        "target": ", ".join(f"{currency} ≤ {limit:,}" for currency, limit in targets.items()),
-        "params": after.total_params,
-        "macs": after.total_macs,
+        "target": say_targets(targets),
+        **costs_of(trace(model, example, config), session.table),
         "validation_before": before,
         "validation_cut": accuracy(model, loaders.validation),
-        "groups": _score_rows(groups, scores, plan),
+        "predicted": predicted,
+        "curves": curves,
+        "groups": score_rows(groups, scores, plan),
         "compensated": [r.module for r in receipt.repairs if not r.reason],
         "not_compensated": [
             {"module": r.module, "reason": r.reason} for r in receipt.repairs if r.reason
         ],
     }
+
+
+def measure_information(
+    model: nn.Module, config: PruneConfig, session: Session, *, example: Tensor, iteration: int
+) -> None:
+    """Journal what the layers of the finished network explain: one pass of its own."""
+    if session.journal.record.find("information", iteration=iteration, final=True) is None:
+        groups = trace(model, example, config)
+        statistics = _collect(model, groups, config, session, title="layers' information")
+        _note_information(groups, statistics, session, iteration=iteration, final=True)
 
 
 def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
@@ -94,45 +139,31 @@ def ignoring(config: PruneConfig, groups: Groups) -> PruneConfig:
     return replace(config, ignored_layers=tuple(sorted(names)))
 
 
-def describe_groups(groups: Groups) -> dict[str, Any]:
-    """Return the groups and what stays whole, as a row of the journal."""
-    return {
-        "groups": [
-            {
-                "name": g.name,
-                "kind": g.kind,
-                "units": g.units,
-                "consumers": [m.module for m in g.consumers],
-            }
-            for g in groups
-        ],
-        "unprunable": [{"module": u.module, "reason": u.reason} for u in groups.unprunable],
-    }
+def _collect(
+    model: nn.Module,
+    groups: Groups,
+    config: PruneConfig,
+    session: Session,
+    *,
+    title: str,
+    gradients: bool = False,
+) -> Statistics:
+    return collect(
+        model,
+        session.loaders.calibration,
+        groups,
+        parents=config.parents,
+        sampling=config.sampling,
+        blocks=config.blocks,
+        gradients=gradients,
+        batches=config.calibration_batches,
+        progress=session.watch.batches(title),
+    )
 
 
-def _score_rows(groups: Groups, scores: Scores, plan: Plan) -> list[dict[str, Any]]:
-    """Return, for each group, how its scores are distributed over kept and removed units."""
-    rows = []
-    for group in groups:
-        edit = plan.groups.get(group.name)
-        removed = np.zeros(group.units, dtype=bool)
-        removed[list(edit.removed) if edit else []] = True
-        row: dict[str, Any] = {
-            "name": group.name,
-            "units": group.units,
-            "before": group.units,
-            "after": int((~removed).sum()),
-            "score_unit": scores.unit,
-        }
-        if group.name in scores.groups:
-            values = torch.nan_to_num(scores[group.name].values).numpy()
-            edges = np.histogram_bin_edges(values, bins=BINS)
-            row["histogram"] = {
-                "edges": edges.tolist(),
-                "kept": np.histogram(values[~removed], edges)[0].tolist(),
-                "removed": np.histogram(values[removed], edges)[0].tolist(),
-            }
-        else:
-            row["not_scored"] = scores.skipped[group.name]
-        rows.append(row)
-    return rows
+def _note_information(
+    groups: Groups, statistics: Statistics, session: Session, **keys: Any
+) -> None:
+    if session.journal.record.find("information", **keys) is None:
+        row = information_row(rank_layers(groups, statistics))
+        session.journal.append_once("information", row, **keys)

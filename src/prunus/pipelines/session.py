@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from prunus.core import derive_seed
+from prunus.evaluation import LatencyTable
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.watch import Watch
 from prunus.training import TrainConfig, fit_
 
-__all__ = ["Loader", "Loaders", "Session", "p_phase_"]
+__all__ = ["Loader", "Loaders", "Session", "p_phase_", "spread"]
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 
@@ -31,13 +34,17 @@ class Loaders:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """The surroundings of a run: data, device, seed, journal, and who is watching."""
+    """The surroundings of a run: data, device, seed, journal, and who is watching.
+
+    `table` is the dense network's latency on this machine, for a budget in ms.
+    """
 
     loaders: Loaders
     fabric: Fabric
     seed: int
     journal: Journal
     watch: Watch
+    table: LatencyTable | None = None
 
 
 def p_phase_(
@@ -48,11 +55,13 @@ def p_phase_(
     phase: str,
     iteration: int | None = None,
     teacher: nn.Module | None = None,
+    parents: Sequence[Sequence[int]] = (),
 ) -> nn.Module:
     """Train the parameters in place, journalled by epochs; return the model.
 
     `phase` is `dense`, `iteration` or `final`; it names the stream of randomness and, with
-    `iteration`, the checkpoint that a killed phase is taken up from.
+    `iteration`, the checkpoint that a killed phase is taken up from. Local teachers
+    (`config.local`) go from the coarsest of `parents` to the classes themselves.
     """
     step = phase if iteration is None else f"{iteration:03d}"
     title = TITLES.get(phase, f"P-phase {iteration}")
@@ -63,6 +72,7 @@ def p_phase_(
             config,
             validation=session.loaders.validation,
             teacher=teacher,
+            parents=parents[-1] if parents else None,
             fabric=session.fabric,
             seed=derive_seed(session.seed, phase, iteration),
             checkpoint=session.journal.checkpoint(step),
@@ -70,3 +80,23 @@ def p_phase_(
         )
     session.journal.append_once("fit", {"epochs": rows}, phase=phase, iteration=iteration)
     return model
+
+
+def spread(loader: Loader, images: int) -> list[tuple[Tensor, Tensor]]:
+    """Return whole batches, evenly spread over the loader, of about so many images in all.
+
+    The loader is read to its end, for a data set may be ordered by class.
+    """
+    counted: Any = loader
+    try:
+        length = len(counted)
+    except TypeError:
+        length = sum(1 for _ in loader)
+    taken: list[tuple[Tensor, Tensor]] = []
+    wanted = 1
+    for at, batch in enumerate(loader):
+        if at == 0:
+            wanted = min(length, math.ceil(images / max(len(batch[0]), 1)))
+        if len(taken) < wanted and at * wanted >= len(taken) * length:
+            taken.append(batch)
+    return taken

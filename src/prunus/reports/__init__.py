@@ -2,6 +2,8 @@
 
 from prunus.reports.console import print_headline
 from prunus.reports.page import render_page, write_report
+from prunus.reports.score_console import print_scores
+from prunus.reports.score_page import render_scores
 from prunus.reports.tables import HeadlineRow, LayerRow, headline, layer_table
 
 __all__ = [
@@ -10,6 +12,8 @@ __all__ = [
     "headline",
     "layer_table",
     "print_headline",
+    "print_scores",
     "render_page",
+    "render_scores",
     "write_report",
 ]

@@ -1,40 +1,39 @@
-"""Rows of a run's journal → plotly figures: accuracy against size, layers, scores, training.
-
-Colours are those of the light page in `PALETTE`; the page swaps them for their dark twins.
-Blue and orange stay apart for every common colour blindness, and in grey.
-"""
+"""Rows of a run's journal → plotly figures: accuracy, layers, knowledge, scores, training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from itertools import pairwise
 
 import plotly.graph_objects as go
 
+from prunus.reports.canvas import (
+    GHOST,
+    INK,
+    KEPT,
+    MUTED,
+    REMOVED,
+    empty_figure,
+    short_name,
+    size_axis,
+)
 from prunus.reports.numbers import grouped, percent
 from prunus.reports.tables import Row, last, of_event, trajectory
 
-__all__ = ["PALETTE", "accuracy_figure", "layer_figure", "score_figures", "training_figure"]
-
-#: Name → (light, dark). The light colour is what figures carry.
-PALETTE = {
-    "kept": ("#2b6c99", "#6fb4e2"),
-    "removed": ("#d9822b", "#f0a355"),
-    "ghost": ("#d6d3cc", "#43474f"),
-    "ink": ("#24272c", "#e7e5e0"),
-    "muted": ("#666b73", "#a3a8b0"),
-    "rule": ("#e6e3dd", "#2c3037"),
-}
-KEPT, REMOVED, GHOST, INK, MUTED, RULE = (light for light, _ in PALETTE.values())
-SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+__all__ = [
+    "accuracy_figure",
+    "knowledge_figure",
+    "layer_figure",
+    "score_figures",
+    "training_figure",
+]
 
 
 def accuracy_figure(rows: Sequence[Row], cost: str, title: str) -> go.Figure:
     """Return validation accuracy in percent against `cost` (`params` or `macs`) by iteration."""
     steps, cuts = trajectory(rows, "iteration"), trajectory(rows, "prune")
-    figure = _figure(height=330)
+    figure = empty_figure(height=330)
     won_x: list[float | None] = []
     won_y: list[float | None] = []
     for at, cut in cuts.items():
@@ -75,34 +74,19 @@ def accuracy_figure(rows: Sequence[Row], cost: str, title: str) -> go.Figure:
             hoverinfo="text",
         )
     costs = [step[cost] for step in (*steps.values(), *cuts.values())]
-    figure.update_xaxes(title_text=title, **_size_axis(costs))
+    figure.update_xaxes(title_text=title, **size_axis(costs))
     figure.update_yaxes(title_text="validation accuracy, %")
     return figure
 
 
 def layer_figure(layers: Sequence[Row], key: str, title: str) -> go.Figure:
     """Return bars of `key` (`out` or `params`) a layer: what is left over what was there."""
-    places = list(range(len(layers)))
-    names = [_short(layer["module"]) for layer in layers]
     before, after = ([layer[key][at] for layer in layers] for at in (0, 1))
     label = [
         grouped(b) if a == b else f"{grouped(a)} of {grouped(b)}"
         for b, a in zip(before, after, strict=True)
     ]
-    figure = _figure(height=64 + 25 * len(layers))
-    figure.add_bar(
-        x=before,
-        y=places,
-        orientation="h",
-        marker={"color": GHOST},
-        text=label,
-        textposition="outside",
-        textfont={"color": INK},
-        cliponaxis=False,
-        hoverinfo="skip",
-    )
-    figure.add_bar(x=after, y=places, orientation="h", marker={"color": KEPT}, hoverinfo="skip")
-    figure.update_layout(barmode="overlay", bargap=0.3)
+    figure = _layer_bars(layers, before, after, label)
     figure.update_xaxes(
         title_text=title,
         range=[0, 1.65 * max(1, *before)],
@@ -110,9 +94,37 @@ def layer_figure(layers: Sequence[Row], key: str, title: str) -> go.Figure:
         nticks=5,
         zeroline=False,
     )
-    figure.update_yaxes(
-        tickvals=places, ticktext=names, range=[len(layers) - 0.4, -0.6], showgrid=False
+    return figure
+
+
+def knowledge_figure(layers: Sequence[Row]) -> go.Figure:
+    """Return a bar a layer: the explained share of the class labels (span) over the rest of 100 %.
+
+    Whiskers are the 95 % intervals, drawn within 0 to 100 %, where they were measured.
+    """
+    shares = [100 * layer["share"] for layer in layers]
+    label = [percent(layer["share"], 1) for layer in layers]
+    figure = _layer_bars(layers, [100.0] * len(layers), shares, label)
+    ends = ("high", "low")
+    sure = {
+        at: [100 * abs(min(max(layer[end], 0.0), 1.0) - layer["share"]) for end in ends]
+        for at, layer in enumerate(layers)
+        if all(layer[end] is not None for end in ends)
+    }
+    whiskers = {"type": "data", "symmetric": False, "color": INK, "thickness": 1.2, "width": 3}
+    whiskers |= {
+        key: [reach[side] for reach in sure.values()]
+        for side, key in enumerate(("array", "arrayminus"))
+    }
+    figure.add_scatter(
+        x=[shares[at] for at in sure],
+        y=list(sure),
+        mode="markers",
+        marker={"color": INK, "size": 1},
+        error_x=whiskers,
+        hoverinfo="skip",
     )
+    figure.update_xaxes(title_text="explained, %", range=[0, 128], tickvals=[0, 25, 50, 75, 100])
     return figure
 
 
@@ -137,7 +149,7 @@ def training_figure(rows: Sequence[Row], quantity: str) -> go.Figure:
     )
     fits = [row for row in of_event(rows, "fit") if row["epochs"]]
     scale = 1 if quantity == "loss" else 100
-    figure = _figure(height=300)
+    figure = empty_figure(height=300)
     starts = [0]
     for row in fits:
         starts.append(starts[-1] + len(row["epochs"]))
@@ -175,33 +187,37 @@ def training_figure(rows: Sequence[Row], quantity: str) -> go.Figure:
     if quantity == "loss":
         losses = [epoch["loss"] for row in fits for epoch in row["epochs"]]
         steep = min(losses) > 0 and max(losses) > 10 * min(losses)
-        axis = _size_axis(losses) if steep else {"rangemode": "tozero"}
+        axis = size_axis(losses) if steep else {"rangemode": "tozero"}
         figure.update_yaxes(title_text="training loss", **axis)
     else:
         figure.update_yaxes(title_text="accuracy, %")
     return figure
 
 
-def _figure(height: int) -> go.Figure:
-    """Return an empty figure in the page's dress."""
-    figure = go.Figure()
-    axis = {"gridcolor": RULE, "linecolor": GHOST, "zeroline": False, "fixedrange": True}
-    axis |= {
-        "automargin": True,
-        "title": {"standoff": 8, "font": {"size": 12.5, "color": MUTED}},
-        "tickcolor": GHOST,
-    }
-    figure.update_layout(
-        template=go.layout.Template(),
-        height=height,
-        margin={"l": 8, "r": 12, "t": 22, "b": 8},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": SANS, "size": 12.5, "color": INK},
-        showlegend=False,
-        dragmode=False,
-        xaxis={**axis, "showline": True, "ticks": "outside", "ticklen": 4},
-        yaxis=axis,
+def _layer_bars(
+    layers: Sequence[Row], whole: Sequence[float], part: Sequence[float], label: Sequence[str]
+) -> go.Figure:
+    """Return a bar a layer, first on top: `part` in blue over `whole` in grey, and its label."""
+    figure = empty_figure(height=64 + 25 * len(layers))
+    places = list(range(len(layers)))
+    figure.add_bar(
+        x=whole,
+        y=places,
+        orientation="h",
+        marker={"color": GHOST},
+        text=label,
+        textposition="outside",
+        textfont={"color": INK},
+        cliponaxis=False,
+        hoverinfo="skip",
+    )
+    figure.add_bar(x=part, y=places, orientation="h", marker={"color": KEPT}, hoverinfo="skip")
+    figure.update_layout(barmode="overlay", bargap=0.3)
+    figure.update_yaxes(
+        tickvals=places,
+        ticktext=[short_name(layer["module"]) for layer in layers],
+        range=[len(layers) - 0.4, -0.6],
+        showgrid=False,
     )
     return figure
 
@@ -211,7 +227,7 @@ def _histogram(histogram: Row) -> go.Figure:
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
     least = 1e-3 * (max(map(abs, edges)) or 1.0)  # equal scores still give a bar one can see
     widths = [max(high - low, least) for low, high in pairwise(edges)]
-    figure = _figure(height=150)
+    figure = empty_figure(height=150)
     for key, colour in (("removed", REMOVED), ("kept", KEPT)):
         figure.add_bar(
             x=middles,
@@ -234,25 +250,3 @@ def _hover(row: Row, accuracy: str, name: str) -> str:
         f"<b>{name}</b><br>{percent(row[accuracy])}<br>{grouped(row['params'])} parameters"
         f"<br>{grouped(row['macs'])} MACs"
     )
-
-
-def _short(name: str, limit: int = 26) -> str:
-    """Return the end of a long module name, safe from plotly's own markup."""
-    return escape(name if len(name) <= limit else f"…{name[1 - limit :]}", quote=False)
-
-
-def _size_axis(values: Sequence[float]) -> Row:
-    """Return a linear axis from zero, or a logarithmic one with 1-2-5 ticks past a factor 10."""
-    low, high = min(values), max(values)
-    if low <= 0 or high <= 10 * low:
-        return {"rangemode": "tozero", "tickformat": "~s", "nticks": 6}
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1,) if high > 1e4 * low else (1, 3) if high > 100 * low else (1, 2, 5)
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    pad = 0.05 * math.log10(high / low)
-    return {
-        "type": "log",
-        "range": [math.log10(low) - pad, math.log10(high) + pad],
-        "tickvals": [tick for tick in ticks if low <= tick <= high],
-        "tickformat": "~g" if low < 1 else "~s",
-    }

@@ -5,10 +5,14 @@ Spaces inside a number and before its unit are no-break spaces (U+00A0), the min
 
 from __future__ import annotations
 
+import math
+
 __all__ = [
+    "counted",
     "duration",
     "grouped",
     "kept",
+    "measure",
     "percent",
     "points",
     "scientific",
@@ -30,6 +34,20 @@ def grouped(number: float, decimals: int = 0) -> str:
     """
     text = f"{abs(number):,.{decimals}f}".replace(",", NBSP)
     return (MINUS if float(f"{number:.{decimals}f}") < 0 else "") + text
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: `1 layer`, `24 layers`."""
+    return f"{grouped(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def measure(number: float) -> str:
+    """Return any number with three digits: `1 250`, `12.5`, `0.00125`, `1.2 × 10⁻⁵`."""
+    if number == 0:
+        return "0"
+    if not 1e-3 <= abs(number) < 1e6:
+        return scientific(number)
+    return grouped(number, max(0, 2 - math.floor(math.log10(abs(number)))))
 
 
 def percent(share: float, decimals: int = 2) -> str:

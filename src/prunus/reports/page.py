@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from prunus.core import to_json, write_whole
 from prunus.core.errors import RunFolderError
 from prunus.core.record import read_rows
 from prunus.reports import words
+from prunus.reports.drawing import Drawing, draw, render
 from prunus.reports.figures import (
-    PALETTE,
     accuracy_figure,
+    knowledge_figure,
     layer_figure,
     score_figures,
     training_figure,
@@ -30,6 +26,8 @@ from prunus.reports.tables import (
     Row,
     group_table,
     headline,
+    knowledge,
+    knowledge_table,
     last,
     layer_table,
     of_event,
@@ -51,18 +49,6 @@ FILES = {
     "model.onnx": "the pruned network for any ONNX runtime",
     "report.html": "this page",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A figure as the template needs it; `heading` and `note` are set on small panels."""
-
-    id: str
-    height: int
-    spec: Markup
-    label: str
-    heading: str = ""
-    note: str = ""
 
 
 def write_report(folder: Path) -> Path:
@@ -118,14 +104,8 @@ def render_page(
     panels = _panels(rows, cuts[max(cuts)]) if cuts else []
     shown = {**(files or {}), "report.html": None}
     plan_text = to_json(plan) if plan else ""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         accuracy=_accuracy(rows),
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
         export=export,
@@ -139,16 +119,16 @@ def render_page(
         graph=graph,
         groups=group_table(rows),
         headline=headline(rows),
+        knowledge=knowledge_table(rows),
+        knowledge_drawings=_knowledge(rows),
         layer_drawings=_layers(layers["layers"]) if layers else [],
         layers=layer_table(rows),
         missing=words.missing(rows),
-        palette=PALETTE,
         panels=panels[:PANELS],
         panels_more=[panels[at : at + PANELS] for at in range(PANELS, len(panels), PANELS)],
         per_batch=PANELS,
         plan=plan_text[:PLAN_LIMIT],
         plan_is_cut=len(plan_text) > PLAN_LIMIT,
-        plotly=Markup(get_plotlyjs()),
         refusals=refusals(rows),
         rows=rows,
         run=last(rows, "run"),
@@ -165,21 +145,33 @@ def _accuracy(rows: Sequence[Row]) -> list[Drawing]:
     if not trajectory(rows, "iteration"):
         return []
     return [
-        _drawing(cost, accuracy_figure(rows, cost, noun), f"validation accuracy against {noun}")
+        draw(cost, accuracy_figure(rows, cost, noun), f"validation accuracy against {noun}")
         for cost, noun in (("params", "parameters"), ("macs", "MACs"))
     ]
 
 
 def _layers(layers: Sequence[Row]) -> list[Drawing]:
     return [
-        _drawing(f"layers-{key}", layer_figure(layers, key, noun), f"{noun} a layer, before, after")
+        draw(f"layers-{key}", layer_figure(layers, key, noun), f"{noun} a layer, before, after")
         for key, noun in (("out", "outputs"), ("params", "parameters"))
+    ]
+
+
+def _knowledge(rows: Sequence[Row]) -> list[Drawing]:
+    return [
+        draw(
+            f"knowledge-{at}",
+            knowledge_figure(layers),
+            "share of the class labels that each layer explains",
+            heading=words.knowledge_name(at),
+        )
+        for at, layers in knowledge(rows).items()
     ]
 
 
 def _training(rows: Sequence[Row]) -> list[Drawing]:
     return [
-        _drawing(f"training-{key}", training_figure(rows, key), f"{key} over the epochs")
+        draw(f"training-{key}", training_figure(rows, key), f"{key} over the epochs")
         for key in ("loss", "accuracy")
     ]
 
@@ -189,7 +181,7 @@ def _panels(rows: Sequence[Row], cut: Row) -> list[Drawing]:
     figures = score_figures(rows, cut["iteration"])
     mixed = len({group["score_unit"] for group in cut["groups"]}) > 1
     return [
-        _drawing(
+        draw(
             f"score-{at}",
             figures[group["name"]],
             f"score distribution of {group['name']}",
@@ -199,18 +191,3 @@ def _panels(rows: Sequence[Row], cut: Row) -> list[Drawing]:
         )
         for at, group in enumerate(cut["groups"])
     ]
-
-
-def _drawing(name: str, figure: go.Figure, label: str, **captions: str) -> Drawing:
-    """Return `figure` as JSON that no name in it can break out of."""
-    spec = figure.to_json(engine="json")
-    return Drawing(
-        id=name, height=int(figure.layout.height), spec=_inert(spec), label=label, **captions
-    )
-
-
-def _inert(text: str, unsafe: Iterable[str] = "<>&\u2028\u2029") -> Markup:
-    """Return JSON with every character that means something to HTML as its escape."""
-    for character in unsafe:
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)

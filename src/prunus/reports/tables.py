@@ -11,10 +11,15 @@ from prunus.reports.numbers import duration, grouped, kept, percent, points, siz
 __all__ = [
     "GroupRow",
     "HeadlineRow",
+    "KnowledgeRow",
     "LayerRow",
     "Row",
+    "explained",
+    "gain",
     "group_table",
     "headline",
+    "knowledge",
+    "knowledge_table",
     "last",
     "layer_table",
     "of_event",
@@ -60,6 +65,18 @@ class GroupRow:
     units: str
     left: str
     consumers: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeRow:
+    """How much of the class labels one layer's input explains, in the first and the newest net."""
+
+    module: str
+    features: str
+    first: str
+    first_gain: str
+    newest: str
+    newest_gain: str
 
 
 def of_event(rows: Iterable[Row], event: str) -> list[Row]:
@@ -118,6 +135,29 @@ def layer_table(rows: Sequence[Row]) -> list[LayerRow]:
     return [_layer(layer) for layer in found["layers"]] if found else []
 
 
+def knowledge(rows: Sequence[Row]) -> dict[int, list[Row]]:
+    """Return what the layers explain, by iteration: the dense network's (0) and the newest."""
+    found = trajectory(rows, "information")
+    return {at: found[at]["layers"] for at in sorted({0, max(found, default=0)} & set(found))}
+
+
+def knowledge_table(rows: Sequence[Row]) -> list[KnowledgeRow]:
+    """Return what each layer of either network explains, with 95 % intervals where measured.
+
+    A layer that one of the two does not have is a dash there.
+    """
+    networks = knowledge(rows)
+    if not networks:
+        return []
+    first, newest = (
+        {layer["module"]: layer for layer in networks[at(networks)]} for at in (min, max)
+    )
+    return [
+        _known(module, first.get(module), newest.get(module))
+        for module in dict.fromkeys([*first, *newest])
+    ]
+
+
 def group_table(rows: Sequence[Row]) -> list[GroupRow]:
     """Return every group that can be pruned, with the units left after the newest cut."""
     graph, cut = last(rows, "graph"), last(rows, "prune")
@@ -138,6 +178,21 @@ def refusals(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return (module, reason) of every consumer that a cut could not compensate, once each."""
     refused = (item for row in of_event(rows, "prune") for item in row["not_compensated"])
     return list(dict.fromkeys((item["module"], item["reason"]) for item in refused))
+
+
+def explained(layer: Row | None) -> str:
+    """Return `97.3 % (96.8–97.7)`, without the interval where there is none."""
+    if layer is None:
+        return "–"
+    if layer["low"] is None or layer["high"] is None:
+        return percent(layer["share"], 1)
+    low, high = (grouped(100 * layer[bound], 1) for bound in ("low", "high"))
+    return f"{percent(layer['share'], 1)} ({low}–{high})"
+
+
+def gain(layer: Row | None) -> str:
+    """Return what a layer explains more than the one before it: `+12.30 points`."""
+    return "–" if layer is None or layer["gain"] is None else points(0.0, layer["gain"])
 
 
 def _measures(dense: Row, pruned: Row) -> list[HeadlineRow]:
@@ -173,15 +228,11 @@ def _layer(layer: Row) -> LayerRow:
         before, after = layer[key]
         return percent(after / before, 1) if before else "–"
 
-    def arrow(key: str) -> str:
-        before, after = (grouped(count) for count in layer[key])
-        return before if before == after else f"{before} → {after}"
-
     return LayerRow(
         module=layer["module"],
         kind=layer["kind"],
-        inputs=arrow("in"),
-        outputs=arrow("out"),
+        inputs=_arrow(*layer["in"]),
+        outputs=_arrow(*layer["out"]),
         params_before=grouped(layer["params"][0]),
         params_after=grouped(layer["params"][1]),
         params_kept=share("params"),
@@ -189,3 +240,19 @@ def _layer(layer: Row) -> LayerRow:
         macs_after=grouped(layer["macs"][1]),
         macs_kept=share("macs"),
     )
+
+
+def _known(module: str, first: Row | None, newest: Row | None) -> KnowledgeRow:
+    sides = [side["features"] for side in (first, newest) if side is not None]
+    return KnowledgeRow(
+        module=module,
+        features=_arrow(sides[0], sides[-1]),
+        first=explained(first),
+        first_gain=gain(first),
+        newest=explained(newest),
+        newest_gain=gain(newest),
+    )
+
+
+def _arrow(before: int, after: int) -> str:
+    return grouped(before) if before == after else f"{grouped(before)} → {grouped(after)}"

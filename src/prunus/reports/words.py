@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prunus.reports.numbers import grouped, kept, percent, speed, times
-from prunus.reports.tables import Row, last, of_event, trajectory
+from prunus.reports.numbers import counted, grouped, kept, percent, points, speed, times
+from prunus.reports.tables import Row, knowledge, last, of_event, trajectory
 
 __all__ = [
     "accuracy_caption",
     "headline_caption",
+    "knowledge_caption",
+    "knowledge_name",
     "layer_caption",
     "missing",
     "score_caption",
@@ -46,7 +48,7 @@ def verdict(rows: Sequence[Row]) -> str:
         else ("validation_accuracy", "validation accuracy")
     )
     parts.append(f"{noun} {percent(dense[key], 1)} → {percent(pruned[key], 1)}")
-    so_far = "" if result else f"So far, after {_count(len(steps) - 1, 'iteration')}: "
+    so_far = "" if result else f"So far, after {counted(len(steps) - 1, 'iteration')}: "
     return f"{so_far}{', '.join(parts)}."
 
 
@@ -97,7 +99,7 @@ def accuracy_caption(rows: Sequence[Row]) -> str:
     )
     if len(steps) > 1:
         text += (
-            f"; after {_count(len(steps) - 1, 'iteration')}, "
+            f"; after {counted(len(steps) - 1, 'iteration')}, "
             f"{percent(final['validation_accuracy'])} with {grouped(final['params'])}"
         )
     if not cuts:
@@ -130,8 +132,41 @@ def layer_caption(rows: Sequence[Row]) -> str:
     return text + (
         f"{most['module']} gave most: {grouped(before - after)} of its {grouped(before)} "
         f"parameters are gone, {percent((before - after) / removed, 0)} of all that was removed. "
-        f"{whole} of {_count(len(layers), 'layer')} kept all outputs."
+        f"{whole} of {counted(len(layers), 'layer')} kept all outputs."
     )
+
+
+def knowledge_name(iteration: int) -> str:
+    """Return what the network after `iteration` is called."""
+    return f"After iteration {iteration}" if iteration else "Dense network"
+
+
+def knowledge_caption(rows: Sequence[Row]) -> str:
+    """Say what a bar is, which layer learnt most, and what the cuts cost the last layer."""
+    networks = knowledge(rows)
+    first, newest = (networks[at(networks)] for at in (min, max))
+    text = (
+        "A bar is what a layer reads. Blue is the share of the class labels’ variance that a "
+        "ridge regression on it explains (the span: discriminant information over its maximum), "
+        "grey what is left to the layers after it (the residual)."
+    )
+    if any(layer["low"] is not None for layers in networks.values() for layer in layers):
+        text += " Whiskers are 95 % jackknife intervals."
+    gains = [layer for layer in first[1:] if layer["gain"] is not None]
+    if gains:
+        most = max(gains, key=lambda layer: layer["gain"])
+        where = f"After iteration {min(networks)}" if min(networks) else "In the dense network"
+        text += (
+            f" {where}, the largest step from a layer to the next is the one to {most['module']}: "
+            f"{points(0.0, most['gain'])}."
+        )
+    if first and newest and len(networks) > 1:
+        before, after = first[-1], newest[-1]
+        text += (
+            f" The last layer, {after['module']}, explained {percent(before['share'], 1)} and now "
+            f"explains {percent(after['share'], 1)}."
+        )
+    return text
 
 
 def score_caption(row: Row) -> str:
@@ -142,7 +177,7 @@ def score_caption(row: Row) -> str:
     before, after = (sum(group[key] for group in groups) for key in ("before", "after"))
     return (
         f"The cut of iteration {row['iteration']}, to {row['target']}: {grouped(after)} of "
-        f"{_count(before, 'unit')} in {_count(len(groups), 'group')} were kept. A panel is a "
+        f"{counted(before, 'unit')} in {counted(len(groups), 'group')} were kept. A panel is a "
         f"group; across is a unit’s score{scale}, up is how many units score so. Orange units "
         "were removed, blue ones kept."
     )
@@ -154,7 +189,7 @@ def training_caption(rows: Sequence[Row]) -> str:
     epochs = [epoch for row in fits for epoch in row["epochs"]]
     best = max(range(len(epochs)), key=lambda at: epochs[at]["validation_accuracy"])
     return (
-        f"{_count(len(epochs), 'epoch')} in {_count(len(fits), 'phase')}, "
+        f"{counted(len(epochs), 'epoch')} in {counted(len(fits), 'phase')}, "
         f"{grouped(sum(epoch['seconds'] for epoch in epochs))} s in all; a vertical line marks "
         "where a phase begins, with the number of its iteration. The best validation accuracy, "
         f"{percent(epochs[best]['validation_accuracy'])}, came in epoch {best + 1}."
@@ -176,7 +211,3 @@ def _fewer(before: float, after: float) -> str:
     if before == after or min(before, after) <= 0:
         return "the same" if before == after else kept(before, after)
     return f"{times(before / after)} fewer" if after < before else f"{times(after / before)} more"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{grouped(number)} {noun}{'' if number == 1 else 's'}"

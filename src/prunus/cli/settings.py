@@ -1,0 +1,53 @@
+"""Flags and `--set KEY=VALUE` → nested settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from prunus.core.errors import ConfigError
+
+__all__ = ["parse_shape", "put", "put_flags", "put_settings"]
+
+
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value by its path, as in `train.lr`."""
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {key}: {parent!r} is a value, not a group of settings")
+    values[leaf] = value
+
+
+def put_flags(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    """Set every flag that was given."""
+    for key, value in flags.items():
+        if value is not None:
+            put(values, key, value)
+
+
+def put_settings(values: dict[str, Any], settings: Iterable[str], example: str) -> None:
+    """Set what `--set KEY=VALUE` says; a value is read as YAML."""
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting!r}: expected KEY=VALUE, as in {example}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"--set {setting!r}: its value is not YAML: {reason}") from error
+        put(values, key.strip(), value)
+
+
+def parse_shape(text: str) -> list[int]:
+    """Return `3,32,32` or `3x32x32` as three numbers."""
+    try:
+        return [int(part) for part in text.replace("x", ",").split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--input-shape {text!r}: expected channels, height and width, as in 3,32,32"
+        ) from None

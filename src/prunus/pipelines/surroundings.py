@@ -1,0 +1,85 @@
+"""What a run is made with: device, versions, and paths that hold from anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+
+from prunus.core.errors import ConfigError
+
+__all__ = ["describe_run", "open_fabric", "resolve_paths"]
+
+
+class _Settings(Protocol):
+    """The settings that hold paths, read-only as those of a frozen dataclass."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def weights(self) -> str | None: ...
+    @property
+    def data_root(self) -> str: ...
+
+
+S = TypeVar("S", bound=_Settings)
+
+
+def resolve_paths(config: S) -> S:
+    """Make the paths of a configuration absolute, so that it can be read again from anywhere."""
+    file, colon, factory = config.model.rpartition(":")
+    changes: dict[str, Any] = {"data_root": str(Path(config.data_root).absolute())}
+    if colon and file.endswith(".py"):
+        changes["model"] = f"{Path(file).absolute()}:{factory}"
+    if config.data.startswith("folder:"):
+        changes["data"] = f"folder:{Path(config.data.removeprefix('folder:')).absolute()}"
+    if config.weights is not None:
+        changes["weights"] = str(Path(config.weights).absolute())
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def open_fabric(device: str, precision: str = "32-true") -> Fabric:
+    """Return one device of Lightning Fabric.
+
+    Raises:
+        ConfigError: this machine has no such device, or it no such precision.
+    """
+    try:
+        return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"device {device!r} with precision {precision!r} is not to be had here: "
+            f"{str(error).splitlines()[0]}; try --device cpu --precision 32-true"
+        ) from error
+
+
+def describe_run(command: str, fabric: Fabric, seed: int) -> dict[str, Any]:
+    """Return the first row of a journal: command, versions, device, seed and time."""
+    return {
+        "command": command,
+        "prunus": version("prunus"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": _device(fabric),
+        "seed": seed,
+        "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _device(fabric: Fabric) -> str:
+    if fabric.device.type == "cuda":
+        return f"GPU: {torch.cuda.get_device_name(fabric.device)}"
+    name = platform.processor() or platform.machine()
+    if (cpuinfo := Path("/proc/cpuinfo")).exists():
+        lines = cpuinfo.read_text().splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else name
+    return f"{fabric.device.type.upper()}: {name}, {torch.get_num_threads()} threads"
