@@ -6,7 +6,7 @@ every block's inner channels (the same number for every criterion), and a budget
 criterion's own allocation. Torch-Pruning's own pruners run in the same process on the same images.
 
 Usage: python benchmarks/oneshot.py --data-root ../shared/data [--network resnet20]
-       [--settings half quarter macs=50% macs=25%] [--criteria …] [--seeds 3] --out FILE.json
+       [--settings half quarter macs=50% macs=25%] [--criteria …] [--seeds 0 1 2] --out FILE.json
        python benchmarks/oneshot.py --table benchmarks/records/oneshot-*.json
 """
 
@@ -74,7 +74,7 @@ REPAIRS = {
 }
 
 #: Rows that are also repaired jointly, which takes five times as long.
-JOINT = ("random", "l2", "stacked")
+JOINT = ("random", "l2", "stacked, pixel", "stacked")
 
 #: Torch-Pruning's importances, as its pruners take them; the first is its default.
 THEIRS = {
@@ -137,14 +137,14 @@ def make_our_plan(bench: Bench, row: str, setting: str) -> Plan:
     return make_plan(bench.groups, scores, setting)
 
 
-def ours(bench: Bench, row: str, setting: str, repairs: list[str]) -> dict:
+def ours(bench: Bench, row: str, setting: str, repairs: list[str], joint: list[str]) -> dict:
     """Cut by one criterion and measure under each repair."""
     start = time.perf_counter()
     plan = make_our_plan(bench, row, setting)
     scored = time.perf_counter() - start
     found, seconds = {}, {}
     for repair in repairs:
-        if repair == "joint" and row not in JOINT:
+        if repair == "joint" and row not in joint:
             continue
         compensate, batchnorm = REPAIRS[repair]
         cut = copy.deepcopy(bench.dense)
@@ -229,7 +229,7 @@ def run(options: argparse.Namespace) -> None:
         "torch_pruning": tp.__version__,
         "rows": [],
     }
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         drawn = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))
         drawn = drawn[:CALIBRATION]
         calibration = batched(train[0][drawn], train[1][drawn], BATCH)
@@ -244,7 +244,8 @@ def run(options: argparse.Namespace) -> None:
             if options.no_rivals:
                 jobs = []
             jobs += [
-                (r, lambda r=r: ours(bench, r, setting, options.repairs)) for r in options.criteria
+                (r, lambda r=r: ours(bench, r, setting, options.repairs, options.joint))
+                for r in options.criteria
             ]
             for row, job in jobs:
                 torch.manual_seed(seed)
@@ -257,20 +258,28 @@ def run(options: argparse.Namespace) -> None:
 
 
 def table(paths: list[Path]) -> None:
-    """Print the tables of `docs/results.md`: mean ± standard deviation over seeds."""
-    for path in paths:
-        record = json.loads(path.read_text())
-        print(f"\n{record['network']}, dense {record['dense']:.2f} %, {record['device']}")
-        for setting in dict.fromkeys(r["setting"] for r in record["rows"]):
-            rows = [r for r in record["rows"] if r["setting"] == setting]
-            columns = [c for c in REPAIRS if any(c in r["accuracy"] for r in rows)]
-            print(f"\n### {setting}\n\n| criterion | MACs kept | {' | '.join(columns)} |")
-            print("|---|---|" + "---|" * len(columns))
-            for name in dict.fromkeys(r["row"] for r in rows):
-                same = [r for r in rows if r["row"] == name]
-                share = st.mean(r["macs"] for r in same) / record["macs"]
-                cells = [_cell([r["accuracy"].get(c) for r in same]) for c in columns]
-                print(f"| {name} | {100 * share:.1f} % | {' | '.join(cells)} |")
+    """Print the tables of `docs/results.md`: mean ± standard deviation over seeds.
+
+    Records of one network are put together: seeds and rows may come from several runs.
+    """
+    records = [json.loads(path.read_text()) for path in paths]
+    for network in dict.fromkeys(r["network"] for r in records):
+        same = [r for r in records if r["network"] == network]
+        print(f"\n{network}, dense {same[0]['dense']:.2f} %, {same[0]['device']}")
+        every = [row for record in same for row in record["rows"]]
+        for setting in dict.fromkeys(r["setting"] for r in every):
+            _print_setting(setting, [r for r in every if r["setting"] == setting], same[0]["macs"])
+
+
+def _print_setting(setting: str, rows: list[dict], macs: int) -> None:
+    columns = [c for c in REPAIRS if any(c in r["accuracy"] for r in rows)]
+    print(f"\n### {setting}\n\n| criterion | MACs kept | {' | '.join(columns)} |")
+    print("|---|---|" + "---|" * len(columns))
+    for name in dict.fromkeys(r["row"] for r in rows):
+        same = [r for r in rows if r["row"] == name]
+        share = st.mean(r["macs"] for r in same) / macs
+        cells = [_cell([r["accuracy"].get(c) for r in same]) for c in columns]
+        print(f"| {name} | {100 * share:.1f} % | {' | '.join(cells)} |")
 
 
 def _cell(values: list[float | None]) -> str:
@@ -286,11 +295,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, default=Path("../shared/data"))
     parser.add_argument("--network", default="resnet20")
-    parser.add_argument("--settings", nargs="+", default=["half", "quarter", "macs=50%", "macs=25%"])
+    parser.add_argument(
+        "--settings", nargs="+", default=["half", "quarter", "macs=50%", "macs=25%"]
+    )
     parser.add_argument("--criteria", nargs="+", default=list(CRITERIA), choices=CRITERIA)
     parser.add_argument("--repairs", nargs="+", default=list(REPAIRS), choices=REPAIRS)
+    parser.add_argument("--joint", nargs="+", default=list(JOINT), choices=CRITERIA)
     parser.add_argument("--no-rivals", action="store_true", help="leave Torch-Pruning out")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", type=Path, nargs="+", help="print the tables of records")
     options = parser.parse_args()

@@ -21,7 +21,8 @@ from tests.graph.nets import batches, build, images
 def test_norms_are_counted_in_the_receipt() -> None:
     model = build("residual")
     groups = find_groups(model, images(1))
-    receipt = apply_(model, plan_units(groups, {"conv1": [0]}), loader=batches())
+    plan = plan_units(groups, {"conv1": [0]})
+    receipt = apply_(model, plan, loader=batches(), compensate="none")
     assert receipt.batchnorms == 2
     assert receipt.repairs == ()
     assert receipt.channels == {
@@ -37,6 +38,7 @@ class Refit:
 
     calls: list[dict[str, Any]] = field(default_factory=list)
     fails: bool = False
+    joint: bool = False
 
     def __call__(
         self,
@@ -49,7 +51,7 @@ class Refit:
         ridge: float,
         joint: bool,
     ) -> list[Repair]:
-        assert not joint
+        self.joint = joint
         with torch.no_grad():
             next(pruned.parameters()).zero_()
         if self.fails:
@@ -102,16 +104,18 @@ def test_patch_with_a_loader_refits_the_cut_network(refit: Refit, known: str) ->
         ("patch", "auto", 0),
         ("patch", "always", 1),
         ("patch", "never", 0),
+        (None, "auto", 0),
     ],
 )
 def test_when_norms_are_estimated_anew(
-    refit: Refit, compensate: str, rule: str, norms: int
+    refit: Refit, compensate: str | None, rule: str, norms: int
 ) -> None:
     model = build("plain")
     plan = plan_units(find_groups(model, images(1)), {"conv1": [0, 5]})
     loader = iter(batches(2, 8))  # can be read once only
     receipt = apply_(model, plan, loader=loader, compensate=compensate, batchnorm=rule)
     assert receipt.batchnorms == norms
+    assert refit.joint is (compensate is None)  # the default, with a loader
 
 
 def test_shrinkage_is_handed_on() -> None:
@@ -119,7 +123,7 @@ def test_shrinkage_is_handed_on() -> None:
     found = []
     for shrink in (0.0, 0.5, 1.0):
         model = build("plain")
-        apply_(model, plan, loader=batches(), shrink=shrink)
+        apply_(model, plan, loader=batches(), compensate="none", shrink=shrink)
         found.append(model.bn1.running_var)
     torch.testing.assert_close(found[1], (found[0] + found[2]) / 2)
     assert not torch.allclose(found[0], found[2])

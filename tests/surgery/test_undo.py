@@ -44,7 +44,7 @@ def train_(model: nn.Module, steps: int = 2) -> None:
 
 def cut_(model: nn.Module, compensate: str = "pointwise", seed: int = 1, **given: Any) -> Receipt:
     groups = find_groups(model, images(1))
-    options: dict[str, Any] = {"statistics": collect(model, batches(), groups)}
+    options: dict[str, Any] = {"statistics": collect(model, batches(), groups, sampling="patch")}
     options |= {"loader": batches(), "compensate": compensate, "batchnorm": "always"}
     if compensate == "patch":
         options |= {"loader": None, "batchnorm": "never"}

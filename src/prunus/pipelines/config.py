@@ -14,7 +14,7 @@ from prunus.training import TrainConfig
 __all__ = ["PruneConfig", "RunConfig"]
 
 Size = Annotated[int, Field(gt=0)]
-Compensation = Literal["none", "bias", "pointwise", "patch", "merge"]
+Compensation = Literal["none", "bias", "pointwise", "patch", "joint", "merge"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -41,7 +41,7 @@ class PruneConfig:
     | ridge | ρ of the compensation, in units of the mean eigenvalue |
     | batchnorm | whether BatchNorm is re-estimated after a cut: `auto`, `always` or `never` |
     | shrink | share of the old BatchNorm statistics that stays |
-    | repair_images | calibration images that `patch` repair and BatchNorm see |
+    | repair_images | calibration images that repair and BatchNorm see; null for enough of them |
     | iterations | S-phases on the way to limits; each prunes the same share of what is left |
     | min_accuracy | floor of validation accuracy, 0 to 1; below it the loop steps back and stops |
     | step | of a search for an accuracy: share of the present cost that the next try aims at |
@@ -54,7 +54,7 @@ class PruneConfig:
     criterion: str = "stacked"
     options: dict[str, Any] = field(default_factory=dict)
     intervals: bool = True
-    sampling: str = "patch"
+    sampling: str = "pixel"
     blocks: Size = 8
     calibration_batches: Size | None = None
     parents: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...] = ()
@@ -65,11 +65,11 @@ class PruneConfig:
     ignored_layers: tuple[str, ...] = ()
     keep_class: tuple[int | str, ...] = ()
     keep_share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    compensate: Compensation = "pointwise"
+    compensate: Compensation = "joint"
     ridge: Annotated[float, Field(gt=0)] = 1e-3
     batchnorm: Literal["auto", "always", "never"] = "auto"
     shrink: Annotated[float, Field(ge=0, le=1)] = 0.0
-    repair_images: Size = 2048
+    repair_images: Size | None = None
     iterations: Size = 6
     min_accuracy: Annotated[float | None, Field(ge=0, le=1)] = None
     step: Annotated[float, Field(gt=0, lt=1)] = 0.7

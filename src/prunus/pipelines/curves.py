@@ -51,12 +51,12 @@ def measure_curves(
 ) -> dict[str, float]:
     """Return f_g > 0 of every scored group of at least two units that can go; see the module.
 
-    `model` is left as it is. `compensate` is the repair that the cut will have; from statistics
-    alone, `patch` is pointwise where they hold no patches. Cost: a copy of the
-    network and a forward pass over `batches` a group.
+    `model` is left as it is. `compensate` is the repair that the cut will have; `patch` and
+    `joint` stand for the patch repair from statistics, or the pointwise one without patches.
+    Cost: a copy of the network and a forward pass over `batches` a group.
     """
-    if compensate == "patch" and statistics.sampling != "patch":
-        compensate = "pointwise"
+    if compensate in ("patch", "joint"):  # layer by layer would cost a refit a group
+        compensate = "patch" if statistics.sampling == "patch" else "pointwise"
     whole = _loss(model, batches)
     increase, predicted = {}, {}
     for group in groups:

@@ -87,7 +87,7 @@ def s_phase_(
         model,
         plan,
         statistics,
-        loader=spread(loaders.calibration, config.repair_images),
+        loader=spread(loaders.calibration, config.repair_images or _repair_images(groups, example)),
         groups=groups,
         batchnorm=config.batchnorm,
         shrink=config.shrink,
@@ -107,6 +107,13 @@ def s_phase_(
             {"module": r.module, "reason": r.reason} for r in receipt.repairs if r.reason
         ],
     }
+
+
+def _repair_images(groups: Groups, example: Tensor) -> int:
+    """Return how many images a repair sees: enough for the widest linear layer, in 1 GB."""
+    widths = [layer.in_ for layer in groups.layers.values() if layer.kind == "Linear"]
+    wanted = max([2_048, *(16 * width for width in widths)])
+    return max(1, min(wanted, 10**9 // max(example[:1].nbytes, 1)))
 
 
 def measure_information(

@@ -45,7 +45,7 @@ class ScoreConfig:
     run: str | None = None
     criterion: str = "stacked"
     options: dict[str, Any] = field(default_factory=dict)
-    sampling: str = "patch"
+    sampling: str = "pixel"
     blocks: Annotated[int, Field(ge=2)] = 8
     batches: Size | None = None
     balance: bool = False

@@ -19,7 +19,7 @@ from prunus.reports.canvas import (
     size_axis,
 )
 from prunus.reports.numbers import grouped, percent
-from prunus.reports.tables import Row, last, of_event, trajectory
+from prunus.reports.tables import Row, last, of_event, rejected, trajectory
 
 __all__ = [
     "accuracy_figure",
@@ -62,6 +62,16 @@ def accuracy_figure(rows: Sequence[Row], cost: str, title: str) -> go.Figure:
         text=[_hover(step, "validation_accuracy", names[at]) for at, step in steps.items()],
         hoverinfo="text",
     )
+    back = rejected(rows)
+    if back:
+        figure.add_scatter(
+            x=[step[cost] for step in back],
+            y=[100 * step["validation_accuracy"] for step in back],
+            mode="markers",
+            marker={"color": MUTED, "symbol": "x-thin-open", "size": 8},
+            text=[_hover(step, "validation_accuracy", "stepped back from") for step in back],
+            hoverinfo="text",
+        )
     result = last(rows, "result")
     if result is not None:
         pruned = result["pruned"]
@@ -73,7 +83,7 @@ def accuracy_figure(rows: Sequence[Row], cost: str, title: str) -> go.Figure:
             text=[_hover(pruned, "validation_accuracy", "finished")],
             hoverinfo="text",
         )
-    costs = [step[cost] for step in (*steps.values(), *cuts.values())]
+    costs = [step[cost] for step in (*steps.values(), *cuts.values(), *back)]
     figure.update_xaxes(title_text=title, **size_axis(costs))
     figure.update_yaxes(title_text="validation accuracy, %")
     return figure

@@ -24,6 +24,7 @@ __all__ = [
     "layer_table",
     "of_event",
     "refusals",
+    "rejected",
     "trajectory",
 ]
 
@@ -89,10 +90,19 @@ def last(rows: Iterable[Row], event: str) -> Row | None:
     return next(iter(of_event(rows, event)[::-1]), None)
 
 
-def trajectory(rows: Iterable[Row], event: str) -> dict[int, Row]:
-    """Return the rows of `event` by iteration, in order; of a repeated iteration, the newest."""
+def trajectory(rows: Sequence[Row], event: str) -> dict[int, Row]:
+    """Return the rows of `event` by iteration, in order; of a repeated iteration, the newest.
+
+    Iterations that a search stepped back from are left out: they led nowhere.
+    """
+    lost = {row["iteration"] for row in rejected(rows)}
     found = {row["iteration"]: row for row in of_event(rows, event)}
-    return dict(sorted(found.items()))
+    return {at: row for at, row in sorted(found.items()) if at not in lost}
+
+
+def rejected(rows: Sequence[Row]) -> list[Row]:
+    """Return the iterations that fell below the floor of accuracy."""
+    return [row for row in of_event(rows, "iteration") if row.get("kept") is False]
 
 
 def headline(rows: Sequence[Row]) -> list[HeadlineRow]:
@@ -160,7 +170,8 @@ def knowledge_table(rows: Sequence[Row]) -> list[KnowledgeRow]:
 
 def group_table(rows: Sequence[Row]) -> list[GroupRow]:
     """Return every group that can be pruned, with the units left after the newest cut."""
-    graph, cut = last(rows, "graph"), last(rows, "prune")
+    graph, cuts = last(rows, "graph"), trajectory(rows, "prune")
+    cut = cuts[max(cuts)] if cuts else None
     left = {group["name"]: group["after"] for group in cut["groups"]} if cut else {}
     return [
         GroupRow(

@@ -34,7 +34,7 @@ def collect(
     teacher: Teacher | int | str | None = None,
     *,
     parents: Sequence[Sequence[int]] = (),
-    sampling: str = "patch",
+    sampling: str = "pixel",
     blocks: int = 8,
     balance: bool = False,
     gradients: bool = False,

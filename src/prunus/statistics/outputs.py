@@ -43,13 +43,17 @@ class Output:
 
     def add_gradient_(self, g: Tensor) -> None:
         """Add g (B, O, P) of a batch."""
-        rows = g.transpose(0, 1).flatten(1)  # (O, B·P)
-        self.gradient = _added(self.gradient, (rows @ rows.T).double())
-        self.samples += rows.shape[1]
+        if g.shape[1] <= g.shape[2]:
+            square = torch.bmm(g, g.transpose(1, 2)).double().sum(0)
+        else:
+            rows = g.transpose(0, 1).flatten(1)  # (O, B·P)
+            square = (rows @ rows.T).double()
+        self.gradient = _added(self.gradient, square)
+        self.samples += g.shape[0] * g.shape[2]
 
     def add_taylor_(self, a: Tensor, g: Tensor) -> None:
         """Add the incoming channels a and their gradient, (B, F, P) each."""
-        self.taylor = _added(self.taylor, (a * g).sum(2).abs().double().sum(0))
+        self.taylor = _added(self.taylor, torch.linalg.vecdot(a, g).abs().double().sum(0))
 
     def add_range_(self, z: Tensor) -> None:
         """Widen the range by outputs z (B, O, P)."""

@@ -49,7 +49,8 @@ def apply_(
         loader: calibration batches, for `patch` layer by layer and for BatchNorm.
         groups: what the plan was made with, for `merge` and `patch`; by default those of the
             statistics, else traced anew with the loader's first image.
-        compensate: by default `pointwise` with statistics and `none` without.
+        compensate: by default `joint` with a loader, else `pointwise` with statistics, else
+            `none`.
 
             | | consumers take over | needs |
             |---|---|---|
@@ -60,7 +61,8 @@ def apply_(
             | `joint` | that, and what makes the channels is fitted with it | loader |
             | `merge` | multiples of the most similar filters | groups, no data |
 
-            `patch` with a loader goes layer by layer over the cut network (`refit_`).
+            `patch` with a loader goes layer by layer over the cut network (`refit_`), from the
+            pointwise repair where there are statistics.
         ridge: ρ in units of the mean eigenvalue of standardised features.
         batchnorm: whether running statistics are estimated anew after the cut: `auto` does so
             with a loader, but not after `patch`, where it lowers accuracy (science.md §1);
@@ -124,16 +126,13 @@ def _cut_(
     if kind in ("patch", "joint") and loader is not None:
         assert groups is not None
         dense = copy.deepcopy(model)
+        first = [] if statistics is None else compensate_(model, plan, statistics, ridge)
         replay_(model, plan)
-        return refit_(
-            model,
-            dense,
-            replace(groups, model=dense),
-            plan,
-            loader,
-            ridge=ridge,
-            joint=kind == "joint",
-        )
+        whole = replace(groups, model=dense)
+        refitted = refit_(model, dense, whole, plan, loader, ridge=ridge, joint=kind == "joint")
+        done = {r.module for r in first if not r.reason}  # what no refit reached keeps the first
+        better = {r.module: r for r in refitted if not (r.reason and r.module in done)}
+        return list({**{r.module: r for r in first}, **better}.values())
     repairs: list[Repair] = []
     if kind == "merge":
         assert groups is not None
@@ -157,6 +156,7 @@ def _checked(
     """Return the kind of compensation, once all that it needs is there."""
     if compensate is None:
         compensate = "none" if statistics is None else "pointwise"
+        compensate = compensate if loader is None else "joint"
     if compensate not in COMPENSATIONS:
         raise ConfigError(f"compensate {compensate!r}: expected one of {', '.join(COMPENSATIONS)}")
     if batchnorm not in BATCHNORM_RULES:

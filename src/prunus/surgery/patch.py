@@ -46,6 +46,9 @@ __all__ = ["refit_"]
 #: Samples a reader is fitted to: at least so many, and so many a feature.
 LEAST_SAMPLES, SAMPLES_A_FEATURE = 40_000, 16
 
+#: Fewer samples a feature than this fit noise: the reader is left as it is.
+LEAST_A_FEATURE = 2
+
 #: Images taken: at least so many, more for a wide linear layer, which sees one sample an image;
 #: never more than fit into so many bytes, at so many maps of the largest size at a time.
 LEAST_IMAGES, MEMORY, LIVE_MAPS = 2_048, 4 * 10**9, 6
@@ -322,6 +325,11 @@ class _Pupil(Run):
         reader, module = self.readers[name], self.model.get_submodule(name)
         target = Target(T, self._norm(name), other, reader.rectified)
         seen = _sampled_input(reader, module, x)
+        samples, features = len(T), seen.x.shape[1] // getattr(module, "groups", 1)
+        if samples < LEAST_A_FEATURE * features:
+            reason = f"{samples} samples are too few to refit {features} features: give more images"
+            self.repairs.append(Repair(name, None, reason))
+            return None
         left = refit_weight_(module, _rows(seen), target, ridge=self.ridge)
         again = None
         if reader.maker is not None:
