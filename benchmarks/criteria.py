@@ -27,9 +27,10 @@ from prunus.training import TrainConfig
 BUDGETS = {"one shot": "params=25%", "PS": "params=2.5%"}
 NOTHING = TrainConfig(epochs=0)
 PHASES = {
-    "one shot": PruneConfig(iterations=1, finetune=NOTHING, final=NOTHING),
+    "one shot": PruneConfig(iterations=1, compensate="pointwise", finetune=NOTHING, final=NOTHING),
     "PS": PruneConfig(
         iterations=4,
+        compensate="pointwise",
         finetune=TrainConfig(epochs=1, distill=0.5),
         final=TrainConfig(epochs=5, distill=0.5),
     ),

@@ -240,21 +240,22 @@ def run(options: argparse.Namespace) -> None:
         }
         bench = Bench(dense, groups, test, calibration, sums, seed)
         for setting in options.settings:
-            jobs = [(r, lambda r=r: theirs(bench, r, setting)) for r in THEIRS]
-            if options.no_rivals:
-                jobs = []
-            jobs += [
-                (r, lambda r=r: ours(bench, r, setting, options.repairs, options.joint))
-                for r in options.criteria
-            ]
-            for row, job in jobs:
+            for row in [] if options.no_rivals else THEIRS:
                 torch.manual_seed(seed)
-                found = {"seed": seed, "setting": setting, **job()}
-                record["rows"].append(found)
-                shown = ", ".join(f"{k} {v:.2f}" for k, v in found["accuracy"].items())
-                print(f"seed {seed}  {setting:9} {row:22} {shown}", flush=True)
-                if options.out:
-                    write_whole(options.out, json.dumps(record, indent=1) + "\n")
+                note(record, options.out, seed, setting, theirs(bench, row, setting))
+            for row in options.criteria:
+                torch.manual_seed(seed)
+                found = ours(bench, row, setting, options.repairs, options.joint)
+                note(record, options.out, seed, setting, found)
+
+
+def note(record: dict, out: Path | None, seed: int, setting: str, found: dict) -> None:
+    """Add a row to the record, write it, and show it."""
+    record["rows"].append({"seed": seed, "setting": setting, **found})
+    shown = ", ".join(f"{k} {v:.2f}" for k, v in found["accuracy"].items())
+    print(f"seed {seed}  {setting:9} {found['row']:22} {shown}", flush=True)
+    if out:
+        write_whole(out, json.dumps(record, indent=1) + "\n")
 
 
 def table(paths: list[Path]) -> None:

@@ -37,7 +37,7 @@ class PruneConfig:
     | ignored_layers | modules whose outputs stay whole |
     | keep_class | classes, by index or name, whose best units never go |
     | keep_share | share of each group that is best for a kept class |
-    | compensate | `none`, `bias`, `pointwise`, `patch` or `merge` (see `apply_`) |
+    | compensate | repair of what reads the cut channels: see `apply_` |
     | ridge | ρ of the compensation, in units of the mean eigenvalue |
     | batchnorm | whether BatchNorm is re-estimated after a cut: `auto`, `always` or `never` |
     | shrink | share of the old BatchNorm statistics that stays |

@@ -46,8 +46,8 @@ def apply_(
 
     Args:
         statistics: of the dense network's consumers, for `bias`, `pointwise` and `patch`.
-        loader: calibration batches, for `patch` layer by layer and for BatchNorm.
-        groups: what the plan was made with, for `merge` and `patch`; by default those of the
+        loader: calibration batches, for `patch` and `joint` layer by layer and for BatchNorm.
+        groups: what the plan was made with, for `merge`, `patch` and `joint`; by default those of the
             statistics, else traced anew with the loader's first image.
         compensate: by default `joint` with a loader, else `pointwise` with statistics, else
             `none`.
@@ -65,8 +65,8 @@ def apply_(
             pointwise repair where there are statistics.
         ridge: ρ in units of the mean eigenvalue of standardised features.
         batchnorm: whether running statistics are estimated anew after the cut: `auto` does so
-            with a loader, but not after `patch`, where it lowers accuracy (science.md §1);
-            `always` and `never`.
+            with a loader, but not after `patch` or `joint`, where it lowers accuracy
+            (science.md §1); `always` and `never`.
         shrink: the share of the old running statistics that stays, in [0, 1].
         undo: keep what `undo_` needs, one copy of the dense weights and one of the cut ones, in
             main memory (`Receipt.bytes`). It is also what puts the network back where the cut
