@@ -171,8 +171,8 @@ def test_statistics_that_do_not_merge() -> None:
         a.merge(b)
     assert isinstance(wide, Flatten)
     groups = a.groups
-    with pytest.raises(PlanError, match="sampled by 'patch' with 'pixel'"):
-        a.merge(collect(wide, batches(1), groups, sampling="pixel"))
+    with pytest.raises(PlanError, match="sampled by 'pixel' with 'patch'"):
+        a.merge(collect(wide, batches(1), groups, sampling="patch"))
     with pytest.raises(PlanError, match="one alone has module 'conv1' or its output"):
         a.merge(collect(wide, batches(1), groups, ranges=True))
     other = build("plain")

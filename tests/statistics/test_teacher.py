@@ -48,8 +48,8 @@ def test_a_number_of_classes() -> None:
 def test_labels_of_several_granularities_teach_their_parents() -> None:
     model, groups = ready("plain")
     loader = batches64(3, 6)
-    statistics = collect(model, granular(loader), groups)
-    plain = collect(model, loader, groups)
+    statistics = collect(model, granular(loader), groups, sampling="patch")
+    plain = collect(model, loader, groups, sampling="patch")
     assert [p.tolist() for p in statistics.parents] == PARENTS
     assert plain.parents == ()
     for name in statistics:

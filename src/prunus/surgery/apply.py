@@ -47,8 +47,8 @@ def apply_(
     Args:
         statistics: of the dense network's consumers, for `bias`, `pointwise` and `patch`.
         loader: calibration batches, for `patch` and `joint` layer by layer and for BatchNorm.
-        groups: what the plan was made with, for `merge`, `patch` and `joint`; by default those of the
-            statistics, else traced anew with the loader's first image.
+        groups: what the plan was made with, for `merge`, `patch` and `joint`; by default those of
+            the statistics, else traced anew with the loader's first image.
         compensate: by default `joint` with a loader, else `pointwise` with statistics, else
             `none`.
 
