@@ -260,7 +260,7 @@ def test_a_gram_that_rounding_made_indefinite_is_still_solved() -> None:
         tensor[2], tensor[1] = tensor[5], tensor[5]
     data = [(x.float(), y) for x, y in loader()]
     groups = find_groups(model, data[0][0][:1])
-    statistics = collect(model, data, groups)
+    statistics = collect(model, data, groups, sampling="patch")
     gram = statistics["reader"].gram
     gram.diagonal().mul_(1 - 1e-9)  # as rounding might
     cut = copy.deepcopy(model)
