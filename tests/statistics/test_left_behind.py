@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import weakref
 
 import pytest
 import torch
@@ -12,6 +13,17 @@ from prunus.graph import find_groups
 from prunus.statistics import collect
 from tests.graph.nets import CLASSES, Plain, batches, build, images
 from tests.statistics.oracles import batches64, ready
+
+
+def test_no_activation_outlives_its_batch() -> None:
+    model = build("plain")
+    groups = find_groups(model, images(1))
+    seen: list[weakref.ref[Tensor]] = []
+    for module in model.modules():
+        module.register_forward_hook(lambda _module, _args, z: seen.append(weakref.ref(z)))
+    collect(model, batches(), groups, gradients=True, ranges=True)
+    assert len(seen) > 10
+    assert not [z for z in seen if z() is not None]
 
 
 @pytest.mark.parametrize("gradients", [False, True])
@@ -79,11 +91,11 @@ def test_settings_out_of_range() -> None:
 
 
 def test_a_gram_that_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["prunus.statistics.collect"]
-    monkeypatch.setattr(module, "free_memory", lambda device: 8 * 72**2 - 1)
+    module = sys.modules["prunus.statistics.sweep"]
+    monkeypatch.setattr(module, "free_memory", lambda device: 8 * 8 * (27**2 + 72**2) - 1)
     model, groups = ready("plain")
     with pytest.raises(
-        ConfigError, match=r"module 'conv2' reads 72 features, whose Gram matrix takes 0\.0 GB a b"
+        ConfigError, match=r"module 'conv2' reads 72 features, whose Gram matrices take 0\.0 GB"
     ):
         collect(model, batches64(1), groups, sampling="patch")
     collect(model, batches64(1), groups, sampling="pixel")

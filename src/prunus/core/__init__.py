@@ -1,10 +1,11 @@
-"""Ground floor: errors, configuration, registries, seeding, whole files, the run record."""
+"""Ground floor: errors, configuration, registries, seeding, threads, files, the record."""
 
 from prunus.core.config import STRICT, from_dict, read_yaml, to_dict, to_yaml
 from prunus.core.files import sweep_scratch, to_json, write_whole, writing_whole
 from prunus.core.record import Record
 from prunus.core.registry import Registry
 from prunus.core.seeding import derive_seed, seed_everything
+from prunus.core.threads import one_blas_thread
 
 __all__ = [
     "STRICT",
@@ -12,6 +13,7 @@ __all__ = [
     "Registry",
     "derive_seed",
     "from_dict",
+    "one_blas_thread",
     "read_yaml",
     "seed_everything",
     "sweep_scratch",

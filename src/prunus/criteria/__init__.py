@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from prunus.core import one_blas_thread
 from prunus.core.errors import ConfigError
 from prunus.criteria.activation import ActivationMean, ActivationVariance
 from prunus.criteria.baselines import L1, BNScale, GroupL2, Random
@@ -131,18 +132,20 @@ def score(
     else:
         name, rule = type(criterion).__name__, criterion
     scored, skipped = {}, {}
-    for group in groups:
-        if rule.needs_statistics and not _is_read(groups, group, statistics):
-            skipped[group.name] = (
-                "no reader has statistics: too wide for a Gram matrix (feature_limit), or not run"
-            )
-            continue
-        try:
-            scored[group.name] = rule(groups, group, statistics)
-        except NotScoredError as reason:
-            skipped[group.name] = str(reason)
-    if intervals:
-        scored = add_replicates(groups, statistics, rule, scored)
+    with one_blas_thread():
+        for group in groups:
+            if rule.needs_statistics and not _is_read(groups, group, statistics):
+                skipped[group.name] = (
+                    "no reader has statistics: too wide for a Gram matrix (feature_limit), "
+                    "or not run"
+                )
+                continue
+            try:
+                scored[group.name] = rule(groups, group, statistics)
+            except NotScoredError as reason:
+                skipped[group.name] = str(reason)
+        if intervals:
+            scored = add_replicates(groups, statistics, rule, scored)
     return Scores(scored, name, rule.unit, rule.comparable, skipped)
 
 

@@ -85,7 +85,8 @@ class Pivots:
         columns = self._columns(P)
         L = self._factor(columns[P])
         b = _solve(L, self.B[P])
-        half = np.pad(_solve(L, columns.T), ((0, 0), (0, 1)))  # L⁻¹Rᵀ, (|P|, n+1)
+        half = np.zeros((len(P), len(columns) + 1))  # L⁻¹Rᵀ and the padding's zero
+        half[:, :-1] = _solve(L, columns.T)
         outer = half.T[self.blocks]  # (units, k, |P|)
         self.inner -= outer @ outer.transpose(0, 2, 1)
         self.B -= half.T @ b
@@ -112,6 +113,8 @@ class Pivots:
         """Return L of block = LLᵀ."""
         if not len(block):
             return block
+        if len(block) == 1 and block[0, 0] > 0:  # SciPy's checks take longer than the root
+            return np.sqrt(block)
         try:
             L: Floats = cholesky(block, lower=True)
         except LinAlgError as error:
@@ -168,5 +171,7 @@ def _solve(L: Floats, right: Floats) -> Floats:
     """Return L⁻¹·right of a lower triangle."""
     if not len(L):
         return right
+    if len(L) == 1:
+        return right / L
     solved: Floats = solve_triangular(L, right, lower=True, check_finite=False)
     return solved

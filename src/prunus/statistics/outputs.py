@@ -44,7 +44,8 @@ class Output:
     def add_gradient_(self, g: Tensor) -> None:
         """Add g (B, O, P) of a batch."""
         if g.shape[1] <= g.shape[2]:
-            square = torch.bmm(g, g.transpose(1, 2)).double().sum(0)
+            products = torch.bmm(g, g.transpose(1, 2)).view(len(g), -1)
+            square = (g.new_ones(len(g)) @ products).view(g.shape[1], -1).double()
         else:
             rows = g.transpose(0, 1).flatten(1)  # (O, B·P)
             square = (rows @ rows.T).double()

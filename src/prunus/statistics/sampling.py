@@ -28,7 +28,7 @@ from prunus.core.errors import ConfigError, DataError
 from prunus.graph import Consumer
 from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED
 
-__all__ = ["Samples", "Sampling", "kernel_taps", "patches", "take_samples", "unfolding"]
+__all__ = ["Samples", "Sampling", "cells_of", "kernel_taps", "patches", "take_samples", "unfolding"]
 
 #: Patches are taken until there are so many samples, and so many a feature.
 LEAST_SAMPLES, SAMPLES_A_FEATURE = 10_000, 16
@@ -115,13 +115,22 @@ def take_samples(
         x = _pool(x, (sampling.grid,) * (x.dim() - 2))
     if sampling.kind in ("flatten", "dual"):
         return Samples(x.flatten(1).unsqueeze(-1), cells=x[0, 0].numel())
-    if sampling.kind == "patch":
-        taps = kernel_taps(module)
-        if taps > 1 and x.shape[1] * taps <= feature_limit:
-            need = max(LEAST_SAMPLES, SAMPLES_A_FEATURE * x.shape[1] * taps)
-            seed = derive_seed(0, "patches", consumer.module, batch)
-            return patches(x, module, math.ceil(need / max(images, 1)), seed)
+    taps = cells_of(module, x.shape[1], sampling, feature_limit)
+    if taps is not None and taps > 1:
+        need = max(LEAST_SAMPLES, SAMPLES_A_FEATURE * x.shape[1] * taps)
+        seed = derive_seed(0, "patches", consumer.module, batch)
+        return patches(x, module, math.ceil(need / max(images, 1)), seed)
     return Samples(x.flatten(2), grid=tuple(x.shape[2:]))
+
+
+def cells_of(
+    module: nn.Module, channels: int, sampling: Sampling, feature_limit: int
+) -> int | None:
+    """Return the cells of a channel that `take_samples` will give, None where maps decide."""
+    if sampling.kind in ("flatten", "dual"):
+        return None
+    taps = kernel_taps(module) if sampling.kind == "patch" else 1
+    return taps if channels * taps <= feature_limit else 1
 
 
 def kernel_taps(module: nn.Module) -> int:
