@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prunus.criteria import rank_layers, score
     from prunus.evaluation import LatencyTable, measure_latency_table
     from prunus.graph import find_groups
-    from prunus.pipelines import PruneConfig, RunConfig, load, prune, run_prune
+    from prunus.pipelines import PruneConfig, RunConfig, diagnose, load, prune, run_prune
     from prunus.plan import Plan, make_plan, predict_loss
     from prunus.statistics import collect
     from prunus.surgery import apply_, undo_
@@ -34,6 +34,7 @@ __all__ = [
     "TrainConfig",
     "apply_",
     "collect",
+    "diagnose",
     "find_groups",
     "fit_",
     "load",
@@ -56,6 +57,7 @@ _ROOMS = {
     "TrainConfig": "training",
     "apply_": "surgery",
     "collect": "statistics",
+    "diagnose": "pipelines",
     "find_groups": "graph",
     "fit_": "training",
     "load": "pipelines",

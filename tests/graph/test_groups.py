@@ -195,10 +195,14 @@ class Raw(Net):
         return self.head(self.middle(self.stem(x) * self.gain).relu().mean((2, 3)))
 
 
-def test_a_raw_parameter_protects_what_it_scales() -> None:
-    groups = find_groups(Raw().eval(), images(1))
-    assert members(groups) == {"middle": "middle.out head.in"}
-    assert reasons(groups)["stem"] == "a parameter outside any module shares its channels"
+def test_a_raw_parameter_is_cut_with_what_it_scales() -> None:
+    model = Raw().eval()
+    groups = find_groups(model, images(1))
+    assert members(groups)["stem"] == "stem.out middle.in gain:0.out"
+    plan = random_plan(groups, 1)
+    with torch.no_grad():
+        masked = mask_(copy.deepcopy(model), plan)(images(2))
+        torch.testing.assert_close(replay_(model, plan)(images(2)), masked)
 
 
 class TwoOutputs(Net):
@@ -296,18 +300,27 @@ class Normed(Net):
         return self.head(self.middle(self.norm(self.stem(x))).relu().mean((2, 3)))
 
 
-@pytest.mark.parametrize(
-    ("norm", "reason"),
-    [
-        (nn.LayerNorm([8, 10, 10]), "norm normalises over more or other axes"),
-        (nn.LayerNorm(10), "norm normalises over more or other axes"),
-        (nn.GroupNorm(2, 8), "norm (GroupNorm) cannot be cut"),
-    ],
-)
-def test_norms_that_mix_channels(norm: nn.Module, reason: str) -> None:
-    groups = find_groups(Normed(norm).eval(), images(1))
+def test_a_norm_over_several_axes_keeps_its_channels() -> None:
+    groups = find_groups(Normed(nn.LayerNorm([8, 10, 10])).eval(), images(1))
     assert members(groups) == {"middle": "middle.out head.in"}
-    assert reason in reasons(groups)["stem"]
+    assert reasons(groups)["stem"] == "a norm over several axes reads it"
+
+
+def test_a_norm_over_another_axis_does_not_matter() -> None:
+    groups = find_groups(Normed(nn.LayerNorm(10)).eval(), images(1))
+    assert members(groups)["stem"] == "stem.out middle.in"
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 8), nn.GroupNorm(1, 8), nn.GroupNorm(8, 8)])
+def test_norms_over_groups_of_channels(norm: nn.GroupNorm) -> None:
+    model = Normed(norm).eval()
+    groups = find_groups(model, images(1))
+    assert members(groups)["stem"] == "stem.out middle.in norm.out"
+    assert groups["stem"].units == (4 if norm.num_groups == 2 else 8)
+    plan = random_plan(groups, 1)
+    with torch.no_grad():
+        masked = mask_(copy.deepcopy(model), plan)(images(2))
+        torch.testing.assert_close(replay_(model, plan)(images(2)), masked)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +377,7 @@ def test_several_arguments() -> None:
     assert set(members(groups)) == {"stem", "middle"}
 
 
-def test_a_module_without_gradient_is_named_not_skipped() -> None:
+def test_a_module_without_gradient_is_followed_too() -> None:
     class Detached(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -378,5 +391,5 @@ def test_a_module_without_gradient_is_named_not_skipped() -> None:
             return self.c(self.b(x).relu())
 
     groups = find_groups(Detached(), torch.zeros(1, 3, 12, 12))
-    assert [g.name for g in groups] == ["b"]
-    assert {u.module for u in groups.unprunable} == {"a", "c"}
+    assert [g.name for g in groups] == ["a", "b"]
+    assert {u.module for u in groups.unprunable} == {"c"}

@@ -152,6 +152,6 @@ def test_unsound_channels_are_pruned_around(data: DataSplits) -> None:
     )
     graph = report.record.find("graph")
     assert graph is not None
-    assert any(u["module"] == "stem" and "mixes" in u["reason"] for u in graph["unprunable"])
+    assert any(u["module"] == "stem" and "softmax" in u["reason"] for u in graph["unprunable"])
     assert small.stem.out_channels == 16
     assert small.left.out_channels < 16

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from prunus.cli.doctor import doctor
 from prunus.cli.listing import ListingCommand
 from prunus.cli.score import score
 from prunus.cli.settings import parse_shape, put_flags, put_settings
@@ -151,6 +152,7 @@ def prune(
 
 
 app.command()(score)
+app.command()(doctor)
 
 
 @app.command()

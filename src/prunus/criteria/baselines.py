@@ -11,9 +11,11 @@ from prunus.graph import Group, Groups, Member
 from prunus.graph.layers import (
     BATCHNORMS,
     TRANSPOSED,
+    RawAxis,
     input_columns,
     is_depthwise,
     is_mixing,
+    module_at,
 )
 from prunus.graph.select import SelectLinear
 from prunus.statistics import Statistics
@@ -27,16 +29,16 @@ def makers(groups: Groups, group: Group) -> tuple[Member, ...]:
     Units that nothing makes (input pixels, flattened positions) are told by the members that
     read them.
     """
-    mixing = [m for m in group.producers if is_mixing(groups.model.get_submodule(m.module))]
+    mixing = [m for m in group.producers if is_mixing(module_at(groups.model, m.module))]
     return tuple(mixing) or group.consumers
 
 
 def member_weight(groups: Groups, member: Member) -> Tensor | None:
     """Return the weights a member holds for each unit: (units, numbers), or None without any."""
-    module = groups.model.get_submodule(member.module)
+    module = module_at(groups.model, member.module)
     index = torch.from_numpy(member.index)
     if member.axis == "out":
-        weight = module._parameters.get("weight")
+        weight = None if isinstance(module, RawAxis) else module._parameters.get("weight")
         if weight is None:
             return None
         rows = weight.detach().cpu().double()
@@ -136,7 +138,7 @@ class BNScale:
         scales = [
             weight.abs().mean(1)
             for member in group.producers
-            if isinstance(groups.model.get_submodule(member.module), BATCHNORMS)
+            if isinstance(module_at(groups.model, member.module), BATCHNORMS)
             and (weight := member_weight(groups, member)) is not None
         ]
         if not scales:

@@ -11,7 +11,7 @@ from prunus.core.errors import ConfigError
 from prunus.criteria.baselines import makers, member_weight
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Group, Groups, Member
-from prunus.graph.layers import is_depthwise, is_mixing
+from prunus.graph.layers import is_depthwise, is_mixing, module_at
 from prunus.statistics import Statistics
 
 __all__ = ["Magnitude", "Sparsity", "han_sparsity"]
@@ -113,7 +113,7 @@ class Magnitude:
         def left(members: tuple[Member, ...]) -> Tensor:
             energy = torch.zeros(group.units, dtype=torch.float64)
             for member in members:
-                module = groups.model.get_submodule(member.module)
+                module = module_at(groups.model, member.module)
                 weight = member_weight(groups, member)
                 if weight is not None and (is_mixing(module) or is_depthwise(module)):
                     energy += torch.where(weight.abs() > threshold, weight.square(), 0.0).sum(1)

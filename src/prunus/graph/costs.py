@@ -14,11 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.layers import CONVOLUTIONS, PASSING, channel_count, is_depthwise, is_mixing
+from prunus.graph.layers import (
+    CONVOLUTIONS,
+    PASSING,
+    RawAxis,
+    channel_count,
+    is_depthwise,
+    is_mixing,
+    module_at,
+)
 from prunus.graph.probe import Probe
 from prunus.graph.select import SelectLinear
 
-__all__ = ["Layer", "find_layers", "reads"]
+__all__ = ["Layer", "find_layers", "raw_layer", "reads"]
 
 #: Bytes of one entry of `SelectLinear.index`.
 INDEX_BYTES = torch.int32.itemsize
@@ -67,6 +75,24 @@ class Layer:
         return out * self.taps
 
 
+def raw_layer(axis: RawAxis) -> Layer:
+    """Return the cost of a parameter (or buffer) outside any module, by one of its axes."""
+    tensor = getattr(axis.owner, axis.tensor)
+    each = tensor.numel() // axis.num_channels
+    return Layer(
+        kind="Parameter" if isinstance(tensor, nn.Parameter) else "Buffer",
+        out=axis.num_channels,
+        in_=axis.num_channels,
+        taps=0,
+        groups=1,
+        per_out=each if isinstance(tensor, nn.Parameter) else 0,
+        positions=0,
+        mixing=False,
+        element=0,
+        bytes_per_out=each * tensor.element_size(),
+    )
+
+
 def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Layer]:
     """Return the cost of every module that has channels to cut, if only running statistics."""
     layers = {}
@@ -102,5 +128,5 @@ def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Lay
 
 def reads(model: nn.Module, name: str, layer: Layer) -> int:
     """Return how many incoming channels a module really reads."""
-    module = model.get_submodule(name)
+    module = module_at(model, name)
     return len(module.index) if isinstance(module, SelectLinear) else layer.in_

@@ -9,7 +9,15 @@ from torch import nn
 
 from prunus.graph.engine import Coupling
 from prunus.graph.groups import Group, Index, Member
-from prunus.graph.layers import CONVOLUTIONS, PASSING, channel_count, is_depthwise, is_mixing
+from prunus.graph.layers import (
+    PASSING,
+    RawAxis,
+    channel_count,
+    is_depthwise,
+    is_mixing,
+    module_at,
+    quotas,
+)
 
 __all__ = ["NotFollowedError", "checked_group"]
 
@@ -28,14 +36,16 @@ def checked_group(
     groups = 1
     members: list[Member] = []
     for (name, axis), pairs in coupling.items():
-        module = wide.get_submodule(name)
+        module = module_at(wide, name)
         if isinstance(module, nn.PReLU) and module.num_parameters == 1:
             continue  # one slope for all channels: nothing to cut
         if axis == "out" and name in reasons:
             raise NotFollowedError(
                 reasons[name] if name == root else f"{name} is coupled to it, and {reasons[name]}"
             )
-        if not (is_mixing(module) or is_depthwise(module) or isinstance(module, PASSING)):
+        if not (
+            is_mixing(module) or is_depthwise(module) or isinstance(module, (*PASSING, RawAxis))
+        ):
             raise NotFollowedError(f"{name} ({type(module).__name__}) cannot be cut")
         index = _index(name, pairs, units)
         width = channel_count(module, axis)
@@ -50,22 +60,20 @@ def checked_group(
             len(module.normalized_shape) == 1 and index.size == width
         ):
             raise NotFollowedError(f"{name} normalises over more or other axes than its channels")
-        if is_mixing(module) and isinstance(module, CONVOLUTIONS) and module.groups > 1:
-            groups = np.lcm(groups, module.groups)
+        groups = np.lcm(groups, quotas(module))
         members.append(Member(name, "out" if axis == "out" else "in", index))
         if is_depthwise(module) and axis == "out":
             members.append(Member(name, "in", index))
     if units % groups:
         raise NotFollowedError(f"its {units} channels do not divide into {groups} groups")
     order = {n: i for i, n in enumerate(dict(wide.named_modules()))}
-    members.sort(key=lambda m: (order[m.module], m.axis))
+    last = len(order)  # parameters outside any rule come after the modules
+    members.sort(key=lambda m: (order.get(m.module, last), m.axis))
     if groups > 1:
         members = [_by_quota(m, units, int(groups)) for m in members]
         for member in members:
-            _check_spread(member, wide.get_submodule(member.module))
-    producer = next(
-        m for m in members if m.axis == "out" and is_mixing(wide.get_submodule(m.module))
-    )
+            _check_spread(member, module_at(wide, member.module))
+    producer = next(m for m in members if m.axis == "out" and is_mixing(module_at(wide, m.module)))
     kind = "neurons" if isinstance(wide.get_submodule(producer.module), nn.Linear) else "channels"
     units //= int(groups)
     least = min(2, units) if groups > 1 else 1
@@ -80,7 +88,7 @@ def _by_quota(member: Member, units: int, groups: int) -> Member:
 
 def _check_spread(member: Member, module: nn.Module) -> None:
     """Raise unless every unit owns equally many channels of every group of a convolution."""
-    groups = 1 if is_depthwise(module) else getattr(module, "groups", 1)
+    groups = quotas(module)
     width = channel_count(module, member.axis)
     share = np.sort(member.index // (width // groups), axis=1)  # conv groups of a unit's channels
     even = np.repeat(np.arange(groups), member.index.shape[1] // groups)

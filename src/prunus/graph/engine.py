@@ -1,21 +1,27 @@
-"""The one place that knows Torch-Pruning's tracer: coupled axes of one network.
+"""Which parameter axes of a network stand and fall together: one forward pass, followed.
 
-Torch-Pruning follows channel indices through sums, concatenations, flattens and splits. What it
-cannot follow it often couples wrongly and in silence, so its answers are checked one floor up.
+The network runs as it is, on real numbers; under it every ATen operation also moves labels
+(`labels`, `operations`). So whatever runs can be followed: reshapes, indexing, control flow, fused
+attention. What an operation mixes stays whole, with the reason.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch_pruning as tp
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from prunus.core.errors import TraceError
+from prunus.graph.labels import FIXED, Labels, Track, compress, varying
+from prunus.graph.layers import CONVOLUTIONS, PASSING, TRANSPOSED, channel_count, is_depthwise
+from prunus.graph.operations import Call, Split, follow
+from prunus.graph.probe import flatten_tensors
 
 __all__ = ["Coupling", "couplings"]
 
@@ -28,49 +34,216 @@ def couplings(
 ) -> Iterator[tuple[str, Coupling, str]]:
     """Yield (root, coupling, obstacle) for every root module not yet met as a producer.
 
-    `obstacle` is empty, or names an operation that the coupled channels pass through and that
-    cannot be cut. `model` is a private copy: tracing leaves marks on it.
+    `obstacle` is empty, or says why the coupled channels cannot be cut. `model` is a private
+    copy, in the mode in which it is to be followed.
 
     Raises:
-        TraceError: Torch-Pruning could not build its dependency graph.
+        TraceError: the network could not be run.
     """
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            parameter.requires_grad_(True)
-    names = {module: name for name, module in model.named_modules()}
-    graph = tp.DependencyGraph()
+    tracer = _Tracer(model)
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
-            warnings.simplefilter("ignore")
-            graph.build_dependency(model, example, verbose=False)
+        with torch.no_grad(), _no_fast_path(), tracer.watching(), tracer:
+            outputs = model(*example)
     except Exception as error:
+        text = str(error).splitlines()
         raise TraceError(
             f"{type(model).__name__} runs, but its channels cannot be followed "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no text'}): "
-            "look for reshapes or indexing by fixed numbers in its forward pass"
+            f"({type(error).__name__}: {text[0] if text else 'no text'})"
         ) from error
-    met: set[str] = set()
-    for root in roots:
-        module = model.get_submodule(root)
-        if root in met:
-            continue
-        if module not in graph.module2node:
-            yield root, {}, "the tracer did not meet it: no gradient reaches it"
-            continue
-        prune_out = graph.get_pruner_of_module(module).prune_out_channels
-        group = graph.get_pruning_group(module, prune_out, range(graph.get_out_channels(module)))
-        coupling: Coupling = defaultdict(set)
-        obstacle = ""
-        for item in group:
-            target, channels = item.dep.target, item.idxs
-            if target.type == tp.ops.OPTYPE.PARAMETER:
-                obstacle = "a parameter outside any module shares its channels"
-            if target.module not in names:
+    for tensor in flatten_tensors(outputs):
+        for array in tracer.track(tensor).arrays:
+            tracer.labels.fix(array, "its outputs are the network's outputs")
+    tracer.settle_splits()
+    yield from tracer.couplings(roots)
+
+
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """Keep transformer layers from calling one fused operation, which nothing can follow."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Moves labels beside tensors while a network runs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.model = model
+        self.labels = Labels()
+        self.splits: list[Split] = []
+        self.tracks = WeakIdKeyDictionary()
+        self.filters: dict[int, tuple[Tensor | None, Tensor | None]] = {}
+        #: (module, axis) → the label of each of its channels.
+        self.axes: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
+        self.running: list[str] = []
+        self.ran: set[str] = set()
+        for name, module in model.named_modules():
+            for key, tensor in [
+                *module.named_parameters(recurse=False),
+                *module.named_buffers(recurse=False),
+            ]:
+                if tensor not in self.tracks:
+                    self._own(name, module, key, tensor)
+
+    def _own(self, name: str, module: nn.Module, key: str, tensor: Tensor) -> None:
+        """Give every axis of a parameter or buffer labels of its own."""
+        track = Track(tuple(tensor.shape))
+        mixing = isinstance(module, (*(CONVOLUTIONS,), nn.Linear))
+        for axis, size in enumerate(tensor.shape):
+            if size == 1 and not (mixing and key == "weight" and axis < 2):
                 continue
-            axis = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
-            units = item.root_idxs if item.root_idxs is not None else channels
-            coupling[names[target.module], axis].update(
-                (int(c), int(u)) for c, u in zip(channels, units, strict=True)
+            nodes = self.labels.new(size)
+            track.arrays.append(nodes.view([-1 if d == axis else 1 for d in range(tensor.dim())]))
+            kind = self._kind(module, key, axis, size)
+            if kind:
+                self.axes[name, kind].append(nodes)
+            elif not (isinstance(module, CONVOLUTIONS) and key == "weight"):
+                self.axes[f"{name}.{key}:{axis}".lstrip("."), "out"].append(nodes)
+        if isinstance(module, CONVOLUTIONS) and key == "weight":
+            incoming = None
+            if not is_depthwise(module):
+                incoming = self.labels.new(module.in_channels)
+                self.axes[name, "in"].append(incoming)
+            if isinstance(module, TRANSPOSED) and module.groups > 1 and not is_depthwise(module):
+                self.axes[name, "out"].insert(0, self.labels.new(module.out_channels))
+            self.filters[id(tensor)] = incoming, self.axes[name, "out"][0]
+        self.tracks[tensor] = track
+
+    def _kind(self, module: nn.Module, key: str, axis: int, size: int) -> str:
+        """Return which axis of its module an axis of a parameter is, if any."""
+        if isinstance(module, nn.Linear):
+            return {("weight", 0): "out", ("weight", 1): "in", ("bias", 0): "out"}.get(
+                (key, axis), ""
             )
-        met.update(name for name, axis in coupling if axis == "out")
-        yield root, dict(coupling), obstacle
+        if isinstance(module, CONVOLUTIONS):
+            made = 0
+            if isinstance(module, TRANSPOSED) and not is_depthwise(module):
+                made = 1 if module.groups == 1 else -1  # in groups no axis holds all outputs
+            return "out" if key == "bias" or (key == "weight" and axis == made) else ""
+        if isinstance(module, PASSING) and axis == 0 and size == channel_count(module, "out"):
+            return "out"
+        return ""
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note which module runs."""
+        names = {module: name for name, module in self.model.named_modules()}
+        handles = []
+
+        def enter(module: nn.Module, _: Any) -> None:
+            self.running.append(names[module])
+            self.ran.add(names[module])
+
+        def leave(module: nn.Module, _: Any, __: Any) -> None:
+            self.running.pop()
+
+        for module in names:
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def track(self, tensor: Tensor) -> Track:
+        """Return a tensor's labels; what no operation made has none."""
+        found: Track | None = self.tracks.get(tensor)  # type: ignore[no-untyped-call]
+        return Track(tuple(tensor.shape)) if found is None else found
+
+    def _filters(self, name: str, args: tuple[Any, ...]) -> tuple[Tensor | None, Tensor | None]:
+        """Return the labels of a convolution's module, also where it works its weight out."""
+        if "conv" not in name:
+            return None, None
+        found = self.filters.get(id(args[1]))
+        if found is None and self.running:
+            module = self.model.get_submodule(self.running[-1])
+            if isinstance(module, CONVOLUTIONS) and module.weight.shape == args[1].shape:
+                found = self.filters.get(id(module.weight))
+        return found or (None, None)
+
+    def _bare(self, axis: str, size: int) -> Tensor | None:
+        """Return labels for the running norm that has no parameters."""
+        name = self.running[-1] if self.running else ""
+        module = self.model.get_submodule(name)
+        if not isinstance(module, PASSING) or channel_count(module, axis) != size:
+            return None
+        if not self.axes[name, axis]:
+            self.axes[name, axis].append(self.labels.new(size))
+        return self.axes[name, axis][0]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run one operation, and move its labels."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        outputs = flatten_tensors(result)
+        inputs = flatten_tensors(list(args)) + flatten_tensors(list(kwargs.values()))
+        tracks = [self.track(t) for t in inputs]
+        if not outputs or not any(t.arrays for t in tracks):
+            return result
+        name = func._schema.name.split("::")[1]
+        if name.endswith("_") and not name.endswith("__") and name[:-1]:
+            name = name if name in ("copy_", "fill_", "zero_") else name[:-1]
+        call = Call(
+            name, args, kwargs, func, tracks, outputs, self.labels, self.splits,
+            self._filters(name, args), self._bare,
+        )  # fmt: skip
+        for tensor, track in zip(outputs, follow(call), strict=False):
+            self.tracks[tensor] = track
+        return result
+
+    def settle_splits(self) -> None:
+        """Make what goes from every laid-out axis a box: whole rows, or whole columns.
+
+        Of the axes along which labels differ the longest stays free; the same index of it goes
+        everywhere else.
+        """
+        for _ in range(2):
+            for split in self.splits:
+                array = compress(self.labels.find(split.array))
+                if len(varying(array)) < 2:
+                    continue
+                free = max(varying(array), key=lambda axis: (array.shape[axis], axis))
+                first = array
+                for axis in varying(array) - {free}:
+                    first = first.narrow(axis, 0, 1)
+                self.labels.join(array, first)
+
+    def couplings(self, roots: list[str]) -> Iterator[tuple[str, Coupling, str]]:
+        """Yield each root's coupling, and what stands against cutting it."""
+        part = self.labels.settled()
+        owners: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
+        for (name, axis), many in self.axes.items():
+            for nodes in many:
+                for channel, label in enumerate(part[nodes.numpy()]):
+                    if label != FIXED:
+                        owners[int(label)].append((name, axis, channel))
+        why = self.labels.reasons()
+        met: set[str] = set()
+        for root in roots:
+            if root in met:
+                continue
+            own = self.axes[root, "out"][0].numpy()
+            classes = part[own]
+            if root not in self.ran:
+                yield root, {}, "it does not run in the forward pass"
+                continue
+            obstacle = ""
+            if (classes == FIXED).any():
+                obstacle = why.get(int(own[classes == FIXED][0]), "its outputs stay")
+            order = {int(label): unit for unit, label in enumerate(dict.fromkeys(classes))}
+            coupling: Coupling = defaultdict(set)
+            for label, unit in order.items():
+                for name, axis, channel in owners[label]:
+                    coupling[name, axis].add((channel, unit))
+            if not coupling:
+                coupling[root, "out"] = {(c, c) for c in range(len(own))}
+            met.update(name for name, axis in coupling if axis == "out")
+            yield root, dict(coupling), obstacle

@@ -12,10 +12,13 @@ __all__ = [
     "CONVOLUTIONS",
     "PASSING",
     "TRANSPOSED",
+    "RawAxis",
     "channel_count",
     "input_columns",
     "is_depthwise",
     "is_mixing",
+    "module_at",
+    "quotas",
     "set_input_columns_",
 ]
 
@@ -24,7 +27,8 @@ TRANSPOSED = nn.modules.conv._ConvTransposeNd
 BATCHNORMS = nn.modules.batchnorm._BatchNorm
 
 #: Modules with parameters a channel that pass each channel on by itself.
-PASSING = (BATCHNORMS, nn.LayerNorm, nn.PReLU, nn.modules.instancenorm._InstanceNorm)
+INSTANCENORMS = nn.modules.instancenorm._InstanceNorm
+PASSING = (BATCHNORMS, nn.LayerNorm, nn.GroupNorm, nn.PReLU, INSTANCENORMS)
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -44,13 +48,58 @@ def is_mixing(module: nn.Module) -> bool:
 def channel_count(module: nn.Module, axis: str) -> int:
     """Return the channels of a module's `out` or `in` axis."""
     names = {
-        "out": ("out_channels", "out_features", "num_features", "num_parameters"),
+        "out": ("out_channels", "out_features", "num_features", "num_channels", "num_parameters"),
         "in": ("in_channels", "in_features"),
     }[axis]
     for name in names:
         if hasattr(module, name):
             return int(getattr(module, name))
     return int(cast(nn.LayerNorm, module).normalized_shape[-1])
+
+
+class RawAxis(nn.Module):
+    """One axis of a parameter or buffer that no rule of a module covers, as if it were a module.
+
+    `tensor` is the parameter's name in `owner`, `dim` the axis; its channels are cut by slicing.
+    """
+
+    owner: nn.Module
+
+    def __init__(self, owner: nn.Module, tensor: str, dim: int) -> None:
+        """Refer to an axis; nothing is registered or copied."""
+        super().__init__()
+        object.__setattr__(self, "owner", owner)
+        self.tensor, self.dim = tensor, dim
+
+    @property
+    def num_channels(self) -> int:
+        """The size of the axis."""
+        return int(getattr(self.owner, self.tensor).shape[self.dim])
+
+
+def module_at(model: nn.Module, name: str) -> nn.Module:
+    """Return a module by name, or the axis of a parameter by `name.of.parameter:axis`.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    path, colon, dim = name.rpartition(":")
+    if not colon:
+        return model.get_submodule(name)
+    parent, _, leaf = path.rpartition(".")
+    owner = model.get_submodule(parent)
+    if not isinstance(getattr(owner, leaf), Tensor):
+        raise AttributeError(f"{path!r} is no parameter or buffer")
+    return RawAxis(owner, leaf, int(dim))
+
+
+def quotas(module: nn.Module) -> int:
+    """Return the groups of a module's channels of which as many must go: 1 for most."""
+    if isinstance(module, nn.GroupNorm):
+        return 1 if module.num_groups == module.num_channels else module.num_groups
+    if isinstance(module, CONVOLUTIONS) and not is_depthwise(module):
+        return int(module.groups)
+    return 1
 
 
 def input_columns(module: nn.Module) -> Tensor:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from prunus.core.errors import NonFiniteError, TraceError
 from prunus.graph.consumers import find_consumers
-from prunus.graph.costs import find_layers, reads
+from prunus.graph.costs import find_layers, raw_layer, reads
 from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
 from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
-from prunus.graph.layers import is_mixing
+from prunus.graph.layers import BATCHNORMS, RawAxis, is_mixing, module_at
 from prunus.graph.probe import Probe, probe
 from prunus.graph.select import widen
 
@@ -71,6 +71,9 @@ def find_groups(
     if inputs:
         found = _selections(model, found, consumers, seen, set(ignored_layers)) + found
     layers = find_layers(model, wide, seen)
+    for name in {m.module for g in found for m in g.members}:
+        if isinstance(axis := module_at(model, name), RawAxis):
+            layers[name] = raw_layer(axis)
     return Groups(
         model=model,
         entries=tuple(found),
@@ -158,8 +161,18 @@ def _selections(
 
 
 def _check_finite(model: nn.Module) -> None:
+    """Raise where a weight is not finite; a buffer may hold infinities (the bounds of a clamp)."""
+    buffers = {
+        name
+        for path, module in model.named_modules()
+        for name in (f"{path}.{key}".lstrip(".") for key, _ in module.named_buffers(recurse=False))
+        if not isinstance(module, BATCHNORMS)
+    }
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point():
+            continue
+        bad = torch.isnan(tensor) if name in buffers else ~torch.isfinite(tensor)
+        if bad.any():
             module = name.rpartition(".")[0] or type(model).__name__
             raise NonFiniteError(
                 f"the weights of module {module!r} hold NaN or infinity (tensor {name!r}): "

@@ -23,7 +23,7 @@ from prunus.criteria import Criterion, GroupScore, NotScoredError, Scores, make_
 from prunus.criteria.scores import needs_of
 from prunus.graph import Group, Groups, Member, SelectLinear, find_groups
 from prunus.graph.groups import Index
-from prunus.graph.layers import is_depthwise
+from prunus.graph.layers import RawAxis, is_depthwise, module_at
 from prunus.statistics import Statistics, collect
 
 __all__ = ["DiscriminantImportance", "TorchPruningCriterion", "torch_pruning_group"]
@@ -200,7 +200,9 @@ def torch_pruning_group(groups: Groups, group: Group) -> tp.Group:
     made = tp.Group()
     members = [root, *(m for m in group.members if m is not root)]
     for member in members:
-        module = groups.model.get_submodule(member.module)
+        module = module_at(groups.model, member.module)
+        if isinstance(module, RawAxis):
+            continue  # Torch-Pruning's importances read modules
         if member.axis != "out" and is_depthwise(module):
             continue  # Torch-Pruning's depthwise entry is one for both axes
         each = member.index.shape[1]

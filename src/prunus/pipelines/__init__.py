@@ -1,6 +1,7 @@
 """Recipes made of the rooms below: PS-iteration, the main job, reloading."""
 
 from prunus.pipelines.config import PruneConfig, RunConfig
+from prunus.pipelines.doctor import Diagnosis, diagnose, run_doctor
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.load import load
 from prunus.pipelines.prune import Report, prune
@@ -12,6 +13,7 @@ from prunus.pipelines.session import Loaders, Session
 from prunus.pipelines.watch import Watch
 
 __all__ = [
+    "Diagnosis",
     "Journal",
     "Loaders",
     "PruneConfig",
@@ -21,9 +23,11 @@ __all__ = [
     "ScoreReport",
     "Session",
     "Watch",
+    "diagnose",
     "load",
     "prune",
     "ps_iteration",
+    "run_doctor",
     "run_prune",
     "run_score",
     "settings_of_run",

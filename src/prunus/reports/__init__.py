@@ -1,6 +1,7 @@
 """Reports: the journal of a run as tables, figures and one self-contained HTML page."""
 
 from prunus.reports.console import print_headline
+from prunus.reports.doctor_console import print_diagnosis
 from prunus.reports.page import render_page, write_report
 from prunus.reports.score_console import print_scores
 from prunus.reports.score_page import render_scores
@@ -11,6 +12,7 @@ __all__ = [
     "LayerRow",
     "headline",
     "layer_table",
+    "print_diagnosis",
     "print_headline",
     "print_scores",
     "render_page",

@@ -11,14 +11,27 @@ from prunus.graph.layers import (
     CONVOLUTIONS,
     PASSING,
     TRANSPOSED,
+    RawAxis,
     channel_count,
     is_depthwise,
     is_mixing,
+    module_at,
+    quotas,
 )
 from prunus.graph.select import SelectLinear
 from prunus.plan import Edit, Plan
 
-__all__ = ["check_plan", "replay_"]
+__all__ = ["check_plan", "follow_width_", "replay_"]
+
+
+#: What has an `out` axis alone.
+PASSED = (*PASSING, RawAxis)
+
+#: Numbers in which modules of many libraries write down a width that their forward pass reads.
+WIDTHS = (
+    "normalized_shape", "num_features", "num_channels", "embed_dim", "dim", "channels",
+    "hidden_size", "in_features", "out_features", "in_channels", "out_channels", "num_heads",
+)  # fmt: skip
 
 
 def replay_(model: nn.Module, plan: Plan) -> nn.Module:
@@ -47,11 +60,11 @@ def check_plan(model: nn.Module, plan: Plan) -> None:
     for name, axes in plan.modules.items():
         module = _module(model, name)
         kind = type(module).__name__
-        if not (is_mixing(module) or is_depthwise(module) or isinstance(module, PASSING)):
+        if not (is_mixing(module) or is_depthwise(module) or isinstance(module, PASSED)):
             raise PlanError(f"{name!r} is a {kind}: there is no rule to cut its channels")
         for axis, edit in axes.items():
             allowed = ("out", "in", "select") if isinstance(module, nn.Linear) else ("out", "in")
-            if axis not in allowed[: 1 if isinstance(module, PASSING) else None]:
+            if axis not in allowed[: 1 if isinstance(module, PASSED) else None]:
                 raise PlanError(f"{name!r} is a {kind}: it has no axis {axis!r} to cut")
             width = _width(module, axis)
             if width != edit.of:
@@ -65,7 +78,7 @@ def check_plan(model: nn.Module, plan: Plan) -> None:
                 raise PlanError(f"the plan removes channels of {name!r} twice, or that it has not")
             if len(gone) == edit.of:
                 raise PlanError(f"the plan leaves no channel on the {axis} axis of {name!r}")
-            groups = 1 if is_depthwise(module) else getattr(module, "groups", 1)
+            groups = quotas(module)
             each = [sum(c * groups // edit.of == g for c in gone) for g in range(groups)]
             if len(set(each)) > 1:
                 raise PlanError(f"the plan cuts the {groups} groups of {name!r} unevenly")
@@ -84,7 +97,7 @@ def _read(module: nn.Linear) -> list[int]:
 
 def _module(model: nn.Module, name: str) -> nn.Module:
     try:
-        return model.get_submodule(name)
+        return module_at(model, name)
     except AttributeError:
         raise PlanError(
             f"the plan does not fit {type(model).__name__}: it has no module {name!r}"
@@ -114,6 +127,16 @@ def _take_(module: nn.Module, name: str, kept: Tensor, dim: int) -> None:
         setattr(module, name, taken)
 
 
+def follow_width_(owner: nn.Module, old: int, new: int) -> None:
+    """Write a parameter's new width into the numbers of its module that held the old one."""
+    for name in WIDTHS:
+        value = owner.__dict__.get(name)
+        if isinstance(value, tuple) and value and value[-1] == old:
+            setattr(owner, name, (*value[:-1], new))
+        elif value == old and isinstance(value, int):
+            setattr(owner, name, new)
+
+
 def _cut_out_(module: nn.Module, kept: Tensor) -> None:
     if isinstance(module, CONVOLUTIONS):
         _take_(module, "weight", kept, 1 if isinstance(module, TRANSPOSED) else 0)
@@ -133,12 +156,27 @@ def _cut_out_(module: nn.Module, kept: Tensor) -> None:
         _take_(module, "weight", kept, module.weight.dim() - 1 if module.elementwise_affine else 0)
         _take_(module, "bias", kept, 0)
         module.normalized_shape = (*module.normalized_shape[:-1], len(kept))
+    elif isinstance(module, nn.GroupNorm):
+        _take_(module, "weight", kept, 0)
+        _take_(module, "bias", kept, 0)
+        if module.num_groups == module.num_channels:
+            module.num_groups = len(kept)
+        module.num_channels = len(kept)
     elif isinstance(module, nn.PReLU):
         if module.num_parameters > 1:
             _take_(module, "weight", kept, 0)
             module.num_parameters = len(kept)
+    elif isinstance(module, RawAxis):
+        old = module.num_channels
+        _take_(module.owner, module.tensor, kept.to(_device(module)), module.dim)
+        follow_width_(module.owner, old, len(kept))
     else:
         raise PlanError(f"no rule to cut the channels of a {type(module).__name__}")
+
+
+def _device(axis: RawAxis) -> torch.device:
+    tensor: Tensor = getattr(axis.owner, axis.tensor)
+    return tensor.device
 
 
 def _cut_in_(module: nn.Module, gone: Edit | None, deselected: Edit | None) -> nn.Module:

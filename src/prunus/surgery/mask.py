@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.graph import SelectLinear
-from prunus.graph.layers import TRANSPOSED, is_mixing
-from prunus.plan import Plan
+from prunus.graph.layers import TRANSPOSED, is_mixing, module_at
+from prunus.plan import Edit, Plan
+from prunus.surgery.cut import replay_
 
 __all__ = ["mask_"]
 
@@ -15,10 +18,15 @@ __all__ = ["mask_"]
 def mask_(model: nn.Module, plan: Plan) -> nn.Module:
     """Zero, in place, every weight that reads a removed channel; return the model.
 
+    A norm that averages over channels becomes one that averages over those that stay.
+
     The masked network computes what the cut network computes, at the dense network's cost.
     """
     for name, axes in plan.modules.items():
-        module = model.get_submodule(name)
+        module = module_at(model, name)
+        if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, KeptNorm(module, axes["out"]))
         if not is_mixing(module):
             continue
         for axis in ("in", "select"):
@@ -29,6 +37,29 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
                     channels = gone.nonzero()[:, 0].tolist()
                 _zero_columns_(module, channels)
     return model
+
+
+class KeptNorm(nn.Module):
+    """A norm over channels, taken over those that stay; the others become 0."""
+
+    kept: Tensor
+
+    def __init__(self, norm: nn.LayerNorm | nn.GroupNorm, edit: Edit) -> None:
+        """Cut a copy of `norm` as `edit` says."""
+        super().__init__()
+        plan = Plan(modules={"norm": {"out": edit}})
+        box = replay_(nn.ModuleDict({"norm": copy.deepcopy(norm)}), plan)
+        self.norm = box.get_submodule("norm")
+        self.width = edit.of
+        device = next((p.device for p in norm.parameters()), None)
+        self.register_buffer("kept", torch.tensor(edit.kept(), device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the channels that stay: the second axis of maps, the last of tokens."""
+        last = type(self.norm) is nn.LayerNorm or x.shape[1] != self.width
+        axis = -1 if last and isinstance(self.norm, nn.LayerNorm) else 1
+        y = self.norm(x.index_select(axis, self.kept))
+        return torch.zeros_like(x).index_copy(axis, self.kept, y)
 
 
 @torch.no_grad()

@@ -32,6 +32,7 @@ from prunus.graph.layers import (
     input_columns,
     is_depthwise,
     is_mixing,
+    module_at,
     set_input_columns_,
 )
 from prunus.plan import Edit, Plan
@@ -73,7 +74,7 @@ def merge_(model: nn.Module, plan: Plan, groups: Groups) -> list[Repair]:
 
 def _obstacle(model: nn.Module, groups: Groups, group: Group) -> str:
     """Say why a group's units cannot be compared by their weights; empty where they can."""
-    members = [(m, model.get_submodule(m.module)) for m in group.members]
+    members = [(m, module_at(model, m.module)) for m in group.members]
     makers = [m for m, module in members if m.axis == "out" and is_mixing(module)]
     if not makers:
         return "no module makes them: they are the network's inputs or positions of a map"
@@ -113,7 +114,7 @@ def _merge_group_(
     lost = (V_P - scale[:, None] * V_K[best]).square().sum(1)
     repairs = []
     for member in group.consumers:
-        module = model.get_submodule(member.module)
+        module = module_at(model, member.module)
         W = input_columns(module).double().cpu()  # (in, outputs·taps)
         column, there = _columns(module, member, plan)
         p, k = column[P], column[K[best]]  # (|P|, positions of a channel)
@@ -132,8 +133,8 @@ def _merge_group_(
 
 def _folded_filters(model: nn.Module, groups: Groups, group: Group) -> Tensor:
     """Return v_u of each unit: the filter and bias with the norm folded in. (units, fan-in + 1)."""
-    member = next(m for m in group.producers if is_mixing(model.get_submodule(m.module)))
-    module = model.get_submodule(member.module)
+    member = next(m for m in group.producers if is_mixing(module_at(model, m.module)))
+    module = module_at(model, member.module)
     columns = input_columns(module).double().cpu()
     outputs = channel_count(module, "out")
     w = columns.view(len(columns), outputs, -1).transpose(0, 1).flatten(1)  # (outputs, in·taps)

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from prunus.core import derive_seed
 from prunus.core.errors import DataError
 from prunus.graph import Groups, SelectLinear
-from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED, input_columns, is_mixing
+from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED, input_columns, is_mixing, module_at
 from prunus.plan import Plan
 from prunus.statistics.sampling import Samples, draw_places, kernel_taps, patches
 from prunus.surgery.compensate import Repair
@@ -157,7 +157,7 @@ def _readers(
     dense: nn.Module, groups: Groups, plan: Plan, x: Tensor, joint: bool
 ) -> tuple[dict[str, _Reader], list[Repair], int]:
     """Return the modules to refit in running order, those that cannot be, and images to take."""
-    watch = Watch(dense, [n for n in groups.layers if is_mixing(dense.get_submodule(n))], groups)
+    watch = Watch(dense, [n for n in groups.layers if is_mixing(module_at(dense, n))], groups)
     with watch:
         dense(x)
     readers: dict[str, _Reader] = {}

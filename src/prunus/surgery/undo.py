@@ -10,9 +10,16 @@ from torch import Tensor, nn
 
 from prunus.core.errors import PlanError
 from prunus.graph import SelectLinear
-from prunus.graph.layers import BATCHNORMS, CONVOLUTIONS, TRANSPOSED, channel_count
+from prunus.graph.layers import (
+    BATCHNORMS,
+    CONVOLUTIONS,
+    TRANSPOSED,
+    RawAxis,
+    channel_count,
+    module_at,
+)
 from prunus.plan import Edit, Plan
-from prunus.surgery.cut import replay_
+from prunus.surgery.cut import follow_width_, replay_
 from prunus.surgery.receipt import Memory, Receipt, state_of
 
 __all__ = ["restore_", "undo_"]
@@ -89,7 +96,10 @@ def _widen_(
     model: nn.Module, name: str, axes: Mapping[str, Edit], dense: Mapping[str, Tensor]
 ) -> None:
     """Give one module the widths that it had; its tensors follow in `_fill_`."""
-    module = model.get_submodule(name)
+    module = module_at(model, name)
+    if isinstance(module, RawAxis):  # the tensor follows in `_fill_`
+        follow_width_(module.owner, module.num_channels, axes["out"].of)
+        return
     out = axes["out"].of if "out" in axes else channel_count(module, "out")
     incoming = next((axes[a].of for a in ("in", "select") if a in axes), None)
     if isinstance(module, nn.Linear):
@@ -103,6 +113,10 @@ def _widen_(
         module.groups = whole // dense[f"{name}.weight"].shape[1]
     elif isinstance(module, nn.LayerNorm):
         module.normalized_shape = (*module.normalized_shape[:-1], out)
+    elif isinstance(module, nn.GroupNorm):
+        if module.num_groups == module.num_channels > 1:  # a group a channel, then as now
+            module.num_groups = out
+        module.num_channels = out
     elif isinstance(module, nn.PReLU):
         module.num_parameters = out
     elif isinstance(module, (BATCHNORMS, nn.modules.instancenorm._InstanceNorm)):

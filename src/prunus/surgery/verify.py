@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from prunus.core import derive_seed
 from prunus.graph import Group, Groups
 from prunus.graph.probe import flatten_tensors
 from prunus.plan import plan_units
 from prunus.surgery.cut import replay_
 from prunus.surgery.mask import mask_
+from prunus.surgery.source_line import source_line
 
 __all__ = ["unsound_groups"]
 
@@ -22,13 +25,13 @@ TOLERANCE = 1e-4
 def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
     """Return the groups whose cut would not equal their mask, each with the reason.
 
-    Half the units of every group are cut from one copy and masked in another; the outputs on
+    Some units of every group are cut from one copy and masked in another; the outputs on
     `example` must agree. Where they do not, the groups are tried one by one. It finds what
-    tracing cannot: a softmax over channels, a shuffle, a size written into the forward pass.
-    A LayerNorm over the channels is expected to differ (it averages over what is left) and is
-    not tried. Cost: two forward passes, and two a group where something is wrong.
+    tracing cannot: a size written into the forward pass, a count of channels. Norms over channels
+    are masked as norms over those that stay. Cost: two forward passes, and two a group where
+    something is wrong.
     """
-    tried = [g for g in groups if g.units > g.least and not _is_averaged(groups, g)]
+    tried = [g for g in groups if g.units > g.least]
     if _agrees(groups, tried, example) is None:
         return {}
     found = {}
@@ -39,14 +42,16 @@ def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
     return found
 
 
-def _is_averaged(groups: Groups, group: Group) -> bool:
-    modules = (groups.model.get_submodule(m.module) for m in group.members)
-    return any(isinstance(m, nn.LayerNorm) for m in modules)
+def _some(group: Group) -> list[int]:
+    """Return units to try: not as many of every group, or fixed sizes could fit by accident."""
+    rng = np.random.default_rng(derive_seed(0, "trial", group.name))
+    count = int(rng.integers(1, max(2, min(group.units // 2, group.units - group.least) + 1)))
+    return sorted(int(u) for u in rng.choice(group.units, count, replace=False))
 
 
 def _agrees(groups: Groups, tried: list[Group], example: Tensor) -> str | None:
     """Return None where cut equals masked, else what happened."""
-    plan = plan_units(groups, {g.name: range(1, g.units, 2)[: g.units - g.least] for g in tried})
+    plan = plan_units(groups, {g.name: _some(g) for g in tried})
     masked = mask_(copy.deepcopy(groups.model), plan).eval()
     cut = replay_(copy.deepcopy(groups.model), plan).eval()
     with torch.no_grad():
@@ -55,7 +60,11 @@ def _agrees(groups: Groups, tried: list[Group], example: Tensor) -> str | None:
             found = flatten_tensors(cut(example))
         except Exception as error:
             text = str(error).splitlines()
-            return f"the network fails when it is cut: {text[0] if text else type(error).__name__}"
+            where = source_line(error, groups.model)
+            return (
+                f"the network fails when it is cut{where and f' (at {where})'}: "
+                f"{text[0] if text else type(error).__name__}"
+            )
     for one, other in zip(expected, found, strict=True):
         if one.shape != other.shape:
             return "cutting it changes the shape of the network's output"

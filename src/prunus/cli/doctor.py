@@ -1,0 +1,74 @@
+"""`prunus doctor`: say what of a network can be pruned, and what stands in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from prunus.cli.settings import parse_shape
+from prunus.core.errors import ConfigError
+
+__all__ = ["doctor"]
+
+EXIT_CODES = {"healthy": 0, "faulty": 1, "unprunable": 2}
+
+
+def doctor(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="lenet300, lenet5, resnet20 … resnet110, torchvision:NAME, timm:NAME "
+            "or path/to/file.py:factory."
+        ),
+    ],
+    weights: Annotated[
+        Path | None, typer.Option(help="Trained weights (.safetensors, .pt); else random ones.")
+    ] = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Channels, height, width, as in 3,224,224.", show_default="the network's usual one"
+        ),
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Classes.", show_default="the network's usual number")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Look at a network without data: what can be pruned, what cannot, why, and what to change.
+
+    Exit code 0: healthy.
+
+    Exit code 1: the forward pass keeps something whole (fixed sizes, unknown operations).
+
+    Exit code 2: bad input, it cannot be traced, or nothing can be pruned.
+    """
+    shape = None if input_shape is None else parse_shape(input_shape)
+    if shape is not None and len(shape) != 3:
+        raise ConfigError(
+            f"--input-shape {input_shape!r}: expected channels, height and width, as in 3,32,32"
+        )
+    from prunus.pipelines import run_doctor  # noqa: PLC0415 - torch takes seconds
+    from prunus.reports import print_diagnosis  # noqa: PLC0415
+
+    # Networks of others may print while they are built or run.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        diagnosis = run_doctor(
+            model,
+            weights=weights,
+            input_shape=None if shape is None else (shape[0], shape[1], shape[2]),
+            num_classes=num_classes,
+        )
+    if as_json:
+        typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
+    else:
+        print_diagnosis(diagnosis.to_dict(), Console())
+    raise typer.Exit(EXIT_CODES[diagnosis.status])

@@ -1,0 +1,128 @@
+"""Labels: which index of which parameter axis an element of a tensor stands and falls with.
+
+Every index of every axis of every parameter is a *label*. A tensor that a network makes carries
+arrays of labels: element e of the tensor is there as long as `array[e]` is. Operations say
+which labels are one and the same (`Labels.join`) and which can never go (`Labels.fix`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+__all__ = ["FIXED", "Labels", "Track", "compress", "varying"]
+
+Nodes = NDArray[np.int64]
+
+#: The label of what always stays.
+FIXED = 0
+
+
+class Labels:
+    """A partition of labels that only ever grows coarser (union–find)."""
+
+    def __init__(self) -> None:
+        """Start with `FIXED` alone."""
+        self._parent: Nodes = np.zeros(1, dtype=np.int64)
+        self._size, self._done = 1, 0
+        self._edges: list[tuple[Nodes, Nodes]] = []
+        self._fixes: list[tuple[Nodes, str]] = []
+
+    def new(self, count: int) -> Tensor:
+        """Return `count` labels, each by itself."""
+        first, self._size = self._size, self._size + count
+        return torch.arange(first, self._size)
+
+    def join(self, one: Tensor, other: Tensor) -> None:
+        """Make labels one, elementwise after broadcasting."""
+        a, b = torch.broadcast_tensors(one, other)  # type: ignore[no-untyped-call]
+        pairs = torch.stack([a.reshape(-1), b.reshape(-1)])
+        pairs = pairs[:, pairs[0] != pairs[1]]
+        if pairs.shape[1]:
+            fixed = (pairs == FIXED).any(0)
+            if fixed.any():
+                self.fix(pairs[:, fixed], "it is padded with values that stay")
+            pairs = torch.unique(pairs[:, ~fixed], dim=1)
+            if pairs.shape[1]:
+                self._edges.append((pairs[0].numpy(), pairs[1].numpy()))
+
+    def fix(self, labels: Tensor, reason: str) -> None:
+        """Keep labels for good, and remember why."""
+        nodes = torch.unique(labels).numpy()
+        nodes = nodes[nodes != FIXED]
+        if nodes.size:
+            self._fixes.append((nodes, reason))
+            self._edges.append((nodes, np.full_like(nodes, FIXED)))
+
+    def find(self, labels: Tensor) -> Tensor:
+        """Return the first label of each one's class; `FIXED` for what stays."""
+        return torch.from_numpy(self.settled()[labels.numpy()])
+
+    def settled(self) -> NDArray[np.int64]:
+        """Return the first label of the class of every label there is."""
+        fresh = self._edges[self._done :]
+        self._done = len(self._edges)
+        self._parent = _merge(self._parent, fresh, self._size)
+        return self._parent
+
+    def reasons(self) -> dict[int, str]:
+        """Return for every fixed label the first reason that keeps it, or one of its class."""
+        joins = [edge for edge in self._edges if edge[1][0] != FIXED]
+        part = _merge(np.zeros(1, dtype=np.int64), joins, self._size)
+        first: dict[int, str] = {}
+        for nodes, text in self._fixes:
+            for label in np.unique(part[nodes]):
+                first.setdefault(int(label), text)
+        return {label: first[int(own)] for label, own in enumerate(part) if int(own) in first}
+
+
+def _merge(parent: Nodes, edges: list[tuple[Nodes, Nodes]], size: int) -> Nodes:
+    """Return the first label of each class after joining the ends of `edges`."""
+    parent = np.concatenate([parent, np.arange(len(parent), size)])
+    if not edges:
+        return parent
+    a = parent[np.concatenate([edge[0] for edge in edges])]
+    b = parent[np.concatenate([edge[1] for edge in edges])]
+    graph = coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(size, size))
+    _, part = connected_components(graph, directed=False)
+    first = np.full(part.max() + 1, size)
+    np.minimum.at(first, part, np.arange(size))
+    merged: Nodes = first[part][parent]
+    return merged
+
+
+@dataclass
+class Track:
+    """A tensor's shape and its labels.
+
+    `arrays` have as many axes as the tensor, each of size 1 where the label does not vary.
+    """
+
+    shape: tuple[int, ...]
+    arrays: list[Tensor] = field(default_factory=list)
+
+    def along(self, axis: int) -> list[Tensor]:
+        """Return the arrays that vary along an axis."""
+        return [a for a in self.arrays if a.shape[axis] > 1]
+
+
+def varying(array: Tensor) -> set[int]:
+    """Return the axes along which an array varies."""
+    return {axis for axis, size in enumerate(array.shape) if size > 1}
+
+
+def compress(array: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+    """Return an array with size 1 along every axis where it does not vary."""
+    for axis in range(array.dim()) if axes is None else axes:
+        if array.shape[axis] > 1:
+            first = array.narrow(axis, 0, 1)
+            if bool((array == first).all()):
+                array = first
+    return array.contiguous()

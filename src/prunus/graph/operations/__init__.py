@@ -1,0 +1,20 @@
+"""What each ATen operation does to labels: `follow`."""
+
+from __future__ import annotations
+
+import torch
+
+from prunus.graph.labels import Track
+from prunus.graph.operations import contraction, reduction, shape
+from prunus.graph.operations.call import RULES, Call, Split, opaque
+from prunus.graph.operations.elementwise import elementwise
+
+__all__ = ["Call", "Split", "contraction", "follow", "reduction", "shape"]
+
+
+def follow(call: Call) -> list[Track]:
+    """Return the tracks of an operation's results."""
+    rule = RULES.get(call.name)
+    if rule is None and torch.Tag.pointwise in call.func.tags:
+        return elementwise(call)
+    return opaque(call) if rule is None else rule(call)

@@ -1,0 +1,106 @@
+"""What each ATen operation does to labels: the only list of operations in the house.
+
+| kind | rule |
+|---|---|
+| elementwise | labels that meet are one; a label that meets a fixed size stays |
+| shape | the operation itself, run on the labels |
+| contraction (matrix product, convolution) | what is summed over is one, the rest is passed on |
+| over positions (pooling, upsampling) | a channel is one, wherever its elements lie |
+| reduction | a sum uses labels up; a mean, a norm or a softmax over labels keeps them |
+| normalisation | labels meet the norm's own parameters |
+| unknown | keeps every label it reads |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from prunus.graph.labels import Labels, Track, varying
+
+__all__ = ["RULES", "Call", "Rule", "Split", "meet", "opaque", "rule"]
+
+Rule = Callable[["Call"], list[Track]]
+RULES: dict[str, Rule] = {}
+
+
+@dataclass
+class Split:
+    """Labels of one axis laid out over several, (a₁, …, aₘ): what is cut must stay a box."""
+
+    array: Tensor
+
+
+@dataclass
+class Call:
+    """One operation: its arguments, the tracks of its tensors, and the shapes of its results."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    func: Any
+    tracks: list[Track]  # of the tensor arguments, in order
+    outputs: list[Tensor]
+    labels: Labels
+    splits: list[Split]
+    filters: tuple[Tensor | None, Tensor | None] = (None, None)  # a convolution's in and out labels
+    own: Callable[[str, int], Tensor | None] = lambda *_: None  # of a norm without parameters
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the first result."""
+        return tuple(self.outputs[0].shape)
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """Return an argument by place or by name."""
+        if len(self.args) > position:
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register what operations of these names do."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def meet(
+    labels: Labels, tracks: Sequence[Track], shape: tuple[int, ...], name: str
+) -> list[Tensor]:
+    """Return the arrays of an elementwise operation over broadcast tensors."""
+    rank = len(shape)
+    padded = [
+        ((1,) * (rank - len(t.shape)) + t.shape, [a[(None,) * (rank - a.dim())] for a in t.arrays])
+        for t in tracks
+    ]
+    kept: list[Tensor] = []
+    for i, (_, arrays) in enumerate(padded):
+        for array in arrays:
+            for j, (size, others) in enumerate(padded):
+                if i == j:
+                    continue
+                for axis in varying(array):
+                    if size[axis] > 1 and not any(o.shape[axis] > 1 for o in others):
+                        labels.fix(array, f"{name!r} joins it with a tensor of fixed size")
+                if j > i:
+                    for other in others:
+                        if varying(array) & varying(other):
+                            labels.join(array, other)
+            if not any(varying(array) <= varying(k) for k in kept):
+                kept = [k for k in kept if not varying(k) < varying(array)] + [array]
+    return kept
+
+
+def opaque(call: Call) -> list[Track]:
+    """Keep every label that an operation reads."""
+    for track in call.tracks:
+        for array in track.arrays:
+            call.labels.fix(array, f"{call.name!r} is not an operation that can be followed")
+    return [Track(tuple(t.shape)) for t in call.outputs]

@@ -1,0 +1,155 @@
+"""Matrix products, convolutions and attention: what is summed over is one."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from prunus.graph.labels import Labels, Track, compress, varying
+from prunus.graph.operations.call import Call, meet, opaque, rule
+from prunus.graph.operations.reduction import channels, spread
+
+__all__ = ["contract"]
+
+
+def contract(
+    labels: Labels,
+    one: Track,
+    other: Track,
+    axes: tuple[int, int],
+    shape: tuple[int, ...],
+    name: str,
+) -> list[Tensor]:
+    """Return the arrays of a matrix product over the last axes (…, M, K) × (…, K, N).
+
+    Where the labels of K differ between matrices of a batch (heads), those of one head are
+    one: heads stay whole. Where they do not, the same index of K goes in all of them.
+    """
+    left, right = (
+        [(a, varying(a)) for a in (_settled(labels, a) for a in track.arrays)]
+        for track in (one, other)
+    )
+    rank = len(shape)
+    out: list[Tensor] = []
+    inner: list[list[Tensor]] = [[], []]
+    for side, (arrays, axis) in enumerate(((left, axes[0]), (right, axes[1]))):
+        free = rank - 2 if axis == rank - 1 else rank - 1  # the axis that stays, in the operand
+        for array, moves in arrays:
+            if axis not in moves:
+                moved = array
+                if free in moves and free != (rank - 2 if side == 0 else rank - 1):
+                    moved = array.transpose(-1, -2)
+                out.append(moved)
+                continue
+            if free in moves:  # tokens of different channels: the same index goes in all
+                several, array = array, array.narrow(free, 0, 1)  # noqa: PLW2901
+                labels.join(several, array)
+            batch = varying(array) - {axis}
+            if batch:  # heads
+                first = array.narrow(axis, 0, 1)
+                labels.join(array, first)
+                out.append(first)
+            flat = array.transpose(-1, -2) if axis == rank - 2 else array
+            inner[side].append(flat)
+    for side, track, axis in ((0, other, axes[1]), (1, one, axes[0])):
+        for array in inner[side]:
+            if not inner[1 - side] and track.shape[axis] > 1:
+                labels.fix(array, f"{name!r} sums over it with a tensor of fixed size")
+            for partner in inner[1 - side]:
+                labels.join(array, partner)
+    kept: list[Tensor] = []
+    for array in out:
+        for other_array in kept:
+            if varying(array) & varying(other_array):
+                labels.join(array, other_array)
+        if not any(varying(array) <= varying(k) for k in kept):
+            kept.append(array)
+    return kept
+
+
+def _settled(labels: Labels, array: Tensor) -> Tensor:
+    """Return an array with labels that are one by now written as one."""
+    return compress(labels.find(array)) if len(varying(array)) > 1 else array
+
+
+@rule("mm", "bmm", "addmm", "baddbmm", "matmul", "mv", "addmv", "dot")
+def _product(call: Call) -> list[Track]:
+    tracks, shape = call.tracks, call.shape
+    bias, (one, other) = tracks[:-2], tracks[-2:]
+    rank = len(one.shape)
+    if call.name in ("mv", "addmv", "dot") or rank != len(other.shape):
+        return opaque(call)
+    arrays = contract(call.labels, one, other, (rank - 1, rank - 2), shape, call.name)
+    if bias:
+        arrays = meet(call.labels, [*bias, Track(shape, arrays)], shape, call.name)
+    return [Track(shape, arrays)]
+
+
+@rule("linear")
+def _linear(call: Call) -> list[Track]:
+    one, weight, *bias = call.tracks
+    rank, shape = len(one.shape), call.shape
+    lifted = Track(
+        (*(1,) * (rank - 2), *weight.shape[::-1]),
+        [a.T[(None,) * (rank - 2)] for a in weight.arrays],
+    )
+    if rank == 1:
+        return opaque(call)
+    arrays = contract(call.labels, one, lifted, (rank - 1, rank - 2), shape, call.name)
+    if bias:
+        arrays = meet(call.labels, [*bias, Track(shape, arrays)], shape, call.name)
+    return [Track(shape, arrays)]
+
+
+@rule("convolution", "_convolution", "mkldnn_convolution", "thnn_conv2d", "_slow_conv2d_forward")
+def _convolution(call: Call) -> list[Track]:
+    x, weight, *bias = call.tracks
+    labels, shape = call.labels, call.shape
+    transposed, groups = bool(call.args[6]), int(call.args[8])
+    incoming, width = x.shape[1], shape[1]
+    read, (own, out) = channels(labels, x), call.filters
+    if out is None and not transposed:  # a weight that was worked out on the way
+        for array in (a for a in weight.arrays if a.shape[0] > 1):
+            flat = array.flatten(1)
+            labels.join(flat, flat[:, :1])
+            out = flat[:, 0]
+    if groups > 1 and groups == incoming:
+        if read is not None and out is not None:
+            labels.join(out, read.repeat_interleave(width // incoming))
+        elif out is not None:
+            labels.fix(out, "it filters channels that stay")
+        if width != incoming and out is not None:
+            labels.fix(out, "a depthwise convolution with several filters a channel cannot be cut")
+    elif own is not None and incoming > 1:
+        if read is None:
+            labels.fix(own, "what it reads stays")
+        else:
+            labels.join(own, read)
+    elif read is not None:
+        labels.fix(read, "a convolution without a module of its own reads it")
+    track = Track(shape, spread(out, shape))
+    if bias and track.arrays:
+        b = bias[0]
+        lifted = Track((1, *b.shape, *(1,) * (len(shape) - 2)), [
+            a.view(1, -1, *(1,) * (len(shape) - 2)) for a in b.arrays
+        ])  # fmt: skip
+        meet(labels, [track, lifted], shape, call.name)
+    return [track]
+
+
+@rule(
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_cudnn_attention", "scaled_dot_product_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+)  # fmt: skip
+def _attention(call: Call) -> list[Track]:
+    q, k, v, *mask = call.tracks
+    labels, rank = call.labels, len(q.shape)
+    scores = (*q.shape[:-1], k.shape[-2])
+    turned = Track((*k.shape[:-2], *k.shape[:-3:-1]), [a.transpose(-1, -2) for a in k.arrays])
+    arrays = contract(labels, q, turned, (rank - 1, rank - 2), scores, "attention")
+    weights = Track(scores, arrays)
+    if mask:
+        weights = Track(scores, meet(labels, [weights, *mask[:1]], scores, "attention"))
+    arrays = contract(labels, weights, v, (rank - 1, rank - 2), call.shape, "attention")
+    return [Track(call.shape, arrays), *(Track(tuple(t.shape)) for t in call.outputs[1:])]

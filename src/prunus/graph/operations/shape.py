@@ -1,0 +1,140 @@
+"""Operations that move elements: run on the labels themselves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prunus.graph.labels import FIXED, Track, compress, varying
+from prunus.graph.operations.call import Call, Split, meet, rule
+
+__all__: list[str] = []
+
+
+@rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "flatten")
+def _view(call: Call) -> list[Track]:
+    source, shape = call.tracks[0], call.shape
+    arrays = []
+    for array in source.arrays:
+        before = varying(array)
+        moved = compress(array.expand(source.shape).reshape(shape))
+        if len(varying(moved)) > len(before):
+            call.splits.append(Split(moved))
+        arrays.append(moved)
+    return [Track(shape, arrays)]
+
+
+@rule(
+    "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "flip", "roll", "repeat",
+    "unfold", "movedim", "diagonal", "index_select", "gather", "expand_as", "select", "squeeze_",
+    "unsqueeze_", "transpose_", "t_", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+    "native_channel_shuffle", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
+    "replication_pad2d", "as_strided", "rot90", "numpy_T", "index", "im2col", "embedding",
+)  # fmt: skip
+def _shape(call: Call) -> list[Track]:
+    """Run the operation on the labels: float64 holds them exactly, and every kernel takes it."""
+    source = call.tracks[0]
+    arrays = []
+    for array in source.arrays:
+        full = array.expand(source.shape).double()
+        moved = call.func(full, *call.args[1:], **call.kwargs).long()
+        arrays.append(compress(moved))
+    return [Track(call.shape, [a for a in arrays if a.shape and varying(a)])]
+
+
+@rule("slice", "narrow")
+def _slice(call: Call) -> list[Track]:
+    source, axis = call.tracks[0], call.argument(1, "dim", 0) % len(call.tracks[0].shape)
+    moved = _shape(call)[0]
+    if call.shape[axis] < source.shape[axis]:
+        for array in source.along(axis):
+            call.labels.fix(array, "a slice by fixed numbers takes part of its channels")
+    return [moved]
+
+
+@rule("split", "split_with_sizes", "chunk", "unbind", "split_copy", "unsafe_split", "unsafe_chunk")
+def _split(call: Call) -> list[Track]:
+    source = call.tracks[0]
+    position = 1 if call.name == "unbind" else 2
+    axis = call.argument(position, "dim", 0) % len(source.shape)
+    found = [Track(tuple(t.shape)) for t in call.outputs]
+    for array in source.arrays:
+        full = array.expand(
+            [
+                n if d == axis else a
+                for d, (n, a) in enumerate(zip(source.shape, array.shape, strict=True))
+            ]
+        )
+        pieces = list(call.func(full, *call.args[1:], **call.kwargs))
+        if array.shape[axis] > 1 and len(pieces) > 1 and call.name != "unbind":
+            if len({p.shape[axis] for p in pieces}) == 1:
+                call.splits.append(Split(torch.stack(pieces)))
+            else:
+                call.labels.fix(array, "it is split into unequal parts of fixed sizes")
+        for track, piece in zip(found, pieces, strict=True):
+            part = compress(piece)
+            if varying(part):
+                track.arrays.append(part)
+    return found
+
+
+@rule("glu")
+def _glu(call: Call) -> list[Track]:
+    """First half × sigmoid(second half)."""
+    source, axis = call.tracks[0], call.argument(1, "dim", -1) % len(call.tracks[0].shape)
+    halves: list[list[Tensor]] = [[], []]
+    for array in source.arrays:
+        for side, piece in enumerate(
+            array.chunk(2, axis) if array.shape[axis] > 1 else [array] * 2
+        ):
+            halves[side].append(piece)
+    tracks = [Track(call.shape, half) for half in halves]
+    return [Track(call.shape, meet(call.labels, tracks, call.shape, "glu"))]
+
+
+@rule("cat", "concat", "stack")
+def _cat(call: Call) -> list[Track]:
+    tracks, shape = [t for t in call.tracks if t.shape != (0,)], call.shape
+    axis = call.argument(1, "dim", 0) % len(shape)
+    if call.name == "stack":
+        tracks = [
+            Track((*t.shape[:axis], 1, *t.shape[axis:]), [a.unsqueeze(axis) for a in t.arrays])
+            for t in tracks
+        ]
+    rest = [Track(t.shape, [a for a in t.arrays if a.shape[axis] == 1]) for t in tracks]
+    flat = [Track((*t.shape[:axis], 1, *t.shape[axis + 1 :]), t.arrays) for t in rest]
+    arrays = meet(call.labels, flat, (*shape[:axis], 1, *shape[axis + 1 :]), call.name)
+    if any(t.along(axis) for t in tracks):
+        pieces = []
+        for track in tracks:
+            along = track.along(axis)
+            if along:
+                piece = along[0]
+            elif track.shape[axis] == 1 and arrays:
+                piece = arrays[0]
+            else:
+                piece = torch.full([1] * len(shape), FIXED)
+            pieces.append(
+                piece.expand([*piece.shape[:axis], track.shape[axis], *piece.shape[axis + 1 :]])
+            )
+        sizes = [max(p.shape[d] for p in pieces) for d in range(len(shape))]
+        pieces = [
+            p.expand([p.shape[d] if d == axis else sizes[d] for d in range(len(shape))])
+            for p in pieces
+        ]
+        arrays = [a for a in arrays if not varying(a) & varying(torch.cat(pieces, axis))]
+        arrays.append(compress(torch.cat(pieces, axis)))
+    return [Track(shape, arrays)]
+
+
+@rule("constant_pad_nd")
+def _pad(call: Call) -> list[Track]:
+    source, pad = call.tracks[0], list(call.args[1])
+    rank, arrays = len(source.shape), []
+    for array in source.arrays:
+        own = list(pad)
+        for i in range(len(pad) // 2):
+            if array.shape[rank - 1 - i] == 1:
+                own[2 * i : 2 * i + 2] = [0, 0]
+        arrays.append(torch.constant_pad_nd(array, own, FIXED))
+    return [Track(call.shape, arrays)]

@@ -1,0 +1,31 @@
+"""The input a network is usually given, for those who name a network and no data."""
+
+from __future__ import annotations
+
+import importlib
+
+from prunus.models.registry import MODELS
+
+__all__ = ["usual_input"]
+
+Shape = tuple[int, int, int]
+
+
+def usual_input(spec: str) -> tuple[Shape, int]:
+    """Return the image shape (C, H, W) and the number of classes that `spec` was made for.
+
+    A timm network says its shape itself. A file's factory says nothing: 3×224×224, 10 classes.
+
+    Example:
+        >>> usual_input("lenet5")
+        ((1, 28, 28), 10)
+    """
+    if spec in MODELS:
+        return ((1, 28, 28) if spec.startswith("lenet") else (3, 32, 32)), 10
+    prefix, _, name = spec.partition(":")
+    if prefix == "timm":
+        timm = importlib.import_module("timm")  # heavy: only where asked for
+        own = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+        channels, height, width = own.input_size if own is not None else (3, 224, 224)
+        return (channels, height, width), 1000
+    return (3, 224, 224), 1000 if prefix == "torchvision" else 10

@@ -1,0 +1,69 @@
+"""Why something stays whole → what to change in the network, and whether that is its fault."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["OUTPUTS", "Advice", "advise"]
+
+#: The reason that is no problem: the task, not the network, says how many outputs there are.
+OUTPUTS = "its outputs are the network's outputs"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to change. `fault`: the forward pass could be written so that pruning works."""
+
+    hint: str
+    fault: bool
+
+
+RESHAPE = "use x.shape or -1 in the reshape"
+SIZES = "take sizes from x.shape where the forward pass reshapes, slices or counts channels"
+NOTHING = "nothing: it needs all of its channels"
+
+#: (what a reason says, what to change, whether the forward pass is at fault); the first counts.
+_ADVICE: tuple[tuple[str, str, bool], ...] = (
+    (r"fails when it is cut.*(shape '|view size|reshape)", RESHAPE, True),
+    (r"fails when it is cut", SIZES, True),
+    (r"changes the shape of the network's output", f"{RESHAPE}, and x.shape[0] for images", True),
+    (r"mixes or counts its channels", SIZES, True),
+    (r"not an operation that can be followed", "write it with other torch operations", True),
+    (r"slice by fixed numbers", "use chunk, or a layer for each part", True),
+    (r"unequal parts of fixed sizes", "use equal parts, or a layer for each part", True),
+    (
+        r"tensor of fixed size",
+        "make that tensor from x, or by a layer; where it is the input image: nothing",
+        True,
+    ),
+    (r"convolution without a module", "use nn.Conv2d in place of F.conv2d", True),
+    (r"there is no rule for that", "let a layer or a norm hold that parameter", False),
+    (r"\(shared\)", "give each use a layer of its own", False),
+    (r"padded", "widen by a 1×1 convolution in place of padding or slicing", False),
+    (r"several axes|more or other axes", "normalise over the channels alone", False),
+    (r"runs over its channels", NOTHING, False),
+    (r"do not divide|spread evenly", "use as many groups everywhere", False),
+    (r"several filters a channel", "one filter a channel, then a 1×1 convolution", False),
+    (r"grouped transposed", "a transposed convolution without groups", False),
+    (
+        r"does not run in the forward pass",
+        "call it as a module where its weight is used; else nothing",
+        False,
+    ),
+    (r"go together, or none", "nothing; or look for a reshape of fixed sizes", False),
+    (
+        r"filters channels that stay|normalises stays|what it reads stays",
+        "free what it reads",
+        False,
+    ),
+    (r"only convolutions, linear layers and norms", "build it of such layers; else nothing", False),
+)
+
+
+def advise(reason: str) -> Advice:
+    """Return what to change where `reason` keeps something whole."""
+    for pattern, hint, fault in _ADVICE:
+        if re.search(pattern, reason):
+            return Advice(hint, fault)
+    return Advice("nothing is known that would help", False)
