@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.graph import Groups, find_groups
+from prunus.plan import plan_units
 from prunus.plan.ledger import Ledger
 from prunus.surgery import apply_, mask_, replay_, undo_
 from tests.conftest import random_plan
@@ -57,6 +58,21 @@ class Biased(Block):
         bias = self.table[index.view(-1)].view(TOKENS, TOKENS, -1).permute(2, 0, 1)
         scores = (q @ k.transpose(-1, -2) + bias).softmax(-1)
         return self.proj((scores @ v).transpose(1, 2).flatten(2))
+
+
+class Numbered(Block):
+    """Sizes are numbers of the module, as most libraries write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.size, self.inner = HEADS, WIDTH // HEADS, WIDTH
+
+    def attend(self, x: Tensor) -> Tensor:
+        images, count, _ = x.shape
+        shape = (images, count, 3, self.heads, self.size)
+        q, k, v = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(images, count, self.inner))
 
 
 class SharedKeys(Block):
@@ -179,6 +195,40 @@ class Root(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.normalized_shape, self.weight)
+
+
+class OneHead(Block):
+    """The dimensions of a single head are units, unless the scale counts them."""
+
+    def __init__(self, scale: float | None) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def attend(self, x: Tensor) -> Tensor:
+        q, k, v = (part[:, None] for part in self.qkv(x).chunk(3, -1))
+        return self.proj(F.scaled_dot_product_attention(q, k, v, scale=self.scale)[:, 0])
+
+
+def test_dimensions_of_a_single_head() -> None:
+    model = OneHead(0.3).eval()
+    groups = find_groups(model, tokens())
+    assert groups["qkv"].units == WIDTH
+    check(model, groups, tokens())
+    counted = find_groups(OneHead(None).eval(), tokens())
+    assert "counts the dimensions of a head" in reasons(counted)["qkv"]
+
+
+def test_numbers_of_a_module_follow() -> None:
+    model = Numbered().eval()
+    dense = copy.deepcopy(model.state_dict())
+    groups = find_groups(model, tokens())
+    assert members(groups)["qkv"] == "qkv.out proj.in :heads.out :inner.out"
+    check(model, groups, tokens())
+    receipt = apply_(model, plan_units(groups, {"qkv": [1]}), compensate="none")
+    assert (model.heads, model.size, model.inner) == (HEADS - 1, 4, WIDTH - 4)
+    undo_(model, receipt)
+    assert (model.heads, model.size, model.inner) == (HEADS, 4, WIDTH)
+    assert all(torch.equal(dense[n], t) for n, t in model.state_dict().items())
 
 
 def test_shared_keys_keep_their_sizes() -> None:

@@ -76,20 +76,24 @@ class Layer:
 
 
 def raw_layer(axis: RawAxis) -> Layer:
-    """Return the cost of a parameter (or buffer) outside any module, by one of its axes."""
-    tensor = getattr(axis.owner, axis.tensor)
-    each = tensor.numel() // axis.num_channels
+    """Return the cost of a parameter or buffer outside any module by one of its axes.
+
+    A number of a module costs nothing.
+    """
+    tensor = getattr(axis.owner, axis.key)
+    learnt = isinstance(tensor, nn.Parameter)
+    each = tensor.numel() // axis.num_channels if isinstance(tensor, Tensor) else 0
     return Layer(
-        kind="Parameter" if isinstance(tensor, nn.Parameter) else "Buffer",
+        kind="Parameter" if learnt else "Buffer" if each else "Number",
         out=axis.num_channels,
         in_=axis.num_channels,
         taps=0,
         groups=1,
-        per_out=each if isinstance(tensor, nn.Parameter) else 0,
+        per_out=each if learnt else 0,
         positions=0,
         mixing=False,
         element=0,
-        bytes_per_out=each * tensor.element_size(),
+        bytes_per_out=each * tensor.element_size() if each else 0,
     )
 
 

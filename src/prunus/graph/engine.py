@@ -20,7 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from prunus.core.errors import TraceError
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
 from prunus.graph.layers import CONVOLUTIONS, PASSING, TRANSPOSED, channel_count, is_depthwise
-from prunus.graph.operations import Call, Split, follow
+from prunus.graph.operations import Call, Reshape, Split, follow
 from prunus.graph.probe import flatten_tensors
 
 __all__ = ["Coupling", "couplings"]
@@ -54,6 +54,7 @@ def couplings(
         for array in tracer.track(tensor).arrays:
             tracer.labels.fix(array, "its outputs are the network's outputs")
     tracer.settle_splits()
+    tracer.find_numbers()
     yield from tracer.couplings(roots)
 
 
@@ -68,6 +69,10 @@ def _no_fast_path() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+#: Modules whose numbers the rules of `surgery` keep.
+RULED = (nn.Linear, CONVOLUTIONS, *PASSING)
+
+
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Moves labels beside tensors while a network runs."""
 
@@ -76,6 +81,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.model = model
         self.labels = Labels()
         self.splits: list[Split] = []
+        self.reshapes: list[Reshape] = []
         self.tracks = WeakIdKeyDictionary()
         self.filters: dict[int, tuple[Tensor | None, Tensor | None]] = {}
         #: (module, axis) → the label of each of its channels.
@@ -192,8 +198,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name.endswith("_") and not name.endswith("__") and name[:-1]:
             name = name if name in ("copy_", "fill_", "zero_") else name[:-1]
         call = Call(
-            name, args, kwargs, func, tracks, outputs, self.labels, self.splits,
-            self._filters(name, args), self._bare,
+            name, args, kwargs, func, tracks, outputs, self.labels, self.splits, self.reshapes,
+            self.running[-1] if self.running else "", self._filters(name, args), self._bare,
         )  # fmt: skip
         for tensor, track in zip(outputs, follow(call), strict=False):
             self.tracks[tensor] = track
@@ -215,6 +221,26 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for axis in varying(array) - {free}:
                     first = first.narrow(axis, 0, 1)
                 self.labels.join(array, first)
+
+    def find_numbers(self) -> None:
+        """Couple a module's numbers with what its reshapes lay out by them: heads, widths.
+
+        A number is one that the reshape's size equals, unless it fits other labels too. Where
+        it means something else, the trial cut fails, and the group stays whole.
+        """
+        found: dict[str, list[Tensor]] = defaultdict(list)
+        for reshape in self.reshapes:
+            module = self.model.get_submodule(reshape.module)
+            array = compress(self.labels.find(reshape.array))
+            if len(varying(array)) != 1 or isinstance(module, RULED):
+                continue
+            for key, value in vars(module).items():
+                number = isinstance(value, int) and not isinstance(value, bool)
+                if number and value == array.numel() and not key.startswith("_"):
+                    found[f"{reshape.module}:{key}"].append(array.flatten())
+        for name, arrays in found.items():
+            if all(torch.equal(arrays[0], other) for other in arrays):
+                self.axes[name, "out"] = arrays[:1]
 
     def couplings(self, roots: list[str]) -> Iterator[tuple[str, Coupling, str]]:
         """Yield each root's coupling, and what stands against cutting it."""

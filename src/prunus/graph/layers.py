@@ -58,39 +58,47 @@ def channel_count(module: nn.Module, axis: str) -> int:
 
 
 class RawAxis(nn.Module):
-    """One axis of a parameter or buffer that no rule of a module covers, as if it were a module.
+    """A width that no rule of a module covers, as if it were a module with channels.
 
-    `tensor` is the parameter's name in `owner`, `dim` the axis; its channels are cut by slicing.
+    Either one axis of a parameter or buffer, which is cut by slicing, or (`dim` is None) a number
+    of a module that its forward pass reads: heads, a width in a reshape. `key` is the
+    parameter's or the number's name in `owner`.
     """
 
     owner: nn.Module
 
-    def __init__(self, owner: nn.Module, tensor: str, dim: int) -> None:
-        """Refer to an axis; nothing is registered or copied."""
+    def __init__(self, owner: nn.Module, key: str, dim: int | None) -> None:
+        """Refer to a width; nothing is registered or copied."""
         super().__init__()
         object.__setattr__(self, "owner", owner)
-        self.tensor, self.dim = tensor, dim
+        self.key, self.dim = key, dim
 
     @property
     def num_channels(self) -> int:
-        """The size of the axis."""
-        return int(getattr(self.owner, self.tensor).shape[self.dim])
+        """The width."""
+        value = getattr(self.owner, self.key)
+        return int(value if self.dim is None else value.shape[self.dim])
 
 
 def module_at(model: nn.Module, name: str) -> nn.Module:
-    """Return a module by name, or the axis of a parameter by `name.of.parameter:axis`.
+    """Return a module, or what is written `of.module.parameter:axis` or `of.module:number`.
 
     Raises:
         AttributeError: there is none.
     """
-    path, colon, dim = name.rpartition(":")
+    path, colon, last = name.rpartition(":")
     if not colon:
         return model.get_submodule(name)
+    if not last.isdecimal():
+        owner = model.get_submodule(path)
+        if not isinstance(getattr(owner, last), int):
+            raise AttributeError(f"{last!r} of {path!r} is no number")
+        return RawAxis(owner, last, None)
     parent, _, leaf = path.rpartition(".")
     owner = model.get_submodule(parent)
     if not isinstance(getattr(owner, leaf), Tensor):
         raise AttributeError(f"{path!r} is no parameter or buffer")
-    return RawAxis(owner, leaf, int(dim))
+    return RawAxis(owner, leaf, int(last))
 
 
 def quotas(module: nn.Module) -> int:

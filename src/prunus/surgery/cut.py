@@ -30,7 +30,7 @@ PASSED = (*PASSING, RawAxis)
 #: Numbers in which modules of many libraries write down a width that their forward pass reads.
 WIDTHS = (
     "normalized_shape", "num_features", "num_channels", "embed_dim", "dim", "channels",
-    "hidden_size", "in_features", "out_features", "in_channels", "out_channels", "num_heads",
+    "hidden_size", "in_features", "out_features", "in_channels", "out_channels",
 )  # fmt: skip
 
 
@@ -167,16 +167,14 @@ def _cut_out_(module: nn.Module, kept: Tensor) -> None:
             _take_(module, "weight", kept, 0)
             module.num_parameters = len(kept)
     elif isinstance(module, RawAxis):
-        old = module.num_channels
-        _take_(module.owner, module.tensor, kept.to(_device(module)), module.dim)
+        if module.dim is None:
+            setattr(module.owner, module.key, len(kept))
+            return
+        old, tensor = module.num_channels, getattr(module.owner, module.key)
+        _take_(module.owner, module.key, kept.to(tensor.device), module.dim)
         follow_width_(module.owner, old, len(kept))
     else:
         raise PlanError(f"no rule to cut the channels of a {type(module).__name__}")
-
-
-def _device(axis: RawAxis) -> torch.device:
-    tensor: Tensor = getattr(axis.owner, axis.tensor)
-    return tensor.device
 
 
 def _cut_in_(module: nn.Module, gone: Edit | None, deselected: Edit | None) -> nn.Module:

@@ -18,7 +18,8 @@ __all__ = ["mask_"]
 def mask_(model: nn.Module, plan: Plan) -> nn.Module:
     """Zero, in place, every weight that reads a removed channel; return the model.
 
-    A norm that averages over channels becomes one that averages over those that stay.
+    What makes it is zeroed too, for products between activations (queries and keys) read it
+    without a weight. A norm that averages over channels becomes one that averages over those that stay.
 
     The masked network computes what the cut network computes, at the dense network's cost.
     """
@@ -29,6 +30,8 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
             setattr(model.get_submodule(parent), leaf, KeptNorm(module, axes["out"]))
         if not is_mixing(module):
             continue
+        if "out" in axes and not isinstance(module, TRANSPOSED):
+            _zero_rows_(module, list(axes["out"].removed))
         for axis in ("in", "select"):
             if axis in axes:
                 channels = list(axes[axis].removed)
@@ -60,6 +63,13 @@ class KeptNorm(nn.Module):
         axis = -1 if last and isinstance(self.norm, nn.LayerNorm) else 1
         y = self.norm(x.index_select(axis, self.kept))
         return torch.zeros_like(x).index_copy(axis, self.kept, y)
+
+
+@torch.no_grad()
+def _zero_rows_(module: nn.Module, channels: list[int]) -> None:
+    module.get_parameter("weight")[channels] = 0
+    if module._parameters.get("bias") is not None:
+        module.get_parameter("bias")[channels] = 0
 
 
 @torch.no_grad()

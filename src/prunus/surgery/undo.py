@@ -98,7 +98,10 @@ def _widen_(
     """Give one module the widths that it had; its tensors follow in `_fill_`."""
     module = module_at(model, name)
     if isinstance(module, RawAxis):  # the tensor follows in `_fill_`
-        follow_width_(module.owner, module.num_channels, axes["out"].of)
+        if module.dim is None:
+            setattr(module.owner, module.key, axes["out"].of)
+        else:
+            follow_width_(module.owner, module.num_channels, axes["out"].of)
         return
     out = axes["out"].of if "out" in axes else channel_count(module, "out")
     incoming = next((axes[a].of for a in ("in", "select") if a in axes), None)

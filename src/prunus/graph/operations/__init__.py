@@ -6,10 +6,10 @@ import torch
 
 from prunus.graph.labels import Track
 from prunus.graph.operations import contraction, reduction, shape
-from prunus.graph.operations.call import RULES, Call, Split, opaque
+from prunus.graph.operations.call import RULES, Call, Reshape, Split, opaque
 from prunus.graph.operations.elementwise import elementwise
 
-__all__ = ["Call", "Split", "contraction", "follow", "reduction", "shape"]
+__all__ = ["Call", "Reshape", "Split", "contraction", "follow", "reduction", "shape"]
 
 
 def follow(call: Call) -> list[Track]:

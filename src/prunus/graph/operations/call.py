@@ -21,7 +21,7 @@ from torch import Tensor
 
 from prunus.graph.labels import Labels, Track, varying
 
-__all__ = ["RULES", "Call", "Rule", "Split", "meet", "opaque", "rule"]
+__all__ = ["RULES", "Call", "Reshape", "Rule", "Split", "meet", "opaque", "rule"]
 
 Rule = Callable[["Call"], list[Track]]
 RULES: dict[str, Rule] = {}
@@ -32,6 +32,14 @@ class Split:
     """Labels of one axis laid out over several, (a₁, …, aₘ): what is cut must stay a box."""
 
     array: Tensor
+
+
+@dataclass
+class Reshape:
+    """Labels after a reshape in a module, whose numbers may say the sizes."""
+
+    array: Tensor
+    module: str
 
 
 @dataclass
@@ -46,6 +54,8 @@ class Call:
     outputs: list[Tensor]
     labels: Labels
     splits: list[Split]
+    reshapes: list[Reshape]
+    module: str  # that runs
     filters: tuple[Tensor | None, Tensor | None] = (None, None)  # a convolution's in and out labels
     own: Callable[[str, int], Tensor | None] = lambda *_: None  # of a norm without parameters
 

@@ -145,6 +145,10 @@ def _convolution(call: Call) -> list[Track]:
 def _attention(call: Call) -> list[Track]:
     q, k, v, *mask = call.tracks
     labels, rank = call.labels, len(q.shape)
+    if call.kwargs.get("scale") is None:
+        for array in (_settled(labels, a) for a in q.arrays):
+            if varying(array) == {rank - 1}:
+                labels.fix(array, "attention's default scale counts the dimensions of a head")
     scores = (*q.shape[:-1], k.shape[-2])
     turned = Track((*k.shape[:-2], *k.shape[:-3:-1]), [a.transpose(-1, -2) for a in k.arrays])
     arrays = contract(labels, q, turned, (rank - 1, rank - 2), scores, "attention")

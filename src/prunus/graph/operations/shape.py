@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from prunus.graph.labels import FIXED, Track, compress, varying
-from prunus.graph.operations.call import Call, Split, meet, rule
+from prunus.graph.operations.call import Call, Reshape, Split, meet, rule
 
 __all__: list[str] = []
 
@@ -20,6 +20,8 @@ def _view(call: Call) -> list[Track]:
         moved = compress(array.expand(source.shape).reshape(shape))
         if len(varying(moved)) > len(before):
             call.splits.append(Split(moved))
+        if varying(moved):
+            call.reshapes.append(Reshape(moved, call.module))
         arrays.append(moved)
     return [Track(shape, arrays)]
 
