@@ -72,3 +72,29 @@ def test_sound_networks_pass(spec: str, shape: tuple[int, int, int]) -> None:
     model = randomise_norms_(build_model(spec, num_classes=10, input_shape=shape))
     groups = find_groups(model, torch.zeros(1, *shape))
     assert unsound_groups(groups, torch.randn(2, *shape)) == {}
+
+
+class Together(nn.Module):
+    """Two groups that may each shrink, but not both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(1, 8, 3)
+        self.b = nn.Conv2d(8, 8, 3)
+        self.c = nn.Conv2d(8, 2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x).relu()
+        y = self.b(x).relu()
+        if x.shape[1] < 8 and y.shape[1] < 8:
+            raise ValueError("too narrow")
+        return self.c(y)
+
+
+def test_groups_that_fail_only_together_are_found() -> None:
+    torch.manual_seed(0)
+    groups = find_groups(Together(), torch.zeros(1, 1, 9, 9))
+    reasons = unsound_groups(groups, torch.randn(2, 1, 9, 9))
+    assert list(reasons) == ["b"]
+    assert "too narrow" in reasons["b"]
+    assert reasons["b"].endswith("together with other groups")

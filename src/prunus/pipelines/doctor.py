@@ -19,12 +19,11 @@ from prunus.graph import Group, Groups, find_groups
 from prunus.graph.probe import flatten_tensors, probe
 from prunus.models import build_model, usual_input
 from prunus.pipelines.doctor_hints import OUTPUTS, advise
-from prunus.plan import least_costs, plan_units
+from prunus.plan import least_costs
 from prunus.plan.ledger import Ledger
 from prunus.reports import print_diagnosis
-from prunus.surgery import mask_, replay_, unsound_groups
+from prunus.surgery import unsound_groups
 from prunus.surgery.source_line import source_line
-from prunus.surgery.verify import TOLERANCE
 
 __all__ = ["Diagnosis", "Finding", "Prunable", "diagnose", "run_doctor"]
 
@@ -157,10 +156,6 @@ def diagnose(model: nn.Module, example: Tensor) -> Diagnosis:
     trial = replace(groups, model=_shaken(own, image))
     sound = groups.without(unsound_groups(trial, image))
     findings = [*_findings(sound, ends), *_strangers(own, sound)]
-    together = _together(replace(sound, model=trial.model), image)
-    if together:
-        reason = f"each group can be cut by itself, but not all at once: {together}"
-        findings.append(_finding(type(model).__name__, reason))
     return Diagnosis(
         network=type(model).__name__,
         input_shape=tuple(example.shape[1:]),
@@ -320,28 +315,3 @@ def _strangers(model: nn.Module, groups: Groups) -> Iterator[Finding]:
                 f"{count} parameters lie in a {type(module).__name__}, and only convolutions, "
                 "linear layers and norms are cut",
             )
-
-
-@torch.no_grad()
-def _together(groups: Groups, image: Tensor) -> str:
-    """Cut every other unit of all groups at once; return what is wrong then, or nothing.
-
-    `unsound_groups` names the groups that fail alone. What fails only in company it leaves.
-    """
-    units = {g.name: range(1, g.units, 2)[: g.units - g.least] for g in groups}
-    plan = plan_units(groups, units)
-    masked = mask_(copy.deepcopy(groups.model), plan).eval()
-    cut = replay_(copy.deepcopy(groups.model), plan).eval()
-    expected = flatten_tensors(masked(image))
-    try:
-        found = flatten_tensors(cut(image))
-    except Exception as error:  # whatever foreign code raises
-        where = source_line(error, groups.model)
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"the network fails when it is cut{where and f' (at {where})'}: {text}"
-    for one, other in zip(expected, found, strict=True):
-        if one.shape != other.shape:
-            return "cutting it changes the shape of the network's output"
-        if not float((one - other).abs().max()) <= TOLERANCE * max(1.0, float(one.abs().max())):
-            return "an operation mixes or counts its channels"
-    return ""

@@ -19,7 +19,7 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
     """Zero, in place, every weight that reads a removed channel; return the model.
 
     What makes it is zeroed too, for products between activations (queries and keys) read it
-    without a weight. A norm that averages over channels becomes one that averages over those that stay.
+    without a weight. A norm that averages over channels averages over those that stay.
 
     The masked network computes what the cut network computes, at the dense network's cost.
     """
