@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from prunus.cli.diff import diff
 from prunus.cli.doctor import doctor
 from prunus.cli.listing import ListingCommand
 from prunus.cli.score import score
@@ -153,6 +154,7 @@ def prune(
 
 app.command()(score)
 app.command()(doctor)
+app.command()(diff)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Recipes made of the rooms below: PS-iteration, the main job, reloading."""
 
 from prunus.pipelines.config import PruneConfig, RunConfig
+from prunus.pipelines.diff import RunDifference, run_diff
 from prunus.pipelines.doctor import Diagnosis, diagnose, run_doctor
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.load import load
@@ -19,6 +20,7 @@ __all__ = [
     "PruneConfig",
     "Report",
     "RunConfig",
+    "RunDifference",
     "ScoreConfig",
     "ScoreReport",
     "Session",
@@ -27,6 +29,7 @@ __all__ = [
     "load",
     "prune",
     "ps_iteration",
+    "run_diff",
     "run_doctor",
     "run_prune",
     "run_score",

@@ -1,6 +1,7 @@
 """Reports: the journal of a run as tables, figures and one self-contained HTML page."""
 
 from prunus.reports.console import print_headline
+from prunus.reports.diff_console import print_difference
 from prunus.reports.doctor_console import print_diagnosis
 from prunus.reports.page import render_page, write_report
 from prunus.reports.score_console import print_scores
@@ -13,6 +14,7 @@ __all__ = [
     "headline",
     "layer_table",
     "print_diagnosis",
+    "print_difference",
     "print_headline",
     "print_scores",
     "render_page",
