@@ -1,15 +1,14 @@
 """`prunus diff` as a person uses it, in this process."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from prunus.cli import main
 from prunus.core import to_yaml
 from prunus.pipelines import RunConfig
 from prunus.plan import Edit, Plan
+from tests.cli.command import prunus_
 
 A = Plan({"conv": Edit(40, tuple(range(20))), "fc": Edit(10, (1,)), "left": Edit(4, (0,))})
 B = Plan({"conv": Edit(40, tuple(range(5, 10))), "fc": Edit(10, (1,)), "right": Edit(2, (1,))})
@@ -17,14 +16,7 @@ B = Plan({"conv": Edit(40, tuple(range(5, 10))), "fc": Edit(10, (1,)), "right": 
 
 def diff(*arguments: str | Path) -> int:
     """Run the command; return its exit code."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sys, "argv", ["prunus", "diff", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "80")
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-    return 0
+    return prunus_("diff", *arguments)
 
 
 def write_run(folder: Path, plan: Plan, *, dense: bytes = b"same", model: str = "lenet5") -> Path:

@@ -1,15 +1,14 @@
 """`prunus doctor` as a person uses it, in this process."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from prunus.cli import main
 from prunus.models import build_model
+from tests.cli.command import prunus_
 
 SOURCE = """
 import torch
@@ -45,16 +44,9 @@ def broken():
 LINE = 1 + SOURCE.splitlines().index("        x = x.view(-1, 384)")
 
 
-def doctor(*arguments: str) -> int:
+def doctor(*arguments: str | Path) -> int:
     """Run the command; return its exit code."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sys, "argv", ["prunus", "doctor", *arguments])
-        monkeypatch.setenv("COLUMNS", "80")
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-    return 0
+    return prunus_("doctor", *arguments)
 
 
 @pytest.fixture

@@ -1,32 +1,19 @@
 """`prunus score` as a person uses it, in this process."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from prunus.cli import main
 from prunus.models import build_model
+from tests.cli.command import prunus_
 
 QUICK = [
     *("--epochs", "1", "--iterations", "1", "--finetune-epochs", "0", "--final-epochs", "0"),
     *("--device", "cpu"),
 ]
-
-
-def prunus_(*arguments: str) -> int:
-    """Run the command line; return its exit code."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sys, "argv", ["prunus", *arguments])
-        monkeypatch.setenv("COLUMNS", "80")
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="module")

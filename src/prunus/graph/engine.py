@@ -99,7 +99,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _own(self, name: str, module: nn.Module, key: str, tensor: Tensor) -> None:
         """Give every axis of a parameter or buffer labels of its own."""
         track = Track(tuple(tensor.shape))
-        mixing = isinstance(module, (*(CONVOLUTIONS,), nn.Linear))
+        mixing = isinstance(module, (CONVOLUTIONS, nn.Linear))
         for axis, size in enumerate(tensor.shape):
             if size == 1 and not (mixing and key == "weight" and axis < 2):
                 continue

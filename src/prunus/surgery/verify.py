@@ -37,7 +37,7 @@ def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
     alone = {g.name: _agrees(groups, [g], example) for g in tried}
     found = {name: reason for name, reason in alone.items() if reason is not None}
     left = [g for g in tried if g.name not in found]
-    if _agrees(groups, left, example) is None:
+    if found and _agrees(groups, left, example) is None:
         return found
     kept: list[Group] = []
     for group in left:

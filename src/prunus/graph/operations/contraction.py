@@ -12,45 +12,31 @@ __all__ = ["contract"]
 
 
 def contract(
-    labels: Labels,
-    one: Track,
-    other: Track,
-    axes: tuple[int, int],
-    shape: tuple[int, ...],
-    name: str,
+    labels: Labels, one: Track, other: Track, shape: tuple[int, ...], name: str
 ) -> list[Tensor]:
     """Return the arrays of a matrix product over the last axes (…, M, K) × (…, K, N).
 
     Where the labels of K differ between matrices of a batch (heads), those of one head are
     one: heads stay whole. Where they do not, the same index of K goes in all of them.
     """
-    left, right = (
-        [(a, varying(a)) for a in (_settled(labels, a) for a in track.arrays)]
-        for track in (one, other)
-    )
     rank = len(shape)
+    sides = ((one, rank - 1, rank - 2), (other, rank - 2, rank - 1))  # K, and the axis that stays
     out: list[Tensor] = []
     inner: list[list[Tensor]] = [[], []]
-    for side, (arrays, axis) in enumerate(((left, axes[0]), (right, axes[1]))):
-        free = rank - 2 if axis == rank - 1 else rank - 1  # the axis that stays, in the operand
-        for array, moves in arrays:
-            if axis not in moves:
-                moved = array
-                if free in moves and free != (rank - 2 if side == 0 else rank - 1):
-                    moved = array.transpose(-1, -2)
-                out.append(moved)
+    for side, (track, axis, free) in enumerate(sides):
+        for array in [_settled(labels, a) for a in track.arrays]:
+            if axis not in varying(array):
+                out.append(array)
                 continue
-            if free in moves:  # tokens of different channels: the same index goes in all
-                several, array = array, array.narrow(free, 0, 1)  # noqa: PLW2901
-                labels.join(several, array)
-            batch = varying(array) - {axis}
-            if batch:  # heads
-                first = array.narrow(axis, 0, 1)
-                labels.join(array, first)
+            # Tokens of different channels: the same index goes in all.
+            same = array.narrow(free, 0, 1)
+            labels.join(array, same)
+            if varying(same) - {axis}:  # heads
+                first = same.narrow(axis, 0, 1)
+                labels.join(same, first)
                 out.append(first)
-            flat = array.transpose(-1, -2) if axis == rank - 2 else array
-            inner[side].append(flat)
-    for side, track, axis in ((0, other, axes[1]), (1, one, axes[0])):
+            inner[side].append(same.transpose(-1, -2) if side else same)
+    for side, (track, axis, _) in enumerate(reversed(sides)):
         for array in inner[side]:
             if not inner[1 - side] and track.shape[axis] > 1:
                 labels.fix(array, f"{name!r} sums over it with a tensor of fixed size")
@@ -78,7 +64,7 @@ def _product(call: Call) -> list[Track]:
     rank = len(one.shape)
     if call.name in ("mv", "addmv", "dot") or rank != len(other.shape):
         return opaque(call)
-    arrays = contract(call.labels, one, other, (rank - 1, rank - 2), shape, call.name)
+    arrays = contract(call.labels, one, other, shape, call.name)
     if bias:
         arrays = meet(call.labels, [*bias, Track(shape, arrays)], shape, call.name)
     return [Track(shape, arrays)]
@@ -94,7 +80,7 @@ def _linear(call: Call) -> list[Track]:
     )
     if rank == 1:
         return opaque(call)
-    arrays = contract(call.labels, one, lifted, (rank - 1, rank - 2), shape, call.name)
+    arrays = contract(call.labels, one, lifted, shape, call.name)
     if bias:
         arrays = meet(call.labels, [*bias, Track(shape, arrays)], shape, call.name)
     return [Track(shape, arrays)]
@@ -151,9 +137,9 @@ def _attention(call: Call) -> list[Track]:
                 labels.fix(array, "attention's default scale counts the dimensions of a head")
     scores = (*q.shape[:-1], k.shape[-2])
     turned = Track((*k.shape[:-2], *k.shape[:-3:-1]), [a.transpose(-1, -2) for a in k.arrays])
-    arrays = contract(labels, q, turned, (rank - 1, rank - 2), scores, "attention")
+    arrays = contract(labels, q, turned, scores, "attention")
     weights = Track(scores, arrays)
     if mask:
         weights = Track(scores, meet(labels, [weights, *mask[:1]], scores, "attention"))
-    arrays = contract(labels, weights, v, (rank - 1, rank - 2), call.shape, "attention")
+    arrays = contract(labels, weights, v, call.shape, "attention")
     return [Track(call.shape, arrays), *(Track(tuple(t.shape)) for t in call.outputs[1:])]
