@@ -217,10 +217,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if len(varying(array)) < 2:
                     continue
                 free = max(varying(array), key=lambda axis: (array.shape[axis], axis))
-                first = array
-                for axis in varying(array) - {free}:
-                    first = first.narrow(axis, 0, 1)
-                self.labels.join(array, first)
+                self.labels.join_along(array, varying(array) - {free})
 
     def find_numbers(self) -> None:
         """Couple a module's numbers with what its reshapes lay out by them: heads, widths.

@@ -7,7 +7,7 @@ which labels are one and the same (`Labels.join`) and which can never go (`Label
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,6 +52,14 @@ class Labels:
             pairs = torch.unique(pairs[:, ~fixed], dim=1)
             if pairs.shape[1]:
                 self._edges.append((pairs[0].numpy(), pairs[1].numpy()))
+
+    def join_along(self, array: Tensor, axes: Iterable[int]) -> Tensor:
+        """Make the labels along `axes` of an array one; return it with size 1 there."""
+        first = array
+        for axis in axes:
+            first = first.narrow(axis, 0, 1)
+        self.join(array, first)
+        return first
 
     def fix(self, labels: Tensor, reason: str) -> None:
         """Keep labels for good, and remember why."""

@@ -29,12 +29,9 @@ def contract(
                 out.append(array)
                 continue
             # Tokens of different channels: the same index goes in all.
-            same = array.narrow(free, 0, 1)
-            labels.join(array, same)
+            same = labels.join_along(array, [free])
             if varying(same) - {axis}:  # heads
-                first = same.narrow(axis, 0, 1)
-                labels.join(same, first)
-                out.append(first)
+                out.append(labels.join_along(same, [axis]))
             inner[side].append(same.transpose(-1, -2) if side else same)
     for side, (track, axis, _) in enumerate(reversed(sides)):
         for array in inner[side]:

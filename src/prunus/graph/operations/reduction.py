@@ -64,11 +64,7 @@ def _reduce(call: Call, *, consumes: bool) -> list[Track]:
     for array in x.arrays:
         lost = varying(array) & gone
         if lost and varying(array) - gone:  # several of each channel: they go together
-            first = array
-            for axis in lost:
-                first = first.narrow(axis, 0, 1)
-            call.labels.join(array, first)
-            array, lost = first, set()  # noqa: PLW2901
+            array, lost = call.labels.join_along(array, lost), set()  # noqa: PLW2901
         if lost and not consumes:
             call.labels.fix(array, f"{call.name!r} runs over its channels")
         elif lost:
@@ -109,7 +105,7 @@ def _over(call: Call) -> list[Track]:
     arrays = [a for a in x.arrays if a.shape[axis] == 1]
     for array in x.along(axis):
         if len(varying(array)) > 1:
-            call.labels.join(array, array.narrow(axis, 0, 1))
+            call.labels.join_along(array, [axis])
             arrays.append(array)
         else:
             call.labels.fix(array, f"{call.name.strip('_')!r} runs over its channels")
