@@ -23,8 +23,10 @@ not asked.
 Each side of each model runs in a process of its own, so that a crash or a hang is one row.
 
 Usage: python benchmarks/prunability.py --out FILE.jsonl [--zoos torchvision timm] [--families]
-       [--only resnet18 timm:resnet18 …] [--onnx] [--no-rival] [--limit 240] [--jobs 1]
-       python benchmarks/prunability.py --table FILE.jsonl
+       [--only resnet18 timm:resnet18 …] [--onnx] [--sides ours rival] [--limit 240] [--jobs 1]
+       python benchmarks/prunability.py --table FILE.jsonl [FILE.jsonl …]
+
+Records of one side each are joined by the table.
 """
 
 from __future__ import annotations
@@ -296,7 +298,7 @@ def run(options: argparse.Namespace) -> None:
     done = {row["model"] for row in (read([options.out]) if options.out.exists() else [])}
     left = [entry for entry in entries if entry.key not in done]
     print(f"{len(left)} models to try, {len(entries) - len(left)} have rows already")
-    sides = list(SIDES) if options.rival else ["ours"]
+    sides = options.sides
     parts: dict[str, dict[str, Any]] = defaultdict(dict)
     tasks = [(entry, side) for entry in left for side in sides]
     for entry, side, facts in run_all(tasks, options):
@@ -320,9 +322,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def read(paths: list[Path]) -> list[dict[str, Any]]:
-    """Return the rows of records; of a model with several, the last."""
-    rows = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-    return list({row["model"]: row for row in rows}.values())
+    """Return the rows of records, one a model; of a side with several, the last."""
+    rows: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            rows[row["model"]] = rows.get(row["model"], {}) | row
+    return list(rows.values())
 
 
 def table(paths: list[Path]) -> None:
@@ -334,7 +340,9 @@ def table(paths: list[Path]) -> None:
         families: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in same:
             families[row["family"]].append(row)
-        onnx = _share([row["ours"]["onnx"] is True for row in same if "onnx" in row["ours"]])
+        onnx = _share(
+            [r["onnx"] is True for r in (row.get("ours", {}) for row in same) if "onnx" in r]
+        )
         ours_, theirs = (_share(_passed(same, side)) for side in SIDES)
         print(f"| {zoo} {same[0]['version']} | models | {ours_} | {theirs} | {onnx} |")
         each = {side: [_passed(f, side) for f in families.values()] for side in SIDES}
@@ -343,14 +351,14 @@ def table(paths: list[Path]) -> None:
     print("\n### What failed\n\n| model | Prunus | Torch-Pruning | ONNX |\n|---|---|---|---|")
     for row in rows:
         cells = [_verdict(row.get(side)) for side in SIDES]
-        onnx = row["ours"].get("onnx")
+        onnx = row.get("ours", {}).get("onnx")
         cells.append("–" if onnx is None else "passed" if onnx is True else _cell(onnx))
         if any(cell not in ("passed", "–") for cell in cells):
             print(f"| {row['model']} | {' | '.join(cells)} |")
     print("\n### Groups that were traced and found unsound\n")
     print("| model | groups | unsound | the first, and why |\n|---|---|---|---|")
     for row in rows:
-        if unsound := row["ours"].get("unsound"):
+        if unsound := row.get("ours", {}).get("unsound"):
             name, why = next(iter(unsound.items()))
             text = _cell(f"`{name}`: {why}")
             print(f"| {row['model']} | {row['ours']['groups']} | {len(unsound)} | {text} |")
@@ -381,7 +389,7 @@ def main() -> None:
     parser.add_argument("--families", action="store_true", help="torchvision: one a family")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these, of any zoo")
     parser.add_argument("--onnx", action="store_true", help="export too; it takes long")
-    parser.add_argument("--rival", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--limit", type=float, default=240.0, help="seconds a side of a model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)

@@ -245,12 +245,6 @@ def test_a_layer_over_heads_reads_them() -> None:
     check(model, groups, tokens())
 
 
-def test_multihead_attention_keeps_its_width_and_says_so() -> None:
-    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
-    groups = find_groups(nn.Sequential(model, nn.Linear(8, 3)), torch.randn(2, 4, 8))
-    assert members(groups) == {"0.linear1": "0.linear1.out 0.linear2.in"}
-
-
 class Image(nn.Module):
     """stem → something → a convolution → a head."""
 

@@ -9,7 +9,7 @@ from prunus.core.errors import ConfigError
 from prunus.criteria.elimination import Elimination, discriminant_inverse
 from prunus.criteria.scores import CRITERIA
 from prunus.graph import Consumer, Groups
-from prunus.graph.layers import channel_count
+from prunus.graph.layers import channel_count, module_at
 from prunus.statistics import Scatter, Statistics
 
 __all__ = ["StackedConsumer"]
@@ -66,7 +66,7 @@ class StackedConsumer(Elimination):
     ) -> Tensor:
         """Return the weight that reads the scatter's features, whitened if asked: (F, outputs)."""
         name, cells = consumer.module, scatter.cells
-        module = groups.model.get_submodule(name)
+        module = module_at(groups.model, name)
         flattened = statistics.sampling.startswith("flatten") and not isinstance(module, nn.Linear)
         if cells > 1 and (flattened or cells != consumer.cells(groups.model)):
             raise ConfigError(
@@ -84,11 +84,11 @@ class StackedConsumer(Elimination):
     def _root(self, groups: Groups, statistics: Statistics, name: str) -> Tensor:
         """Return a root of what outputs weigh: Γ^½, or the gain of the norm behind them."""
         if not self.whiten:
-            module = groups.model.get_submodule(name)
+            module = module_at(groups.model, name)
             norm = groups.normalizer.get(name)
             if norm is None:
                 return torch.eye(channel_count(module, "out"))
-            return torch.diag(norm_gain(groups.model.get_submodule(norm)))
+            return torch.diag(norm_gain(module_at(groups.model, norm)))
         output = statistics.outputs.get(name)
         if output is None or output.gradient is None:
             raise ConfigError(

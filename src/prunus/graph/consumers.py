@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from prunus.graph.groups import Consumer, Group, Index
-from prunus.graph.layers import channel_count
+from prunus.graph.layers import channel_count, module_at
 from prunus.graph.probe import Probe
 from prunus.graph.select import SelectLinear
 
@@ -36,10 +36,10 @@ def find_consumers(
                 flattened[member.module].append(member.index.reshape(group.units * each, -1))
     consumers = {}
     for name in mixing:
-        module = model.get_submodule(name)
+        module = module_at(model, name)
         if name not in seen.positions:
             continue
-        incoming = channel_count(wide.get_submodule(name), "in")
+        incoming = channel_count(module_at(wide, name), "in")
         read = np.arange(incoming)[:, None]
         if isinstance(module, SelectLinear):
             read = np.sort(module.index.cpu().numpy().astype(np.int64))[:, None]

@@ -8,12 +8,16 @@ weight file: each tensor at its element size, buffers too.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from prunus.graph.attention import named_layers
+from prunus.graph.called import plain_attention
 from prunus.graph.layers import (
     CONVOLUTIONS,
     PASSING,
@@ -26,7 +30,7 @@ from prunus.graph.layers import (
 from prunus.graph.probe import Probe
 from prunus.graph.select import SelectLinear
 
-__all__ = ["Layer", "find_layers", "raw_layer", "reads"]
+__all__ = ["Layer", "count_macs", "find_layers", "raw_layer", "reads"]
 
 #: Bytes of one entry of `SelectLinear.index`.
 INDEX_BYTES = torch.int32.itemsize
@@ -100,7 +104,7 @@ def raw_layer(axis: RawAxis) -> Layer:
 def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Layer]:
     """Return the cost of every module that has channels to cut, if only running statistics."""
     layers = {}
-    for name, module in wide.named_modules():
+    for name, module in named_layers(wide):
         mixing = is_mixing(module)
         if not (mixing or is_depthwise(module) or isinstance(module, PASSING)):
             continue
@@ -109,9 +113,9 @@ def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Lay
         kernels = {"weight"} if mixing or is_depthwise(module) else set()
         width = channel_count(module, "out")
         taps = int(np.prod(module.kernel_size)) if isinstance(module, CONVOLUTIONS) else int(mixing)
-        kernel = module.weight.numel() if mixing or is_depthwise(module) else 0
+        kernel = module.get_parameter("weight").numel() if mixing or is_depthwise(module) else 0
         layers[name] = Layer(
-            kind=type(model.get_submodule(name)).__name__,
+            kind=type(module_at(model, name)).__name__,
             out=width,
             in_=channel_count(module, "in") if mixing or is_depthwise(module) else width,
             taps=taps,
@@ -128,6 +132,20 @@ def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Lay
             // width,
         )
     return layers
+
+
+def count_macs(model: nn.Module, example: Tensor) -> int:
+    """Return the multiply-accumulates of one forward pass of one image (half its FLOPs).
+
+    Counted by PyTorch's own operator counter on a copy without storage, so functional
+    operations and products of activations count, and nothing is computed. Normalisation, pooling
+    and activations count 0. PyTorch's fused transformer layers are off: it does not count them.
+    """
+    ghost = copy.deepcopy(model).to("meta").eval()
+    one = torch.empty((1, *example.shape[1:]), device="meta", dtype=example.dtype)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain_attention():
+        ghost(one)
+    return int(counter.get_total_flops()) // 2
 
 
 def reads(model: nn.Module, name: str, layer: Layer) -> int:

@@ -74,7 +74,11 @@ def checked_group(
         for member in members:
             _check_spread(member, module_at(wide, member.module))
     producer = next(m for m in members if m.axis == "out" and is_mixing(module_at(wide, m.module)))
-    kind = "neurons" if isinstance(wide.get_submodule(producer.module), nn.Linear) else "channels"
+    kind = "channels"
+    if isinstance(module_at(wide, producer.module), nn.Linear):
+        counts = [m.module.rpartition(":")[2] for m in members if ":" in m.module]
+        heads = any("head" in key and "dim" not in key for key in counts)
+        kind = "heads" if heads else "neurons"
     units //= int(groups)
     least = min(2, units) if groups > 1 else 1
     return Group(producer.module, kind, units, tuple(members), least)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ attention. What an operation mixes stays whole, with the reason.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from prunus.core.errors import TraceError
+from prunus.graph.attention import is_packed, named_layers
+from prunus.graph.called import calling, plain_attention
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
-from prunus.graph.layers import CONVOLUTIONS, PASSING, TRANSPOSED, channel_count, is_depthwise
+from prunus.graph.layers import (
+    CONVOLUTIONS,
+    PASSING,
+    TRANSPOSED,
+    channel_count,
+    is_depthwise,
+    is_written_norm,
+    module_at,
+)
 from prunus.graph.operations import Call, Reshape, Split, follow
 from prunus.graph.probe import flatten_tensors
 
@@ -30,19 +40,21 @@ Coupling = dict[tuple[str, str], set[tuple[int, int]]]
 
 
 def couplings(
-    model: nn.Module, example: tuple[Any, ...], roots: list[str]
+    model: nn.Module, example: tuple[Any, ...], roots: list[str], uncalled: Collection[str] = ()
 ) -> Iterator[tuple[str, Coupling, str]]:
     """Yield (root, coupling, obstacle) for every root module not yet met as a producer.
 
     `obstacle` is empty, or says why the coupled channels cannot be cut. `model` is a private
-    copy, in the mode in which it is to be followed.
+    copy, in the mode in which it is to be followed; `uncalled` layers are called (`called`).
 
     Raises:
         TraceError: the network could not be run.
     """
     tracer = _Tracer(model)
     try:
-        with torch.no_grad(), _no_fast_path(), tracer.watching(), tracer:
+        with (
+            torch.no_grad(), plain_attention(), tracer.watching(), calling(model, uncalled), tracer
+        ):  # fmt: skip
             outputs = model(*example)
     except Exception as error:
         text = str(error).splitlines()
@@ -58,17 +70,8 @@ def couplings(
     yield from tracer.couplings(roots)
 
 
-@contextmanager
-def _no_fast_path() -> Iterator[None]:
-    """Keep transformer layers from calling one fused operation, which nothing can follow."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
+#: What the axes of a linear layer's parameters are.
+LINEAR = {("weight", 0): "out", ("weight", 1): "in", ("bias", 0): "out"}
 #: Modules whose numbers the rules of `surgery` keep.
 RULED = (nn.Linear, CONVOLUTIONS, *PASSING)
 
@@ -105,9 +108,11 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 continue
             nodes = self.labels.new(size)
             track.arrays.append(nodes.view([-1 if d == axis else 1 for d in range(tensor.dim())]))
-            kind = self._kind(module, key, axis, size)
+            owner, kind = name, self._kind(module, key, axis, size)
+            if is_packed(module) and key.startswith("in_proj_"):
+                owner, kind = f"{name}.in_proj".lstrip("."), LINEAR[key[8:], axis]
             if kind:
-                self.axes[name, kind].append(nodes)
+                self.axes[owner, kind].append(nodes)
             elif not (isinstance(module, CONVOLUTIONS) and key == "weight"):
                 self.axes[f"{name}.{key}:{axis}".lstrip("."), "out"].append(nodes)
         if isinstance(module, CONVOLUTIONS) and key == "weight":
@@ -123,9 +128,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _kind(self, module: nn.Module, key: str, axis: int, size: int) -> str:
         """Return which axis of its module an axis of a parameter is, if any."""
         if isinstance(module, nn.Linear):
-            return {("weight", 0): "out", ("weight", 1): "in", ("bias", 0): "out"}.get(
-                (key, axis), ""
-            )
+            return LINEAR.get((key, axis), "")
         if isinstance(module, CONVOLUTIONS):
             made = 0
             if isinstance(module, TRANSPOSED) and not is_depthwise(module):
@@ -138,7 +141,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Note which module runs."""
-        names = {module: name for name, module in self.model.named_modules()}
+        names = {module: name for name, module in named_layers(self.model)}
         handles = []
 
         def enter(module: nn.Module, _: Any) -> None:
@@ -168,7 +171,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None, None
         found = self.filters.get(id(args[1]))
         if found is None and self.running:
-            module = self.model.get_submodule(self.running[-1])
+            module = module_at(self.model, self.running[-1])
             if isinstance(module, CONVOLUTIONS) and module.weight.shape == args[1].shape:
                 found = self.filters.get(id(module.weight))
         return found or (None, None)
@@ -176,7 +179,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _bare(self, axis: str, size: int) -> Tensor | None:
         """Return labels for the running norm that has no parameters."""
         name = self.running[-1] if self.running else ""
-        module = self.model.get_submodule(name)
+        module = module_at(self.model, name)
         if not isinstance(module, PASSING) or channel_count(module, axis) != size:
             return None
         if not self.axes[name, axis]:
@@ -200,6 +203,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call = Call(
             name, args, kwargs, func, tracks, outputs, self.labels, self.splits, self.reshapes,
             self.running[-1] if self.running else "", self._filters(name, args), self._bare,
+            bool(self.running) and is_written_norm(module_at(self.model, self.running[-1])),
         )  # fmt: skip
         for tensor, track in zip(outputs, follow(call), strict=False):
             self.tracks[tensor] = track
@@ -227,11 +231,14 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         found: dict[str, list[Tensor]] = defaultdict(list)
         for reshape in self.reshapes:
-            module = self.model.get_submodule(reshape.module)
+            module = module_at(self.model, reshape.module)
             array = compress(self.labels.find(reshape.array))
             if len(varying(array)) != 1 or isinstance(module, RULED):
                 continue
-            for key, value in vars(module).items():
+            known = vars(module)
+            if is_packed(module):
+                known = {key: known[key] for key in ("num_heads", "head_dim")}
+            for key, value in known.items():
                 number = isinstance(value, int) and not isinstance(value, bool)
                 if number and value == array.numel() and not key.startswith("_"):
                     found[f"{reshape.module}:{key}"].append(array.flatten())

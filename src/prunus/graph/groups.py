@@ -24,6 +24,7 @@ from prunus.graph.layers import (
     TRANSPOSED,
     channel_count,
     input_columns,
+    module_at,
     set_input_columns_,
 )
 from prunus.graph.select import SelectLinear
@@ -59,7 +60,7 @@ class Group:
     """
 
     name: str
-    kind: Literal["channels", "neurons", "features", "inputs"]
+    kind: Literal["channels", "neurons", "heads", "features", "inputs"]
     units: int
     members: tuple[Member, ...]
     least: int = 1
@@ -104,7 +105,7 @@ class Consumer:
 
         1 for a transposed convolution: it spreads a pixel over its taps and reads no patch.
         """
-        module = model.get_submodule(self.module)
+        module = module_at(model, self.module)
         if isinstance(module, TRANSPOSED):
             return 1
         taps = prod(module.kernel_size) if isinstance(module, CONVOLUTIONS) else 1
@@ -119,7 +120,7 @@ class Consumer:
         Raises:
             PlanError: the weight has another number of cells.
         """
-        module = model.get_submodule(self.module)
+        module = module_at(model, self.module)
         rows = input_columns(module)[self.columns(module)].double()  # (F, k, O·t)
         if cells == 1:
             return rows.flatten(1)
@@ -133,7 +134,7 @@ class Consumer:
 
     def set_weight_(self, model: nn.Module, W: Tensor, cells: int = 1) -> None:
         """Write a weight, in the layout of `weight(model, cells)`, into the module."""
-        module = model.get_submodule(self.module)
+        module = module_at(model, self.module)
         columns = input_columns(module).clone()  # without groups it is the weight itself
         index = self.columns(module)
         if cells > 1:
@@ -173,7 +174,9 @@ class Groups(Sequence[Group]):
     """All groups of one network, with the network itself for reading weights.
 
     `layers` holds the cost of each module, `total_macs`, `total_params` and `total_bytes` those
-    of the whole network; `normalizer` names the BatchNorm that directly follows a module.
+    of the whole network; `normalizer` names the BatchNorm that directly follows a module;
+    `uncalled` are layers whose weights the network reads without calling them (`graph.called`),
+    `worked_out` those that compute the weight they use.
     """
 
     model: nn.Module
@@ -185,6 +188,8 @@ class Groups(Sequence[Group]):
     total_bytes: int
     unprunable: tuple[Unprunable, ...]
     normalizer: dict[str, str]
+    uncalled: tuple[str, ...] = ()
+    worked_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.entries)

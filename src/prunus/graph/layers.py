@@ -7,6 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from prunus.graph.attention import in_projection, is_packed
+
 __all__ = [
     "BATCHNORMS",
     "CONVOLUTIONS",
@@ -14,9 +16,11 @@ __all__ = [
     "TRANSPOSED",
     "RawAxis",
     "channel_count",
+    "has_own_forward",
     "input_columns",
     "is_depthwise",
     "is_mixing",
+    "is_written_norm",
     "module_at",
     "quotas",
     "set_input_columns_",
@@ -43,6 +47,40 @@ def is_depthwise(module: nn.Module) -> bool:
 def is_mixing(module: nn.Module) -> bool:
     """Tell whether a module computes each output from many input channels."""
     return isinstance(module, (CONVOLUTIONS, nn.Linear)) and not is_depthwise(module)
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Tell whether a convolution is a subclass that computes in a way of its own.
+
+    Weight standardisation averages over the channels read: it counts them.
+    """
+    kind = type(module)
+    own = not kind.__module__.startswith("torch.nn.")
+    return (
+        isinstance(module, CONVOLUTIONS)
+        and own
+        and "forward"
+        in {
+            key
+            for base in kind.__mro__
+            if not base.__module__.startswith("torch.")
+            for key in vars(base)
+        }
+    )
+
+
+def is_written_norm(module: nn.Module) -> bool:
+    """Tell whether a module is a norm that PyTorch does not know, by its name and parameters.
+
+    It has a scale, and perhaps a shift, for each channel, and no layer that mixes channels. What
+    it reduces over channels (a mean, a root mean square) it reduces over those that there are.
+    """
+    if "norm" not in type(module).__name__.lower() or isinstance(module, (*PASSING, RawAxis)):
+        return False
+    own = list(module.parameters(recurse=False))
+    widths = {p.numel() for p in own if max(p.shape, default=0) == p.numel()}
+    mixing = any(isinstance(m, (CONVOLUTIONS, nn.Linear)) for m in module.modules())
+    return bool(own) and len(widths) == 1 and not mixing and all(p.numel() in widths for p in own)
 
 
 def channel_count(module: nn.Module, axis: str) -> int:
@@ -83,11 +121,16 @@ class RawAxis(nn.Module):
 def module_at(model: nn.Module, name: str) -> nn.Module:
     """Return a module, or what is written `of.module.parameter:axis` or `of.module:number`.
 
+    `of.attention.in_proj` is the linear layer in the parameters of an `nn.MultiheadAttention`.
+
     Raises:
         AttributeError: there is none.
     """
     path, colon, last = name.rpartition(":")
     if not colon:
+        parent, _, leaf = name.rpartition(".")
+        if leaf == "in_proj" and is_packed(owner := model.get_submodule(parent)):
+            return in_projection(owner)
         return model.get_submodule(name)
     if not last.isdecimal():
         owner = model.get_submodule(path)

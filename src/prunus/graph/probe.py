@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import TraceError
-from prunus.graph.layers import BATCHNORMS, CONVOLUTIONS, TRANSPOSED, is_depthwise, is_mixing
+from prunus.graph.attention import named_layers
+from prunus.graph.called import Calling, plain_attention
+from prunus.graph.layers import (
+    BATCHNORMS,
+    CONVOLUTIONS,
+    TRANSPOSED,
+    is_depthwise,
+    is_mixing,
+    module_at,
+)
 
 __all__ = ["Probe", "flatten_tensors", "probe"]
 
@@ -23,7 +32,9 @@ class Probe:
     `positions`: kernel applications per example, by module. `normalizer`: the BatchNorm that
     reads a module's output and nothing else. `ends`: modules whose output reaches the network's
     output with no mixing module between. `starts`: linear modules that read the network's input
-    with no mixing module between. `dims`: axes of each module's first input.
+    with no mixing module between. `dims`: axes of each module's first input. `uncalled`: layers
+    whose weights are read without calling them. `worked_out`: layers that compute the weight they
+    use, as weight standardisation does.
     """
 
     order: list[str] = field(default_factory=list)
@@ -32,6 +43,8 @@ class Probe:
     ends: set[str] = field(default_factory=set)
     starts: set[str] = field(default_factory=set)
     dims: dict[str, int] = field(default_factory=dict)
+    uncalled: tuple[str, ...] = ()
+    worked_out: tuple[str, ...] = ()
 
 
 def flatten_tensors(value: Any) -> list[Tensor]:
@@ -54,7 +67,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
         TraceError: the forward pass failed; names the innermost module that was running.
     """
     seen = Probe()
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for name, module in named_layers(model)}
     running: list[str] = []
     kept: list[Tensor] = []  # holds tensors, so that an id means one tensor
     made_by: dict[int, str] = {}
@@ -62,6 +75,8 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
     readers: dict[str, list[str]] = collections.defaultdict(list)
     inputs_of: dict[str, Tensor] = {}
     hooks = []
+    given = flatten_tensors(example)
+    examples = max(1, len(given[0])) if given and given[0].dim() else 1
 
     def enter(module: nn.Module, _: Any) -> None:
         running.append(names[module])
@@ -82,15 +97,15 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
             seen.dims[name] = tensor.dim()
         kept.append(made)
         made_by[id(made)] = name
-        seen.positions[name] += _positions(module, args, made)
+        seen.positions[name] += _positions(module, args, made, examples)
         if is_mixing(module) or is_depthwise(module):
             node_of[made.grad_fn] = name
 
-    for module in model.modules():
+    for module in names:
         hooks.append(module.register_forward_pre_hook(enter))
         hooks.append(module.register_forward_hook(leave))
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), plain_attention(), Calling(model) as calls:
             outputs = model(*example)
     except Exception as error:
         where = ".".join(filter(None, running[-1:])) or type(model).__name__
@@ -104,13 +119,22 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
         for hook in hooks:
             hook.remove()
 
+    seen.uncalled = tuple(calls.found)
+    seen.worked_out = tuple(
+        name
+        for name in seen.order
+        if is_mixing(layer := module_at(model, name)) or is_depthwise(layer)
+        if id(layer.weight) not in calls.weights
+    )
+    for name in calls.thrice:  # a third of its rows each time
+        seen.positions[name] //= 3
     for name, read_by in readers.items():
-        if len(read_by) == 1 and isinstance(model.get_submodule(read_by[0]), BATCHNORMS):
+        if len(read_by) == 1 and isinstance(module_at(model, read_by[0]), BATCHNORMS):
             seen.normalizer[name] = read_by[0]
-    mixing = {n: m for n, m in node_of.items() if is_mixing(model.get_submodule(m))}
+    mixing = {n: m for n, m in node_of.items() if is_mixing(module_at(model, m))}
     seen.ends = _reach((t.grad_fn for t in flatten_tensors(outputs)), node_of, mixing)
     for name, tensor in inputs_of.items():
-        if isinstance(model.get_submodule(name), nn.Linear):
+        if isinstance(module_at(model, name), nn.Linear):
             reached = _reach([tensor.grad_fn], node_of, mixing)
             if not reached:
                 seen.starts.add(name)
@@ -134,15 +158,15 @@ def _reach(nodes: Iterable[Any], node_of: dict[Any, str], stop: dict[Any, str]) 
     return found
 
 
-def _positions(module: nn.Module, args: Any, output: Tensor) -> int:
-    """Kernel applications per example in one call."""
+def _positions(module: nn.Module, args: Any, output: Tensor, examples: int) -> int:
+    """Kernel applications per example in one call; windows of an example may be a batch's rows."""
     tensor = output
     if isinstance(module, TRANSPOSED):
         tensor = flatten_tensors(args)[0]
     if isinstance(module, CONVOLUTIONS):
-        return int(tensor[0, 0].numel())
+        return tensor.numel() // tensor.shape[1] // examples
     if isinstance(module, nn.Linear):
-        return int(output[0].numel() // output.shape[-1])
+        return output.numel() // output.shape[-1] // examples
     return 0
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import NonFiniteError, TraceError
+from prunus.graph.attention import named_layers
 from prunus.graph.consumers import find_consumers
-from prunus.graph.costs import find_layers, raw_layer, reads
+from prunus.graph.costs import Layer, count_macs, find_layers, raw_layer, reads
 from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
 from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
@@ -57,7 +58,7 @@ def find_groups(
     )
     wide = widen(model).eval()
     seen, arguments, whole = _probe_all(wide, arguments)
-    mixing = [n for n, m in wide.named_modules() if is_mixing(m)]
+    mixing = [n for n, m in named_layers(wide) if is_mixing(m)]
     reasons: dict[str, str] = {
         n: "it does not run in the forward pass" for n in mixing if n not in seen.positions
     }
@@ -65,7 +66,9 @@ def find_groups(
     reasons |= dict.fromkeys(ignored_layers, "it is in ignored_layers")
 
     running = [n for n in mixing if n in seen.positions]
-    found, rejected = _couple(wide, couplings(copy.deepcopy(whole), arguments, running), reasons)
+    found, rejected = _couple(
+        wide, couplings(copy.deepcopy(whole), arguments, running, seen.uncalled), reasons
+    )
     rejected += [Unprunable(n, reasons[n]) for n in mixing if n not in seen.positions]
     consumers = find_consumers(model, wide, mixing, seen, found, feature_limit)
     if inputs:
@@ -80,13 +83,28 @@ def find_groups(
         consumers=consumers,
         layers=layers,
         total_params=sum(p.numel() for p in model.parameters()),
-        total_macs=sum(
-            layer.macs(layer.out, reads(model, n, layer)) for n, layer in layers.items()
-        ),
+        total_macs=_all_macs(model, layers, arguments),
         total_bytes=sum(t.numel() * t.element_size() for t in model.state_dict().values()),
         unprunable=tuple(rejected),
         normalizer=seen.normalizer,
+        uncalled=seen.uncalled,
+        worked_out=seen.worked_out,
     )
+
+
+def _all_macs(model: nn.Module, layers: dict[str, Layer], arguments: tuple[Any, ...]) -> int:
+    """Return the MACs of an example: the layers', and what else PyTorch's counter sees.
+
+    Products of activations (attention) count as if no unit could make them cheaper, so a budget
+    is kept, if anything, by more than was asked.
+    """
+    own = sum(layer.macs(layer.out, reads(model, n, layer)) for n, layer in layers.items())
+    if len(arguments) != 1 or not isinstance(arguments[0], Tensor):
+        return own
+    try:
+        return max(own, count_macs(model, arguments[0]))
+    except Exception:  # whatever a network's code says to tensors without values
+        return own
 
 
 def _probe_all(
@@ -94,7 +112,7 @@ def _probe_all(
 ) -> tuple[Probe, tuple[Any, ...], nn.Module]:
     """Probe in eval mode, and in training mode too where modules are left out."""
     seen = probe(copy.deepcopy(wide), arguments)
-    idle = [n for n, m in wide.named_modules() if is_mixing(m) and n not in seen.positions]
+    idle = [n for n, m in named_layers(wide) if is_mixing(m) and n not in seen.positions]
     if not idle:
         return seen, arguments, wide
     twice = tuple(
@@ -148,7 +166,7 @@ def _selections(
     flattened = {m.module for g in found for m in g.consumers if g.flattens(m)}
     groups = []
     for name, consumer in consumers.items():
-        linear = isinstance(model.get_submodule(name), nn.Linear) and seen.dims[name] == 2
+        linear = isinstance(module_at(model, name), nn.Linear) and seen.dims[name] == 2
         folded = consumer.positions.shape[1] > 1
         if not linear or folded or name in ignored:
             continue

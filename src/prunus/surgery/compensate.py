@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import ConfigError
 from prunus.graph import Consumer
-from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED, is_depthwise
+from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED, is_depthwise, module_at
 from prunus.plan import Plan
 from prunus.statistics import Scatter, Statistics
 
@@ -103,7 +103,7 @@ def _require_patches(model: nn.Module, statistics: Statistics, names: list[str])
     if statistics.sampling == "patch":
         return
     for name in names:
-        module, consumer = model.get_submodule(name), statistics.groups.consumers[name]
+        module, consumer = module_at(model, name), statistics.groups.consumers[name]
         if isinstance(module, CONVOLUTIONS) and consumer.cells(model) > 1:
             raise ConfigError(
                 f"compensate='patch' without a loader needs statistics over patches, and those "
@@ -114,11 +114,13 @@ def _require_patches(model: nn.Module, statistics: Statistics, names: list[str])
 
 def _obstacle(model: nn.Module, statistics: Statistics, name: str, kind: str) -> str:
     """Say why a consumer cannot be repaired; empty where it can."""
-    if is_depthwise(model.get_submodule(name)):
+    if is_depthwise(module_at(model, name)):
         return (
             "a depthwise convolution mixes no channels: each goes with its own output, and is "
             "made up for where that is read"
         )
+    if name in statistics.groups.worked_out:
+        return "it works its weight out from others"
     if name not in statistics.groups.consumers:
         return "its input is too wide for a Gram matrix"
     if statistics.sampling == "dual":
@@ -131,7 +133,7 @@ def _obstacle(model: nn.Module, statistics: Statistics, name: str, kind: str) ->
 
 
 def _takes_bias(model: nn.Module, name: str, norm: str | None) -> bool:
-    return getattr(model.get_submodule(name), "bias", None) is not None or norm is not None
+    return getattr(module_at(model, name), "bias", None) is not None or norm is not None
 
 
 def _repair_(
@@ -173,20 +175,20 @@ def _repair_(
     if kind != "bias":
         consumer.set_weight_(model, W, cells)
     if takes_bias:
-        _shift_(model, name, norm, _per_output(model.get_submodule(name), shift))
+        _shift_(model, name, norm, _per_output(module_at(model, name), shift))
     return Repair(name, min(max(after / before, 0.0), 1.0) if before > 0 else 0.0)
 
 
 def _is_read_by_cell(model: nn.Module, consumer: Consumer, statistics: Statistics) -> bool:
     """Tell whether the weight reads the cells of the statistics one by one."""
-    linear = isinstance(model.get_submodule(consumer.module), nn.Linear)
+    linear = isinstance(module_at(model, consumer.module), nn.Linear)
     cells = statistics[consumer.module].cells
     return cells == consumer.cells(model) and (linear or statistics.sampling == "patch")
 
 
 def _conv_groups(model: nn.Module, consumer: Consumer) -> Iterator[NDArray[np.bool_]]:
     """Yield the features that each group of a convolution reads; all of them where it has one."""
-    groups = getattr(model.get_submodule(consumer.module), "groups", 1)
+    groups = getattr(module_at(model, consumer.module), "groups", 1)
     group_of = consumer.positions[:, 0] * groups // consumer.incoming
     for group in range(groups):
         yield group_of == group
@@ -234,10 +236,10 @@ def _shift_(model: nn.Module, name: str, norm: str | None, shift: Tensor) -> Non
 
     A norm without running statistics takes every batch's own mean off, and needs neither.
     """
-    bias = getattr(model.get_submodule(name), "bias", None)
+    bias = getattr(module_at(model, name), "bias", None)
     if bias is not None:
         bias += shift.to(bias)
     elif norm is not None:
-        mean = model.get_submodule(norm)._buffers["running_mean"]
+        mean = module_at(model, norm)._buffers["running_mean"]
         if mean is not None:
             mean -= shift.to(mean)

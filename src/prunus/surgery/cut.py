@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import PlanError
+from prunus.graph.attention import attention_of, open_heads_, set_in_projection_
 from prunus.graph.layers import (
     BATCHNORMS,
     CONVOLUTIONS,
@@ -49,10 +50,22 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
         if "out" in axes:
             _cut_out_(module, _kept(axes["out"], module))
         if not depthwise and ("in" in axes or "select" in axes):
-            cut = _cut_in_(module, axes.get("in"), axes.get("select"))
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, cut)
+            module = _cut_in_(module, axes.get("in"), axes.get("select"))
+        put_(model, name, module)
     return model
+
+
+def put_(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module that was cut where it belongs; an attention with fewer heads is opened."""
+    parent, _, leaf = name.rpartition(".")
+    if (owner := attention_of(model, name)) is not None:
+        open_heads_(owner)
+        if leaf == "in_proj":
+            assert isinstance(module, nn.Linear)
+            set_in_projection_(owner, module)
+            return
+    if not isinstance(module, RawAxis):
+        setattr(model.get_submodule(parent), leaf, module)
 
 
 def check_plan(model: nn.Module, plan: Plan) -> None:

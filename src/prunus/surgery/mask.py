@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from prunus.graph import SelectLinear
-from prunus.graph.layers import TRANSPOSED, is_mixing, module_at
+from prunus.graph.attention import attention_of, open_heads_
+from prunus.graph.layers import (
+    TRANSPOSED,
+    RawAxis,
+    has_own_forward,
+    is_mixing,
+    is_written_norm,
+    module_at,
+)
 from prunus.plan import Edit, Plan
 from prunus.surgery.cut import replay_
 
@@ -19,19 +27,29 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
     """Zero, in place, every weight that reads a removed channel; return the model.
 
     What makes it is zeroed too, for products between activations (queries and keys) read it
-    without a weight. A norm that averages over channels averages over those that stay.
+    without a weight. A norm that averages over channels averages over those that stay, and so does
+    a convolution that standardises its weight.
 
     The masked network computes what the cut network computes, at the dense network's cost.
     """
-    for name, axes in plan.modules.items():
-        module = module_at(model, name)
-        if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, KeptNorm(module, axes["out"]))
+    found = {name: module_at(model, name) for name in plan.modules}  # before any is replaced
+    for name, module in found.items():
+        axes = plan.modules[name]
+        if (owner := attention_of(model, name)) is not None:
+            open_heads_(owner)  # PyTorch's fused layer would look for the parameters of its norms
+        if isinstance(module, RawAxis) and is_written_norm(module.owner):
+            name, module = name.rpartition(":")[0].rpartition(".")[0], module.owner  # noqa: PLW2901
+            if "out" in axes:
+                _put_(model, name, KeptNorm(module, axes["out"]))
+        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            _put_(model, name, KeptNorm(module, axes["out"]))
         if not is_mixing(module):
             continue
         if "out" in axes and not isinstance(module, TRANSPOSED):
             _zero_rows_(module, list(axes["out"].removed))
+        if "in" in axes and has_own_forward(module):
+            _put_(model, name, KeptInputs(module, axes["in"]))
+            continue
         for axis in ("in", "select"):
             if axis in axes:
                 channels = list(axes[axis].removed)
@@ -42,27 +60,60 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
     return model
 
 
+def _put_(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
 class KeptNorm(nn.Module):
     """A norm over channels, taken over those that stay; the others become 0."""
 
     kept: Tensor
 
-    def __init__(self, norm: nn.LayerNorm | nn.GroupNorm, edit: Edit) -> None:
-        """Cut a copy of `norm` as `edit` says."""
+    def __init__(self, norm: nn.Module, edit: Edit) -> None:
+        """Cut a copy of `norm`, each of its parameters, as `edit` says."""
         super().__init__()
-        plan = Plan(modules={"norm": {"out": edit}})
-        box = replay_(nn.ModuleDict({"norm": copy.deepcopy(norm)}), plan)
-        self.norm = box.get_submodule("norm")
+        names = ["norm"]
+        if is_written_norm(norm):
+            own = dict(norm.named_parameters(recurse=False))
+            names = [f"norm.{key}:{list(p.shape).index(edit.of)}" for key, p in own.items()]
+        plan = Plan(modules={name: {"out": edit} for name in names})
+        self.norm = replay_(nn.ModuleDict({"norm": copy.deepcopy(norm)}), plan)["norm"]  # type: ignore[index]
         self.width = edit.of
         device = next((p.device for p in norm.parameters()), None)
         self.register_buffer("kept", torch.tensor(edit.kept(), device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the channels that stay: the second axis of maps, the last of tokens."""
-        last = type(self.norm) is nn.LayerNorm or x.shape[1] != self.width
-        axis = -1 if last and isinstance(self.norm, nn.LayerNorm) else 1
+        axis = self._axis(x)
         y = self.norm(x.index_select(axis, self.kept))
         return torch.zeros_like(x).index_copy(axis, self.kept, y)
+
+    def _axis(self, x: Tensor) -> int:
+        if isinstance(self.norm, nn.GroupNorm) or x.shape[-1] != self.width:
+            return 1
+        if type(self.norm) is nn.LayerNorm or x.shape[1] != self.width:
+            return -1
+        return 1 if "2d" in type(self.norm).__name__.lower() else -1
+
+
+class KeptInputs(nn.Module):
+    """A convolution that works its weight out from the channels that stay, and reads no other."""
+
+    kept: Tensor
+
+    def __init__(self, layer: nn.Module, edit: Edit) -> None:
+        """Cut a copy of `layer` as `edit` says."""
+        super().__init__()
+        plan = Plan(modules={"layer": {"in": edit}})
+        self.layer = replay_(nn.ModuleDict({"layer": copy.deepcopy(layer)}), plan)["layer"]  # type: ignore[index]
+        device = next((p.device for p in layer.parameters()), None)
+        self.register_buffer("kept", torch.tensor(edit.kept(), device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Read the channels that stay."""
+        made: Tensor = self.layer(x.index_select(1, self.kept))
+        return made
 
 
 @torch.no_grad()

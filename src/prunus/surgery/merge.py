@@ -83,6 +83,8 @@ def _obstacle(model: nn.Module, groups: Groups, group: Group) -> str:
     if makers[0].index.shape[1] > 1:
         return "a unit is several channels, one in each group of a grouped convolution"
     for member, module in members:
+        if member.module in groups.worked_out:
+            return f"{member.module!r} works its weight out from others"
         if member.axis != "out" or member is makers[0]:
             continue
         if isinstance(module, BATCHNORMS):
@@ -143,7 +145,7 @@ def _folded_filters(model: nn.Module, groups: Groups, group: Group) -> Tensor:
         b = module.get_parameter("bias").double().cpu()
     norm = groups.normalizer.get(member.module)
     if norm in {m.module for m in group.producers}:
-        bn = model.get_submodule(norm)
+        bn = module_at(model, norm)
         assert isinstance(bn, BATCHNORMS)
         mean, var = (bn.get_buffer(f"running_{n}").double().cpu() for n in ("mean", "var"))
         gain = (var + bn.eps).rsqrt()

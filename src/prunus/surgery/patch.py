@@ -100,7 +100,7 @@ def refit_(
         while sum(map(len, taken)) < count and (batch := next(stream, None)) is not None:
             taken.append(_images(batch))
         x = torch.cat(taken)[:count].to(device)
-        return repairs + _lockstep(model, dense, readers, groups.normalizer, x, ridge)
+        return repairs + _lockstep(model, dense, readers, groups, x, ridge)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -116,16 +116,18 @@ def _lockstep(
     model: nn.Module,
     dense: nn.Module,
     readers: dict[str, _Reader],
-    norm_of: dict[str, str],
+    groups: Groups,
     x: Tensor,
     ridge: float,
 ) -> list[Repair]:
     """Run both networks over x in step, the dense one a thread ahead, and refit the cut one."""
     told: queue.Queue[Any] = queue.Queue(maxsize=2)
     stop = threading.Event()
-    thread = threading.Thread(target=_tell, args=(dense, readers, x, told, stop), daemon=True)
+    thread = threading.Thread(
+        target=_tell, args=(dense, readers, groups, x, told, stop), daemon=True
+    )
     thread.start()
-    pupil = _Pupil(model, readers, told, norm_of, ridge)
+    pupil = _Pupil(model, readers, groups, told, ridge)
     try:
         with pupil:
             model(x)
@@ -169,11 +171,13 @@ def _readers(
         if joint and "out" in plan.modules.get(maker, {}) and _plain(dense, reader, maker)
     }
     for name, calls in watch.calls.items():
-        module = dense.get_submodule(name)
+        module = module_at(dense, name)
         if not readers and not {"in", "select"} & set(plan.modules.get(name, ())):
             continue  # nothing is cut before it
         if calls > 1:
             repairs.append(Repair(name, None, "it runs several times in one pass"))
+        elif name in groups.worked_out:
+            repairs.append(Repair(name, None, "it works its weight out from others"))
         elif isinstance(module, TRANSPOSED):
             repairs.append(Repair(name, None, "a transposed convolution reads no patches"))
         else:
@@ -195,7 +199,7 @@ def _readers(
 
 def _plain(dense: nn.Module, *names: str) -> bool:
     """Tell whether modules are convolutions whose patches can be taken, without groups."""
-    modules = [dense.get_submodule(name) for name in names]
+    modules = [module_at(dense, name) for name in names]
     return all(kernel_taps(m) and getattr(m, "groups", 0) == 1 for m in modules) and not any(
         isinstance(m, TRANSPOSED) for m in modules
     )
@@ -212,13 +216,14 @@ class _Stopped(Exception):  # noqa: N818 - a signal, not an error
 def _tell(
     dense: nn.Module,
     readers: dict[str, _Reader],
+    groups: Groups,
     x: Tensor,
     told: queue.Queue[Any],
     stop: threading.Event,
 ) -> None:
     """Run the dense network and tell, in order, every target: the other thread's teacher."""
     try:
-        with torch.no_grad(), _Teacher(dense, readers, told, stop):
+        with torch.no_grad(), _Teacher(dense, readers, groups, told, stop):
             dense(x)
     except _Stopped:
         pass
@@ -237,10 +242,11 @@ class _Teacher(Run):
         self,
         dense: nn.Module,
         readers: dict[str, _Reader],
+        groups: Groups,
         told: queue.Queue[Any],
         stop: threading.Event,
     ) -> None:
-        super().__init__(dense, readers, _norms(readers))
+        super().__init__(dense, readers, _norms(readers), groups.uncalled)
         self.readers, self.told, self.stop = readers, told, stop
 
     def after(self, name: str, z: Tensor) -> None:
@@ -263,7 +269,7 @@ class _Teacher(Run):
 
     def _put(self, name: str, z: Tensor) -> None:
         reader = self.readers[name]
-        item = _sampled_output(reader, self.model.get_submodule(name), z)
+        item = _sampled_output(reader, module_at(self.model, name), z)
         item = item if reader.kept is None else item[:, reader.kept]
         while not self.stop.is_set():
             try:
@@ -280,14 +286,15 @@ class _Pupil(Run):
         self,
         model: nn.Module,
         readers: dict[str, _Reader],
+        groups: Groups,
         told: queue.Queue[Any],
-        norm_of: dict[str, str],
         ridge: float,
     ) -> None:
         self.makers = {r.maker: r.name for r in readers.values() if r.maker is not None}
-        super().__init__(model, {**readers, **dict.fromkeys(self.makers)}, _norms(readers))
+        names = {**readers, **dict.fromkeys(self.makers)}
+        super().__init__(model, names, _norms(readers), groups.uncalled)
         self.readers, self.told = readers, told
-        self.norm_of, self.ridge = norm_of, ridge
+        self.norm_of, self.ridge = groups.normalizer, ridge
         self.repairs: list[Repair] = []
         self.waiting: dict[str, Tensor] = {}  # inputs of readers whose sum is still to come
         self.sources: dict[str, Tensor] = {}  # inputs of makers, by the reader's name
@@ -312,7 +319,7 @@ class _Pupil(Run):
         for i, (name, total) in enumerate(zip(names, totals, strict=True)):
             if name is None or total is None:
                 continue
-            module, norm = self.model.get_submodule(name), self._norm(name)
+            module, norm = module_at(self.model, name), self._norm(name)
             x = self.waiting.pop(name)
             other = _sampled_output(self.readers[name], module, terms[1 - i])
             x_now = self._refit(name, x, total, other)
@@ -322,7 +329,7 @@ class _Pupil(Run):
 
     def _refit(self, name: str, x: Tensor, T: Tensor, other: Tensor | None = None) -> Tensor | None:
         """Refit one reader; return its input anew where what makes it was changed too."""
-        reader, module = self.readers[name], self.model.get_submodule(name)
+        reader, module = self.readers[name], module_at(self.model, name)
         target = Target(T, self._norm(name), other, reader.rectified)
         seen = _sampled_input(reader, module, x)
         samples, features = len(T), seen.x.shape[1] // getattr(module, "groups", 1)
@@ -333,7 +340,7 @@ class _Pupil(Run):
         left = refit_weight_(module, _rows(seen), target, ridge=self.ridge)
         again = None
         if reader.maker is not None:
-            maker, source = self.model.get_submodule(reader.maker), self.sources.pop(name)
+            maker, source = module_at(self.model, reader.maker), self.sources.pop(name)
             behind = self._norm(reader.maker)
             fit_pair_(maker, behind, module, source, seen, target, seed=_seed(name))
             again = self._run(maker, source)
@@ -355,7 +362,7 @@ class _Pupil(Run):
 
     def _norm(self, name: str) -> nn.Module | None:
         norm = self.norm_of.get(name)
-        return None if norm is None else self.model.get_submodule(norm)
+        return None if norm is None else module_at(self.model, norm)
 
     def _hear(self) -> Tensor:
         item = self.told.get()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import PlanError
 from prunus.graph import SelectLinear
+from prunus.graph.attention import attention_of, close_heads_
 from prunus.graph.layers import (
     BATCHNORMS,
     CONVOLUTIONS,
@@ -63,8 +64,12 @@ def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) ->
 def restore_(model: nn.Module, plan: Plan, dense: Mapping[str, Tensor]) -> None:
     """Give a network that `plan` may have cut its former widths, and the values of `dense`."""
     for name, axes in plan.modules.items():
-        _widen_(model, name, axes, dense)
+        if attention_of(model, name) is None or not name.endswith(".in_proj"):
+            _widen_(model, name, axes, dense)  # of a projection the tensors are all there is
     _fill_(model, dense)
+    for name in plan.modules:
+        if (owner := attention_of(model, name)) is not None:
+            close_heads_(owner)
 
 
 def _check(model: nn.Module, receipt: Receipt, memory: Memory) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from prunus.graph import Groups
-from prunus.graph.layers import CONVOLUTIONS
+from prunus.graph.called import calling
+from prunus.graph.layers import CONVOLUTIONS, module_at
 
 __all__ = ["Run", "Watch"]
 
@@ -22,9 +23,16 @@ class Run(TorchFunctionMode):
     Subclasses say what happens before a reader, after it, and at a sum of its output.
     """
 
-    def __init__(self, model: nn.Module, names: Iterable[str], norms: dict[str, str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Iterable[str],
+        norms: dict[str, str],
+        uncalled: Collection[str] = (),
+    ) -> None:
         super().__init__()
         self.model, self.names, self.norms = model, list(names), norms
+        self.calling = calling(model, uncalled)
         self.made: dict[int, tuple[Tensor, str]] = {}  # outputs that may meet a sum, by id
         self.handles: list[Any] = []
         self.paused = False
@@ -42,17 +50,19 @@ class Run(TorchFunctionMode):
 
     def __enter__(self) -> Run:
         for name in self.names:
-            module = self.model.get_submodule(name)
+            module = module_at(self.model, name)
             self.handles.append(module.register_forward_pre_hook(self._entering(name)))
             self.handles.append(module.register_forward_hook(self._leaving(name)))
             if name in self.norms:
-                norm = self.model.get_submodule(self.norms[name])
+                norm = module_at(self.model, self.norms[name])
                 self.handles.append(norm.register_forward_hook(self._passing))
+        self.calling.__enter__()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self.calling.__exit__(*error)
         for handle in self.handles:
             handle.remove()
         self.made.clear()
@@ -106,7 +116,7 @@ class Watch(Run):
     """
 
     def __init__(self, model: nn.Module, names: list[str], groups: Groups) -> None:
-        super().__init__(model, names, groups.normalizer)
+        super().__init__(model, names, groups.normalizer, groups.uncalled)
         self.calls: dict[str, int] = {}
         self.largest = 1
         self.summed: set[str] = set()

@@ -58,6 +58,7 @@ class Call:
     module: str  # that runs
     filters: tuple[Tensor | None, Tensor | None] = (None, None)  # a convolution's in and out labels
     own: Callable[[str, int], Tensor | None] = lambda *_: None  # of a norm without parameters
+    in_norm: bool = False  # a norm written out by hand runs, which may reduce over its channels
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,9 +97,15 @@ def meet(
             for j, (size, others) in enumerate(padded):
                 if i == j:
                     continue
-                for axis in varying(array):
-                    if size[axis] > 1 and not any(o.shape[axis] > 1 for o in others):
-                        labels.fix(array, f"{name!r} joins it with a tensor of fixed size")
+                alone = {
+                    axis
+                    for axis in varying(array)
+                    if size[axis] > 1 and not any(o.shape[axis] > 1 for o in others)
+                }
+                if alone and alone != varying(array):  # the other has one label for all along it
+                    array = labels.join_along(array, alone)  # noqa: PLW2901
+                elif alone:
+                    labels.fix(array, f"{name!r} joins it with a tensor of fixed size")
                 if j > i:
                     for other in others:
                         if varying(array) & varying(other):

@@ -91,7 +91,7 @@ def _sum(call: Call) -> list[Track]:
 def _mean(call: Call) -> list[Track]:
     if len(call.tracks) > 1:  # the elementwise form of max and min
         return elementwise(call)
-    return _reduce(call, consumes=False)
+    return _reduce(call, consumes=call.in_norm)
 
 
 @rule(

@@ -1,0 +1,194 @@
+"""`nn.MultiheadAttention`, opened: its heads, and the linear layer hidden in its parameters.
+
+PyTorch's module ties the width of its heads to that of its input and computes in one function
+that calls none of its layers. Here the same arithmetic is written out, so that it can be followed,
+its layers can be listened to, and whole heads, dimensions of heads and the input's width can go
+one without the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeGuard
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "HeadwiseAttention",
+    "attend",
+    "attention_of",
+    "close_heads_",
+    "in_projection",
+    "is_packed",
+    "named_layers",
+    "open_heads_",
+    "set_in_projection_",
+]
+
+#: The projection of an attention, as one object for hooks; it holds no reference to its owner.
+_PROJECTIONS: WeakKeyDictionary[nn.Module, nn.Linear] = WeakKeyDictionary()
+
+
+class HeadwiseAttention(nn.MultiheadAttention):
+    """An `nn.MultiheadAttention` with any number of heads of any size, and the same tensors.
+
+    in_proj_weight has shape (3·h·d, E), in_proj_bias (3·h·d), out_proj.weight (E, h·d) for h =
+    `num_heads` heads of d = `head_dim` dimensions over an input of E channels. Scores are
+    `scale`·q·kᵀ, with the scale of the attention that it was made from.
+    """
+
+    scale: float
+
+    def forward(  # noqa: D102 - PyTorch's
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        swap = not self.batch_first and query.dim() == 3
+        same = query is key and key is value
+        if swap:
+            query, key, value = (t.transpose(0, 1) for t in (query, key, value))
+        parts = _parts(self, query, key, value, same=same)
+        made, weights = attend(
+            self, parts, key_padding_mask, need_weights, attn_mask, average_attn_weights
+        )
+        return made.transpose(0, 1) if swap else made, weights
+
+
+def is_packed(module: nn.Module) -> TypeGuard[Any]:
+    """Tell whether a module is an attention whose three projections are one tensor."""
+    if type(module) not in (nn.MultiheadAttention, HeadwiseAttention):
+        return False
+    own = vars(module)["_parameters"]
+    extra = own.get("bias_k") is not None or bool(module.add_zero_attn)
+    return own.get("in_proj_weight") is not None and not extra
+
+
+def in_projection(owner: Any) -> nn.Linear:
+    """Return the linear layer (E → 3·h·d) of a packed attention; it shares the parameters."""
+    made = _PROJECTIONS.get(owner)
+    if made is None:
+        made = _PROJECTIONS[owner] = nn.Linear(1, 1, bias=False, device="meta")
+    made.weight, made.bias = owner.in_proj_weight, owner.in_proj_bias
+    made.out_features, made.in_features = made.weight.shape
+    return made.train(owner.training)
+
+
+def set_in_projection_(owner: Any, layer: nn.Linear) -> None:
+    """Give an attention the parameters of a projection that was cut."""
+    owner.in_proj_weight, owner.in_proj_bias = layer.weight, layer.bias
+    owner.embed_dim = owner.kdim = owner.vdim = layer.weight.shape[1]
+    in_projection(owner)
+
+
+def attention_of(model: nn.Module, name: str) -> Any | None:
+    """Return the packed attention that a layer, or a number such as its heads, belongs to."""
+    path = name.rpartition(":")[0] if ":" in name else name.rpartition(".")[0]
+    try:
+        owner = model.get_submodule(path)
+    except AttributeError:  # the path of a parameter
+        return None
+    return owner if is_packed(owner) else None
+
+
+def named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield names and modules as `named_modules` does, and the projections of attentions."""
+    for name, module in model.named_modules():
+        yield name, module
+        if is_packed(module):
+            yield f"{name}.in_proj".lstrip("."), in_projection(module)
+
+
+def open_heads_(owner: Any) -> None:
+    """Turn a packed `nn.MultiheadAttention` into a `HeadwiseAttention`, in place."""
+    if type(owner) is nn.MultiheadAttention:
+        owner.scale = owner.head_dim**-0.5
+        owner._qkv_same_embed_dim = False  # keeps PyTorch's fused encoder layer away
+        owner.__class__ = HeadwiseAttention
+
+
+def close_heads_(owner: Any) -> None:
+    """Turn an attention that has all its heads back into PyTorch's own."""
+    width = owner.out_proj.out_features
+    owner.embed_dim = owner.kdim = owner.vdim = width
+    whole = tuple(owner.in_proj_weight.shape) == (3 * width, width)
+    if isinstance(owner, HeadwiseAttention) and whole and owner.scale == owner.head_dim**-0.5:
+        del owner.scale
+        owner._qkv_same_embed_dim = True
+        owner.__class__ = nn.MultiheadAttention  # type: ignore[assignment]
+
+
+def _parts(
+    owner: nn.Module, query: Tensor, key: Tensor, value: Tensor, *, same: bool
+) -> list[Tensor]:
+    """Return queries, keys and values, each (N, L, h·d) or (L, h·d)."""
+    project = in_projection(owner)
+    if same:
+        return list(project(query).chunk(3, -1))
+    weights = project.weight.chunk(3)
+    biases = [None] * 3 if project.bias is None else list(project.bias.chunk(3))
+    return [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
+
+
+def attend(
+    owner: Any,
+    parts: list[Tensor],
+    key_padding_mask: Tensor | None,
+    need_weights: bool,
+    attn_mask: Tensor | None,
+    average_attn_weights: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return softmax(s·q·kᵀ + mask)·v through `out_proj`, and the softmax where it is wanted.
+
+    Args:
+        parts: queries, keys and values, (N, L, h·d) and twice (N, S, h·d), or without N.
+        key_padding_mask: (N, S), true or −∞ where a key is no key.
+        attn_mask: (L, S) or (N·h, L, S), true or −∞ where a query may not look.
+
+    Returns:
+        (N, L, E), and (N, L, S), or (N, h, L, S) where it is not averaged over heads.
+    """
+    batched = parts[0].dim() == 3
+    if not batched:
+        parts = [part.unsqueeze(0) for part in parts]
+        key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+    heads, size = owner.num_heads, owner.head_dim
+    q, k, v = (p.view(*p.shape[:-1], heads, size).transpose(1, 2) for p in parts)
+    mask = None if attn_mask is None else _added(attn_mask, q.dtype)
+    if mask is not None and mask.dim() == 3:
+        mask = mask.view(-1, heads, *mask.shape[1:])
+    if key_padding_mask is not None:
+        padding = _added(key_padding_mask, q.dtype)[:, None, None]
+        mask = padding if mask is None else mask + padding
+    scale = owner.scale if isinstance(owner, HeadwiseAttention) else size**-0.5
+    dropout = owner.dropout if owner.training else 0.0
+    weights = None
+    if need_weights:
+        scores = (q * scale) @ k.transpose(-2, -1)
+        weights = torch.softmax(scores if mask is None else scores + mask, -1)
+        weights = F.dropout(weights, dropout) if dropout else weights
+        made = weights @ v
+        if average_attn_weights:
+            weights = weights.sum(1) / heads
+    else:
+        made = F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
+    made = owner.out_proj(made.transpose(1, 2).flatten(2))
+    if batched:
+        return made, weights
+    return made.squeeze(0), None if weights is None else weights.squeeze(0)
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a mask as numbers to add: a boolean one forbids where it is true."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, float("-inf"))
