@@ -1,8 +1,10 @@
 """Scores and a budget → frozen JSON edits by module name and index."""
 
 from prunus.plan.allocate import ALLOCATIONS, check_reachable, least_costs, make_plan
+from prunus.plan.broadcast import broadcast_plan
 from prunus.plan.budget import CURRENCIES, Budget, Limit
 from prunus.plan.difference import GroupDifference, PlanDifference, compare_plans
+from prunus.plan.even import Evenness, choose_round_to
 from prunus.plan.plan import Edit, Plan, plan_units
 from prunus.plan.predict import Prediction, predict_loss
 
@@ -11,12 +13,15 @@ __all__ = [
     "CURRENCIES",
     "Budget",
     "Edit",
+    "Evenness",
     "GroupDifference",
     "Limit",
     "Plan",
     "PlanDifference",
     "Prediction",
+    "broadcast_plan",
     "check_reachable",
+    "choose_round_to",
     "compare_plans",
     "least_costs",
     "make_plan",

@@ -1,8 +1,10 @@
 """One pass over the data, mergeable float64 sums of every consumer's input."""
 
+from prunus.statistics.all_reduce import all_reduce_
 from prunus.statistics.collect import collect
 from prunus.statistics.dual import Dual
 from prunus.statistics.outputs import Output
+from prunus.statistics.ranks import broadcast_model_
 from prunus.statistics.sampling import Sampling
 from prunus.statistics.scatter import Scatter
 from prunus.statistics.statistics import Statistics
@@ -18,5 +20,7 @@ __all__ = [
     "Statistics",
     "Targets",
     "Teacher",
+    "all_reduce_",
+    "broadcast_model_",
     "collect",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,9 @@ from torch import nn
 
 from prunus.core.errors import ConfigError
 from prunus.graph import Groups
-from prunus.statistics.loader import Loader, class_weights, length, pair
+from prunus.statistics.all_reduce import all_reduce_
+from prunus.statistics.loader import Loader, class_weights, count_classes, length, pair
+from prunus.statistics.ranks import gathered, rank_and_size, require_one_model, together
 from prunus.statistics.sampling import Sampling
 from prunus.statistics.statistics import Statistics
 from prunus.statistics.sweep import Sweep
@@ -34,6 +37,7 @@ def collect(
     batches: int | None = None,
     feature_limit: int = 4096,
     progress: Any = None,
+    all_reduce: bool = True,
 ) -> Statistics:
     """Sum up the input of every consumer over `loader`: one pass, nothing kept an image.
 
@@ -56,6 +60,9 @@ def collect(
         batches: stop after so many batches.
         feature_limit: wider patches are sampled by pixel.
         progress: wraps the loader's iteration (a progress bar).
+        all_reduce: where `torch.distributed` runs several processes, add up what all of them
+            collect (`all_reduce_`), each on its own share of the images: every rank must call
+            `collect` then, with the same weights, and gets the same numbers bit for bit.
 
     Each batch is summed in the activations' precision, batches add up in float64.
     Cost: N·P·F² multiply-adds a consumer, P samples an image. By pixel P = H·W and F = C, 1 ÷
@@ -66,27 +73,43 @@ def collect(
         NonFiniteError: an activation is NaN or infinite; names the first module that makes one.
         DataError: no batch came, or labels that do not fit the network.
         ConfigError: the Gram matrices would not fit into memory (says what would), or settings
-            that do not go together.
+            that do not go together; or the ranks hold different weights or buffers.
+        PrunusError: another rank failed; all ranks stop.
     """
     how = Sampling.parse(sampling)
     if blocks < 1:
         raise ConfigError(f"blocks is {blocks}, expected at least 1")
     if balance and how.kind == "dual":
         raise ConfigError("sampling='dual' sums whole batches: say balance=False")
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        weights = class_weights(loader, batches) if balance else None
-        sweep = Sweep(model, groups, how, blocks, feature_limit, gradients, ranges)
-        sweep.expected = length(loader, batches)
+    rank, ranks = rank_and_size() if all_reduce else (0, 1)
+    if ranks > 1:
+        require_one_model(model)
+    weights = None
+    if balance:
+        counted = functools.partial(count_classes, loader, batches)
+        weights = class_weights(gathered(together(counted)) if ranks > 1 else [counted()])
+
+    here = length(loader, batches)
+    lengths = gathered(here) if ranks > 1 else [here]
+    known = [n for n in lengths if n is not None]
+    everywhere = sum(known) if len(known) == ranks else None
+
+    def run() -> Statistics:
+        sweep = Sweep(model, groups, how, blocks, feature_limit, gradients, ranges, (rank, ranks))
+        sweep.expected, sweep.everywhere = here, everywhere
         taken = loader if batches is None else itertools.islice(loader, batches)
         for batch in progress(taken) if progress else taken:
             x, y = pair(batch)
             if sweep.teacher is None:
                 x_first = x[:1].to(sweep.device)
-                sweep.teacher = make_teacher(teacher, model, x_first, parents)
+                sweep.teacher = make_teacher(teacher, model, x_first, parents, seed=rank)
             sweep.batch(x, y, weights)
+        return sweep.finish()
+
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        return run() if ranks == 1 else all_reduce_(together(run))
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return sweep.finish()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunus.core.errors import DataError
 
-__all__ = ["Loader", "class_weights", "length", "pair", "weigh"]
+__all__ = ["Loader", "class_weights", "count_classes", "length", "pair", "weigh"]
 
 Loader = Iterable[Any]
 
@@ -24,8 +24,8 @@ def pair(batch: Any) -> tuple[Tensor, Tensor | None]:
     return x, rest[0] if rest else None
 
 
-def class_weights(loader: Loader, batches: int | None) -> Tensor:
-    """Return N/(L·N_l) of every class l of the loader's labels."""
+def count_classes(loader: Loader, batches: int | None) -> Tensor:
+    """Return N_l of every class l of the loader's labels, float64."""
     if isinstance(loader, Iterator):
         raise DataError("balance=True reads the loader twice: give one that can be, no iterator")
     labels = [pair(batch)[1] for batch in itertools.islice(loader, batches)]
@@ -34,9 +34,16 @@ def class_weights(loader: Loader, batches: int | None) -> Tensor:
     fine = torch.cat([_finest(y) for y in labels if y is not None])
     if (fine < 0).any():
         raise DataError(f"labels run from {int(fine.min())}, expected class indices from 0")
-    count = torch.bincount(fine).double()
-    present = int((count > 0).sum())
-    return torch.where(count > 0, len(fine) / present / count.clamp(min=1), 0.0)
+    return torch.bincount(fine).double()
+
+
+def class_weights(counts: list[Tensor]) -> Tensor:
+    """Return N/(L·N_l) of every class l, from the counts N_l of one rank or several."""
+    count = torch.zeros(max(len(one) for one in counts), dtype=torch.float64)
+    for one in counts:
+        count[: len(one)] += one
+    present = (count > 0).sum()
+    return torch.where(count > 0, count.sum() / present / count.clamp(min=1), 0.0)
 
 
 def weigh(y: Tensor, class_weights: Tensor) -> Tensor:

@@ -82,10 +82,10 @@ class Scatter:
             PlanError: they were made for different features or teachers.
         """
         for other in others:
-            if self._form != other._form:
+            if self.form != other.form:
                 raise PlanError(
-                    f"cannot merge scatters of (teacher columns, features, cells) {self._form} "
-                    f"and {other._form}: collect both on the same network with the same teacher"
+                    f"cannot merge scatters of (teacher columns, features, cells) {self.form} "
+                    f"and {other.form}: collect both on the same network with the same teacher"
                 )
         every = (self, *others)
         sums: dict[str, Any] = {
@@ -237,7 +237,8 @@ class Scatter:
         return torch.where(self.constant[:, None], 0.0, self.D / self.scale[:, None])
 
     @property
-    def _form(self) -> tuple[int, int, int, bool]:
+    def form(self) -> tuple[int, int, int, bool]:
+        """Teacher columns, features, cells, whether classes: what sums that add up share."""
         return len(self.teacher_total), self.features, self.cells, self.discrete
 
 

@@ -17,7 +17,7 @@ from prunus.statistics.dual import Dual
 from prunus.statistics.outputs import Output
 from prunus.statistics.scatter import Scatter
 
-__all__ = ["Statistics"]
+__all__ = ["Statistics", "joined_parents"]
 
 Sums = TypeVar("Sums", Scatter, Dual)
 
@@ -141,7 +141,7 @@ class Statistics(Mapping[str, Scatter]):
                 a + b for a, b in zip_longest(self.block_images, other.block_images, fillvalue=0)
             ],
             sampling=self.sampling,
-            parents=_joined(self._parents, other._parents),
+            parents=joined_parents(self._parents, other._parents),
             outputs={n: o.merge(other.outputs[n]) for n, o in self.outputs.items()},
             dual_blocks=_block_by_block(self._dual_blocks, other._dual_blocks),
         )
@@ -177,7 +177,7 @@ def _block_by_block(
     return merged
 
 
-def _joined(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def joined_parents(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return the parents that either knows, −1 where neither does."""
     if not one or not other:
         return one or other

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from prunus.core.errors import ConfigError, DataError, NonFiniteError
 from prunus.graph import Consumer, Groups
+from prunus.graph.called import calling
+from prunus.graph.layers import module_at
 from prunus.graph.probe import flatten_tensors
 from prunus.statistics.accumulate import add_features, add_teacher
 from prunus.statistics.dual import Dual
@@ -41,15 +43,19 @@ class Sweep:
         feature_limit: int,
         gradients: bool,
         ranges: bool,
+        place: tuple[int, int] = (0, 1),
     ) -> None:
+        """`place` is this process's rank among how many: each takes a share of the samples."""
         self.model, self.groups, self.sampling = model, groups, sampling
         self.blocks, self.feature_limit = blocks, feature_limit
         self.gradients, self.ranges = gradients, ranges
+        self.rank, self.ranks = place
         self.device = next(model.parameters()).device
         self.store = "cpu" if self.device.type == "mps" else self.device  # MPS has no float64
         self.free, self.reserved = free_memory(torch.device(self.store)), 0
         self.teacher: Teacher | None = None
-        self.expected: int | None = None
+        self.expected: int | None = None  # batches
+        self.everywhere: int | None = None  # those of all ranks
         self.scatters: list[dict[str, Scatter]] = [{} for _ in range(blocks)]
         self.duals: list[dict[str, Dual]] = [{} for _ in range(blocks)]
         self.outputs: dict[str, Output] = {}
@@ -82,7 +88,11 @@ class Sweep:
             self._reserve()
         x = x.to(self.device)
         self.later.clear()
-        with self._hooked(), only_activations(self.model, self.gradients):
+        with (
+            self._hooked(),
+            only_activations(self.model, self.gradients),
+            calling(self.model, self.groups.uncalled),
+        ):
             output = flatten_tensors(self.model(x.detach().requires_grad_(self.gradients)))[0]
             sums = [total.sum().to(self.store) for total in self.totals.values()]
             if teacher.own or self.gradients:
@@ -108,7 +118,7 @@ class Sweep:
         pass takes fresh pages for the maps of every later batch: a tenth of its time.
         """
         for name, consumer in self.groups.consumers.items():
-            module, features = self.model.get_submodule(name), len(consumer.positions)
+            module, features = module_at(self.model, name), len(consumer.positions)
             cells = cells_of(module, features, self.sampling, self.feature_limit)
             if cells is not None:
                 self._scatter(0, name, cells * features, cells)
@@ -127,7 +137,7 @@ class Sweep:
     def _hooked(self) -> Iterator[None]:
         handles = []
         for name, consumer in self.groups.consumers.items():
-            module = self.model.get_submodule(name)
+            module = module_at(self.model, name)
             handles.append(module.register_forward_pre_hook(self._reading(consumer)))
             if self.gradients or self.ranges:
                 handles.append(module.register_forward_hook(self._writing(name)))
@@ -155,13 +165,15 @@ class Sweep:
         return before
 
     def _samples(self, x: Tensor, module: nn.Module, consumer: Consumer) -> Samples:
+        if isinstance(module, nn.Linear):
+            x = _by_image(x, self.size)
         return take_samples(
             x,
             module,
             consumer,
             self.sampling,
-            images=self.size * (self.expected or 8),
-            batch=self.done,
+            images=self.size * (self.everywhere or 8 * self.ranks),
+            batch=self.done * self.ranks + self.rank,  # as one pass over the ranks' batches in turn
             feature_limit=self.feature_limit,
         )
 
@@ -295,6 +307,18 @@ class Sweep:
             outputs=self.outputs,
             dual_blocks=[self.duals[b] for b in used],
         )
+
+
+def _by_image(x: Tensor, images: int) -> Tensor:
+    """Return what a linear layer reads with one row an image: its windows are tokens of it.
+
+    Networks that attend within windows make them the first axis, image by image. An input whose
+    second axis is the batch has its tokens first, and stays as it is.
+    """
+    rows = len(x)
+    if rows == images or rows % images or (x.dim() > 2 and x.shape[1] == images):
+        return x
+    return x.reshape(images, -1, x.shape[-1])
 
 
 def _by_channel(z: Tensor, *, linear: bool) -> Tensor:

@@ -163,8 +163,13 @@ def make_teacher(
     model: nn.Module,
     x: Tensor,
     parents: Sequence[Sequence[int]],
+    *,
+    seed: int = 0,
 ) -> Teacher:
-    """Return the teacher that `collect` was asked for; by default the classes of the output."""
+    """Return the teacher that `collect` was asked for; by default the classes of the output.
+
+    `seed` is that of the labels which `Logits` draws.
+    """
     if teacher is None:
         with torch.no_grad():
             output = flatten_tensors(model(x[:1]))[0]
@@ -192,5 +197,7 @@ def make_teacher(
             raise ConfigError(
                 f"teacher {teacher!r}: expected a number of classes, 'targets' or 'logits'"
             )
-        return Targets() if teacher == "targets" else Logits()
+        if teacher == "targets":
+            return Targets()
+        return Logits(generator=torch.Generator().manual_seed(seed))
     return teacher

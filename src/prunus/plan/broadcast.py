@@ -1,0 +1,29 @@
+"""One plan for all processes: ranks that cut differently could not train together."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+
+from prunus.core.errors import PlanError
+from prunus.plan.plan import Plan
+
+__all__ = ["broadcast_plan"]
+
+
+def broadcast_plan(plan: Plan | None) -> Plan:
+    """Return rank 0's plan on every rank of the default process group, by way of its JSON.
+
+    The others may give None, or a plan of their own, which is not looked at. Without
+    `torch.distributed` the plan comes back as it is.
+
+    Raises:
+        PlanError: rank 0 gave no plan; on all ranks.
+    """
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if several:
+        text = [plan.to_json() if plan is not None and dist.get_rank() == 0 else None]
+        dist.broadcast_object_list(text, 0)
+        plan = None if text[0] is None else Plan.from_json(text[0])
+    if plan is None:
+        raise PlanError("rank 0 gave no plan: make one there, and call broadcast_plan on all ranks")
+    return plan
