@@ -238,6 +238,7 @@ def test_settings_out_of_range(fails: Callable[..., str]) -> None:
     assert "KEY=VALUE" in fails("--set", "train.lr")
     assert "prune.compensate is 'magic'" in fails("--compensate", "magic")
     assert "prune.round_to is 0" in fails("--round-to", "0")
+    assert "prune.runtimes.0 is 'tensorrt', but" in fails("--runtime", "tensorrt")
     assert "keep_class 'ten' is no class: expected an index or one of 0, 1" in fails(
         "--keep-class", "ten"
     )

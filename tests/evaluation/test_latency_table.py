@@ -1,5 +1,6 @@
 """The table gives back what was timed, never falls, and adds up to the measured network."""
 
+import copy
 import dataclasses
 import itertools
 
@@ -10,10 +11,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from prunus.core.errors import ConfigError, DataError
-from prunus.evaluation import Grid, LatencyTable, measure_latency_table, measure_table
+from prunus.evaluation import (
+    Comparison,
+    Grid,
+    LatencyTable,
+    measure_latency_table,
+    measure_steps,
+    measure_table,
+)
 from prunus.graph import find_groups
+from prunus.graph.select import SelectLinear
 from prunus.models import build_model
-from prunus.plan.ledger import Ledger
+from prunus.plan.ledger import Ledger, is_selection
 from prunus.surgery import replay_
 from tests.conftest import random_plan
 from tests.graph.nets import SHAPE, build, images
@@ -36,10 +45,15 @@ def network(name: str) -> nn.Module:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which a layer takes 1 ms for each channel made and 0.1 ms for each pair."""
+    """A machine on which a layer takes 1 ms for each channel made and 0.1 ms for each pair.
+
+    Picking a feature takes 0.01 ms.
+    """
 
     def fake(module: nn.Module, x: torch.Tensor, repeats: int) -> float:
-        module(x)  # it must run on that input
+        made = module(x)  # it must run on that input
+        if not isinstance(module, nn.Module):
+            return 0.01 * made.shape[-1]
         own = [
             m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
         ]
@@ -77,6 +91,36 @@ def test_a_bilinear_machine_is_known_exactly(name: str) -> None:
     assert LatencyTable.from_json(table.to_json()) == table
 
 
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("name", ["lenet300", "lenet5"])
+def test_picking_inputs_costs_what_the_cut_network_takes(name: str) -> None:
+    model = build_model(name, num_classes=10, input_shape=(1, 28, 28)).eval()
+    x = torch.randn(1, 1, 28, 28)
+    groups = find_groups(model, x)
+    table = measure_latency_table(model, groups, x)
+    ledger = Ledger(groups, table)
+    dense = ledger.totals["ms"]
+    (group,) = (group for group in groups if is_selection(group))
+    (reader,) = (member.module for member in group.members)
+    saved = ledger.saving(group, [3])["ms"]
+    first = model.get_submodule(reader)
+    assert saved == pytest.approx(0.1 * first.out_features - 0.01 * (first.in_features - 1))
+    plan = random_plan(groups, 0)
+    for each in groups:
+        ledger.remove(each, plan.groups[each.name].removed if each.name in plan.groups else [])
+    assert ledger.totals["ms"] < dense
+    cut = replay_(copy.deepcopy(model), plan)
+    selecting = [module for module in cut.modules() if isinstance(module, SelectLinear)]
+    linear = [m for m in cut.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    expected = 5 + sum(map(cost, linear)) + sum(0.01 * len(m.index) for m in selecting)
+    assert len(selecting) == 1
+    assert ledger.totals["ms"] == pytest.approx(expected)
+    again = find_groups(cut, x)
+    assert Ledger(again, table).totals["ms"] == pytest.approx(expected)
+    new = measure_latency_table(cut, again, x)
+    assert Ledger(again, new).totals["ms"] == pytest.approx(5 + sum(map(cost, linear)))
+
+
 def test_on_this_machine() -> None:
     model = network("lenet5")
     x = torch.randn(1, 1, 28, 28)
@@ -88,7 +132,7 @@ def test_on_this_machine() -> None:
         return items
 
     table = measure_latency_table(model, groups, x, repeats=5, progress=progress)
-    assert len(seen) == len(table.grids) == 4
+    assert (len(seen), len(table.grids)) == (4, 5)  # and the picking of flattened positions
     assert table.rest >= 0
     assert table.threads == torch.get_num_threads()
     assert table.machine
@@ -168,6 +212,16 @@ def test_a_layer_called_twice_counts_twice_and_one_that_does_not_run_nothing() -
     assert Ledger(groups, table).totals["ms"] == pytest.approx(5 + sum(map(cost, calls)))
 
 
+@pytest.mark.usefixtures("clock")
+def test_numbers_and_raw_parameters_are_no_layers() -> None:
+    model = build("token")
+    groups = find_groups(model, images(1))
+    raw = dataclasses.replace(groups.layers[next(iter(groups.layers))], mixing=False)
+    model.scale = nn.Parameter(torch.ones(3))
+    groups = dataclasses.replace(groups, layers={**groups.layers, "scale:0": raw})
+    assert "scale:0" not in measure_latency_table(model, groups, images(1)).layers
+
+
 def test_out_of_range_and_foreign() -> None:
     model = build("plain")
     groups = find_groups(model, images(1))
@@ -180,7 +234,7 @@ def test_out_of_range_and_foreign() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "grids": {"a": 3}, "layers": {}}']
+    "text", ["", "[]", "{}", '{"format": 2}', '{"format": 2, "grids": {"a": 3}, "layers": {}}']
 )
 def test_what_is_no_table(text: str) -> None:
     with pytest.raises(DataError, match="not a latency table of Prunus"):
@@ -190,10 +244,50 @@ def test_what_is_no_table(text: str) -> None:
 def test_tables_that_do_not_fit() -> None:
     table = LatencyTable({"a": Grid((1,), (1,), ((1.0,),))}, {"conv": ("a",)}, 1.0, 1, 1, "")
     text = table.to_json()
-    with pytest.raises(DataError, match="format 2, this Prunus reads format 1"):
-        LatencyTable.from_json(text.replace('"format": 1', '"format": 2'))
+    with pytest.raises(DataError, match="format 1, this Prunus reads format 2"):
+        LatencyTable.from_json(text.replace('"format": 2', '"format": 1'))
     with pytest.raises(DataError, match="has no grid 'a'"):
         LatencyTable.from_json(dataclasses.replace(table, grids={}).to_json())
     bad = dataclasses.replace(table, grids={"a": Grid((1, 2), (1,), ((1.0,),))})
     with pytest.raises(DataError, match="do not fit its widths"):
         LatencyTable.from_json(bad.to_json())
+
+
+def test_steps_are_timed_where_layers_are_wide_and_can_be_pruned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a machine of its own: layer by layer, both widths at once, the costliest first."""
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 96, 1), nn.ReLU()),
+        *(nn.Conv2d(96, 96, 1, groups=96), nn.Conv2d(96, 8, 1), nn.ReLU(), nn.Conv2d(8, 128, 1)),
+    ).eval()
+    x = torch.randn(1, 3, 2, 2)
+    groups = find_groups(model, x)
+
+    def fake(calls, *, rounds: int, seconds: float) -> Comparison:
+        spent = {name: 1e-3 * sum(map(int, name.split("×"))) for name in calls}
+        for call in calls.values():
+            call()
+        return Comparison({name: (each,) * rounds for name, each in spent.items()})
+
+    monkeypatch.setattr(measure_steps, "compare_latency", fake)
+    table = measure_latency_table(model, groups, x, repeats=1, steps=True)
+    found = {step.layer.partition(", (")[0]: step for step in table.steps}
+    assert set(found) == {"Conv2d(3, 64", "Conv2d(64, 96", "Conv2d(96, 96", "Conv2d(96, 8"}
+    both = found["Conv2d(64, 96"]
+    assert (both.outs, both.ins) == (tuple(range(48, 65)), tuple(range(32, 49)))
+    assert both.ms[0] == pytest.approx([o + i for o, i in zip(both.outs, both.ins, strict=True)])
+    assert found["Conv2d(3, 64"].ins == (3,) * 17  # narrow, and the image's
+    assert found["Conv2d(96, 8"].outs == (8,) * 17
+    assert found["Conv2d(96, 96"].ins == found["Conv2d(96, 96"].outs
+    assert all(step.calls == 1 for step in table.steps)
+    assert LatencyTable.from_json(table.to_json()) == table
+    bad = dataclasses.replace(both, ins=(1, 2))
+    with pytest.raises(DataError, match="the times of a stretch do not fit its widths"):
+        LatencyTable.from_json(dataclasses.replace(table, steps=(bad,)).to_json())
+
+
+def test_no_steps_unless_asked_for() -> None:
+    model = build("plain")
+    groups = find_groups(model, images(1))
+    assert measure_latency_table(model, groups, images(1), repeats=1).steps == ()

@@ -1,19 +1,34 @@
 import copy
+import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from safetensors.torch import load_file
 from torch import nn
 
-from prunus.core.errors import ExportError
-from prunus.export import export_onnx, save_weights
+from prunus.core.errors import ConfigError, ExportError, UnknownNameError
+from prunus.export import (
+    FORMATS,
+    check_parity,
+    export_model,
+    export_onnx,
+    require_formats,
+    save_weights,
+)
 from prunus.graph import find_groups
 from prunus.models import build_model
 from prunus.surgery import replay_
 from tests.conftest import random_plan
+
+OPENVINO = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="openvino is not installed"
+)
+EVERY = ["onnx", pytest.param("openvino", marks=OPENVINO), "pt2"]
 
 
 @pytest.fixture(scope="module")
@@ -24,18 +39,52 @@ def pruned() -> nn.Module:
     return replay_(model, random_plan(find_groups(model, torch.zeros(1, 1, 28, 28)), 0))
 
 
-def test_onnx_computes_the_same_at_any_batch_size(pruned: nn.Module, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    parity = export_onnx(pruned, torch.randn(8, 1, 28, 28), path)
-    assert 0 <= parity.largest_difference < 1e-4
+def first_file(name: str, folder: Path) -> Path:
+    return FORMATS[name].files(folder)[0]
+
+
+def test_the_formats() -> None:
+    assert list(FORMATS) == ["onnx", "openvino", "pt2"]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_format_computes_the_same_at_any_batch_size(
+    name: str, pruned: nn.Module, tmp_path: Path
+) -> None:
+    path = first_file(name, tmp_path)
+    images = torch.randn(8, 1, 28, 28)
+    parity = export_model(pruned, images, path, name)
+    assert 0 <= parity.largest_difference < 1e-5
     assert parity.images == 8
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert sorted(tmp_path.iterdir()) == sorted(FORMATS[name].files(tmp_path))
+    run = FORMATS[name].open(path)
     for batch in (1, 3, 17):
         x = torch.randn(batch, 1, 28, 28)
-        (found,) = session.run(None, {"images": x.numpy()})
         with torch.no_grad():
-            np.testing.assert_allclose(found, pruned(x).numpy(), atol=1e-4)
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+            np.testing.assert_allclose(run(x).numpy(), pruned(x).numpy(), atol=1e-5)
+    assert check_parity(pruned, images[:1], path, name).largest_difference < 1e-5
+    with pytest.raises(ExportError, match="was exported from another network") as error:
+        check_parity(shifted(pruned, 0.02), images, path, name)
+    message = str(error.value)
+    assert message.startswith(f"{path}: {FORMATS[name].runtime} differs from PyTorch by 0.02 in ")
+    assert "output 'logits' at [" in message
+    assert "for images of shape 8×1×28×28, more than the tolerance of 0.0001" in message
+
+
+def shifted(model: nn.Module, by: float) -> nn.Module:
+    """Return a copy of a LeNet-5 with all its outputs higher."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.get_submodule("fc2").bias.add_(by)
+    return other
+
+
+def test_images_are_not_kept_in_an_artefact(pruned: nn.Module, tmp_path: Path) -> None:
+    size = []
+    for batch in (2, 400):
+        export_model(pruned, torch.randn(batch, 1, 28, 28), tmp_path / "m.pt2", "pt2")
+        size.append((tmp_path / "m.pt2").stat().st_size)
+    assert size[0] == size[1]
 
 
 class Noisy(nn.Module):
@@ -45,13 +94,37 @@ class Noisy(nn.Module):
         return x.flatten(1)[:, :4] + torch.rand_like(x.flatten(1)[:, :4])
 
 
-def test_failed_parity_is_an_error_and_keeps_the_earlier_file(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(b"earlier")
-    with pytest.raises(ExportError, match="differs from PyTorch by"):
-        export_onnx(Noisy(), torch.randn(4, 1, 8, 8), path)
-    assert path.read_bytes() == b"earlier"
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+@pytest.mark.parametrize("name", EVERY)
+def test_failed_parity_is_an_error_and_keeps_the_earlier_file(name: str, tmp_path: Path) -> None:
+    files = FORMATS[name].files(tmp_path)
+    for file in files:
+        file.write_bytes(b"earlier")
+    with pytest.raises(ExportError, match=r"differs from PyTorch by .* was not written"):
+        export_model(Noisy(), torch.randn(4, 1, 8, 8), files[0], name)
+    assert [file.read_bytes() for file in files] == [b"earlier"] * len(files)
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+class Wild(nn.Module):
+    """NaN on negative images: it compares as less than any tolerance, if one is careless."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :4].sqrt()
+
+
+def test_nan_does_not_pass(tmp_path: Path) -> None:
+    images, path = torch.ones(2, 1, 8, 8), tmp_path / "model.pt2"
+    with pytest.raises(ExportError, match="PyTorch itself answers NaN or infinity in output 'logi"):
+        export_model(Wild(), -images, path, "pt2")
+    assert not list(tmp_path.iterdir())
+    export_model(Wild(), images, path, "pt2")
+
+    class Tame(Wild):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.abs())
+
+    with pytest.raises(ExportError, match="differs from PyTorch by inf"):
+        check_parity(Tame(), -images, path, "pt2")
 
 
 class Branches(nn.Module):
@@ -61,11 +134,78 @@ class Branches(nn.Module):
         return x.flatten(1) if float(x.sum()) > 0 else -x.flatten(1)
 
 
-def test_what_cannot_be_exported_says_so_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="Branches cannot be exported to ONNX") as error:
-        export_onnx(Branches(), torch.randn(4, 1, 8, 8), tmp_path / "model.onnx")
+@pytest.mark.parametrize("name", ["onnx", "pt2"])
+def test_what_cannot_be_exported_says_so_in_one_sentence(name: str, tmp_path: Path) -> None:
+    title = FORMATS[name].title
+    with pytest.raises(ExportError, match=f"Branches cannot be exported to {title}: ") as error:
+        export_model(Branches(), torch.randn(4, 1, 8, 8), first_file(name, tmp_path), name)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+class OneByOne(nn.Module):
+    """A loop over the images: an exporter may write its number into the graph, without a word."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([image.flatten() for image in x])
+
+
+@pytest.mark.parametrize("name", ["onnx", "pt2"])
+def test_a_fixed_batch_is_noticed(name: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match=r"cannot be exported to|fails on images of shape 4×1×8×8"
+    ):
+        export_model(OneByOne(), torch.randn(4, 1, 8, 8), first_file(name, tmp_path), name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_damaged_files_are_named(name: str, pruned: nn.Module, tmp_path: Path) -> None:
+    images = torch.randn(2, 1, 28, 28)
+    files = FORMATS[name].files(tmp_path)
+    export_model(pruned, images, files[0], name)
+    for file in files:
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ExportError, match=f"{files[0]}: .*cannot open it") as error:
+            check_parity(pruned, images, files[0], name)
+        assert "\n" not in str(error.value)
+        file.unlink()
+        with pytest.raises(ExportError, match=f"{file} is missing: export the network anew"):
+            check_parity(pruned, images, files[0], name)
+        file.write_bytes(whole)
+    check_parity(pruned, images, files[0], name)
+
+
+def test_a_changed_weight_is_noticed(pruned: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    images = torch.randn(2, 1, 28, 28)
+    export_onnx(pruned, images, path)
+    proto = onnx.load(path)
+    largest = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    changed = numpy_helper.to_array(largest) * np.float32(1.01)
+    largest.CopyFrom(numpy_helper.from_array(changed, largest.name))
+    onnx.save(proto, path)
+    with pytest.raises(ExportError, match="differs from PyTorch by"):
+        check_parity(pruned, images, path)
+
+
+def test_names_and_packages_that_are_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown export format 'onx' \(did you mean"):
+        require_formats(["onnx", "onx"])
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="is not installed: pip install openvino"):
+        require_formats(["openvino"])
+
+
+@OPENVINO
+def test_openvino_is_imported_without_its_telemetry(pruned: nn.Module, tmp_path: Path) -> None:
+    export_model(pruned, torch.ones(2, 1, 28, 28), tmp_path / "model.xml", "openvino")
+    from openvino.tools.ovc import telemetry  # it sends an event on import, if it can
+
+    assert type(telemetry).__module__ == "openvino.tools.ovc.telemetry_stub"
+    assert "openvino_telemetry" not in sys.modules
 
 
 def test_equal_networks_give_equal_files(pruned: nn.Module, tmp_path: Path) -> None:

@@ -74,7 +74,13 @@ def test_the_python_call_measures_and_says_both(lenet: nn.Module, digits: DataSp
     assert latency is not None
     assert result["dense"]["predicted_ms"] == latency["ms"]
     assert result["pruned"]["predicted_ms"] <= 0.9 * latency["ms"]
-    assert set(result["pruned"]["latency"]) == {"1", "16", "64"}
+    timing = report.record.find("timing")
+    assert timing is not None
+    assert (timing["runtime"], set(timing["batches"])) == ("eager", {"1", "16", "64"})
+    chosen = report.record.find("round_to")
+    assert chosen is not None
+    assert chosen["reason"] in report.to_html()
+    assert report.config.round_to is None
     assert "fc1" in report.to_html().partition("The plan")[2]
 
 

@@ -41,6 +41,8 @@ def test_json_there_and_back() -> None:
         '{"format": 1, "groups": {}, "modules": {"a": {"out": {"of": "x", "removed": []}}}}',
         '{"format": 1, "groups": {}, "modules": {"a": {"out": {"of": 3, "removed": ["y"]}}}}',
         '{"format": 1, "groups": {}, "modules": {"a": {"out": 3}}}',
+        '{"format": 1, "groups": {}, "modules": {"a": {"out": {"of": 3, "removed": [1.5]}}}}',
+        '{"format": 1, "groups": {}, "modules": {"a": {"out": {"of": true, "removed": []}}}}',
     ],
 )
 def test_what_is_no_plan(text: str) -> None:
@@ -48,9 +50,25 @@ def test_what_is_no_plan(text: str) -> None:
         Plan.from_json(text)
 
 
-def test_a_plan_of_another_format() -> None:
-    with pytest.raises(PlanError, match="format 2, this Prunus reads format 1"):
-        Plan.from_json('{"format": 2, "groups": {}, "modules": {}}')
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_plan_of_another_format(version: int) -> None:
+    with pytest.raises(PlanError, match=f"format {version}, this Prunus reads format 1: load it"):
+        Plan.from_json(f'{{"format": {version}, "groups": {{}}, "modules": {{}}, "new": 1}}')
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ('{"format": 1, "groups": {}, "modules": {}, "grown": {}}', "'grown', expected format"),
+        (
+            '{"format": 1, "groups": {"a": {"of": 3, "removed": [], "kept": [0]}}, "modules": {}}',
+            "'kept', expected of, removed",
+        ),
+    ],
+)
+def test_unknown_fields_are_refused(text: str, unknown: str) -> None:
+    with pytest.raises(PlanError, match=f"unknown field {unknown}"):
+        Plan.from_json(text)
 
 
 def test_units_that_cannot_go() -> None:

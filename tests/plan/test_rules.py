@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from prunus.core.errors import BudgetError, ConfigError
 from prunus.criteria import score
@@ -229,3 +230,24 @@ def test_what_a_plan_cannot_count() -> None:
         make_plan(groups, scores, "macs=50%, accuracy>=97%")
     with pytest.raises(BudgetError, match="'watts' cannot be counted: expected one of macs"):
         make_plan(groups, scores, {"watts": 3})
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_picking_inputs_that_costs_more_than_it_saves_is_left(allocation: str) -> None:
+    layers = (nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    model, image = nn.Sequential(nn.Flatten(), *layers), torch.zeros(1, 1, 8, 8)
+    groups, whole = find_groups(model, image), find_groups(model, image, inputs=False)
+    table = linear_table(groups)
+    pick = Grid((1,), (1,), ((5.0,),))
+    table = replace(table, grids={**table.grids, "pick": pick}, selections={"1": ("pick",)})
+    least = least_costs(groups, table=table)["ms"]
+    assert least == least_costs(whole, table=table)["ms"]
+    limits = {"ms": 1.5 * least}
+    plan = make_plan(
+        groups, score(groups, None, "random", seed=0), limits, allocation=allocation, table=table
+    )
+    assert not any("select" in axes for axes in plan.modules.values())
+    ledger = Ledger(groups, table)
+    for group in groups:
+        ledger.remove(group, plan.groups[group.name].removed if group.name in plan.groups else ())
+    assert ledger.meets(limits)

@@ -107,10 +107,6 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
         "params": 431080,
         "macs": 2293000,
         "bytes": 1724320,
-        "latency": {
-            "1": {"median": 0.00123, "low": 0.0011, "high": 0.0014},
-            "64": {"median": 0.01284, "low": 0.0121, "high": 0.0139},
-        },
     }
     pruned = {
         "test_accuracy": 354 / 360,
@@ -118,13 +114,8 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
         "params": 42913,
         "macs": 559268,
         "bytes": 171652,
-        "latency": {
-            "1": {"median": 0.00068, "low": 0.00064, "high": 0.00075},
-            "64": {"median": 0.00558, "low": 0.0054, "high": 0.0061},
-        },
     }
     rows.append({"event": "result", "dense": dense, "pruned": pruned, "test_images": 360})
-    rows[-1]["latency_ratio"] = {"1": 1.8, "64": 2.3}
     layers = [
         ("conv1", "Conv2d", [520, 130], [299520, 74880], [20, 5], [1, 1]),
         ("conv2", "Conv2d", [25050, 1260], [1600000, 80000], [50, 10], [20, 5]),
@@ -142,7 +133,22 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
     )
     rows.append({"event": "export", "onnx": "model.onnx", "largest_difference": 3e-7})
     rows[-1] |= {"tolerance": 1e-4, "images": 64}
+    batches = {
+        "1": _timed((1.23, 1.1, 1.4), (0.68, 0.64, 0.75), (1.8, 1.7, 1.9)),
+        "64": _timed((12.84, 12.1, 13.9), (5.58, 5.4, 6.1), (2.3, 2.2, 2.4)),
+    }
+    rows.append({"event": "timing", "runtime": "eager", "threads": 2, "batches": batches})
+    rows.append({"event": "timing", "runtime": "onnxruntime", "threads": 2})
+    rows[-1]["batches"] = {"1": _timed((0.6, 0.5, 0.7), (0.6, 0.5, 0.7), (1.01, 0.97, 1.04))}
     return rows
+
+
+def _timed(*milliseconds: tuple[float, float, float]) -> Row:
+    """Return what was timed at one batch: dense and pruned in ms, and the speed-up."""
+    keys = ("median", "low", "high")
+    dense, pruned, speedup = (dict(zip(keys, found, strict=True)) for found in milliseconds)
+    seconds = [{key: value / 1e3 for key, value in side.items()} for side in (dense, pruned)]
+    return {"dense": seconds[0], "pruned": seconds[1], "speedup": speedup, "rounds": 50}
 
 
 def _fit(

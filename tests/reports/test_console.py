@@ -20,7 +20,14 @@ def test_it_fits_80_columns_without_cutting_a_cell(journal: list[Row]) -> None:
     text = printed(journal)
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    for cell in ("431 080", "42 913", "10.0 % kept, 10.0× smaller", "(12.1–13.9)", "2.3× faster"):
+    for cell in (
+        "431 080",
+        "42 913",
+        "10.0 % kept, 10.0× smaller",
+        "(12.1–13.9)",
+        "2.3× faster",
+        "(2.2–2.4)",
+    ):
         assert cell in text
 
 
@@ -43,3 +50,8 @@ def test_a_run_in_progress_says_what_is_missing(journal: list[Row]) -> None:
     text = printed(journal[:8])
     assert "Validation accuracy" in text
     assert "Not measured yet: the test set, the size on disk and the latency." in text
+
+
+def test_a_runtime_that_failed_is_named(journal: list[Row]) -> None:
+    journal.append({"event": "timing", "runtime": "compile", "skipped": "there is no compiler"})
+    assert "torch.compile was not timed: there is no compiler" in printed(journal)

@@ -5,8 +5,10 @@ from prunus.reports.tables import (
     group_table,
     knowledge,
     knowledge_table,
+    last,
     refusals,
     trajectory,
+    untimed,
 )
 
 Row = dict[str, Any]
@@ -24,23 +26,45 @@ def test_headline_to_the_letter(journal: list[Row]) -> None:
         ("Parameters", "431 080", "42 913", "10.0 % kept, 10.0× fewer"),
         ("MACs", "2 293 000", "559 268", "24.4 % kept, 4.1× fewer"),
         ("Size on disk", "1 683.9 KiB", "167.6 KiB", "10.0 % kept, 10.0× smaller"),
-        ("CPU latency, batch 1", "1.23 ms (1.10–1.40)", "0.68 ms (0.64–0.75)", "1.8× faster"),
-        ("CPU latency, batch 64", "12.8 ms (12.1–13.9)", "5.58 ms (5.40–6.10)", "2.3× faster"),
+        (
+            "PyTorch, batch 1",
+            "1.23 ms (1.10–1.40)",
+            "0.68 ms (0.64–0.75)",
+            "1.8× faster (1.70–1.90)",
+        ),
+        (
+            "PyTorch, batch 64",
+            "12.8 ms (12.1–13.9)",
+            "5.58 ms (5.40–6.10)",
+            "2.3× faster (2.2–2.4)",
+        ),
+        (
+            "ONNX Runtime, batch 1",
+            "0.60 ms (0.50–0.70)",
+            "0.60 ms (0.50–0.70)",
+            "as fast, within noise (0.97–1.04)",
+        ),
     ]
 
 
 def test_latency_change_is_the_paired_ratio_not_the_ratio_of_medians(journal: list[Row]) -> None:
-    result = next(row for row in journal if row["event"] == "result")
-    result["latency_ratio"]["64"] = 0.8
-    assert headline(journal)[-1].change == "1.2× slower"
+    timing = next(row for row in journal if row["event"] == "timing")
+    timing["batches"]["64"]["speedup"] = {"median": 0.8, "low": 0.5, "high": 0.9}
+    assert headline(journal)[-2].change == "1.2× slower (1.1–2.0)"
 
 
 def test_batches_are_ordered_as_numbers(journal: list[Row]) -> None:
-    result = next(row for row in journal if row["event"] == "result")
-    for side in ("dense", "pruned"):
-        result[side]["latency"] = dict.fromkeys(("256", "64", "8"), result[side]["latency"]["1"])
-    result["latency_ratio"] = {"256": 2.0, "64": 2.0, "8": 2.0}
+    timing = last(journal, "timing")
+    assert timing is not None
+    timing["batches"] = dict.fromkeys(("256", "64", "8"), timing["batches"]["1"])
     assert [row.metric.split()[-1] for row in headline(journal)[-3:]] == ["8", "64", "256"]
+
+
+def test_what_could_not_be_timed_says_why(journal: list[Row]) -> None:
+    assert untimed(journal) == []
+    journal.append({"event": "timing", "runtime": "compile", "skipped": "there is no compiler"})
+    assert untimed(journal) == [("torch.compile", "there is no compiler")]
+    assert len(headline(journal)) == 8
 
 
 def test_before_the_result_the_newest_iteration_stands_in(journal: list[Row]) -> None:

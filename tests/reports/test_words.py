@@ -28,7 +28,8 @@ def test_the_verdict_of_a_run_in_progress(journal: list[Row]) -> None:
 def test_a_slower_larger_network_is_called_so(journal: list[Row]) -> None:
     result = next(row for row in journal if row["event"] == "result")
     result["pruned"] |= {"params": 862160, "macs": 2293000}
-    result["latency_ratio"] = {"64": 0.5}
+    timing = next(row for row in journal if row["event"] == "timing")
+    timing["batches"]["64"]["speedup"]["median"] = 0.5
     assert plain(words.verdict(journal)).startswith(
         "2.0× more parameters, the same MACs, 2.0× slower at batch 64"
     )
@@ -72,3 +73,16 @@ def test_what_the_layers_know_is_said_of_the_networks_there_are(journal: list[Ro
     assert "After iteration 2, the largest step" in caption
     assert "jackknife" not in caption
     assert words.knowledge_name(0) == "Dense network"
+
+
+def test_a_runtime_that_failed_and_a_chosen_multiple_are_told(journal: list[Row]) -> None:
+    assert "not timed" not in words.headline_caption(journal)
+    assert words.widths_caption(journal) == ""
+    journal.append({"event": "timing", "runtime": "compile", "skipped": "there is no compiler"})
+    journal.append({"event": "round_to", "multiple": 8, "reason": "multiples of 8: they are fast"})
+    said = words.headline_caption(journal)
+    assert said.endswith("torch.compile was not timed: there is no compiler.")
+    assert "95 % intervals" in said
+    assert words.widths_caption(journal) == (
+        "Chosen from the latency table: multiples of 8: they are fast."
+    )

@@ -12,9 +12,11 @@ from rich.console import Console
 
 from prunus.cli.diff import diff
 from prunus.cli.doctor import doctor
+from prunus.cli.export import export
 from prunus.cli.listing import ListingCommand
+from prunus.cli.load import load
 from prunus.cli.score import score
-from prunus.cli.settings import parse_shape, put_flags, put_settings
+from prunus.cli.settings import parse_names, parse_shape, put_flags, put_settings
 from prunus.core.errors import ConfigError, PrunusError
 
 __all__ = ["app", "main"]
@@ -76,7 +78,11 @@ def prune(
         str | None, typer.Option(help="How what stays takes over: {compensations}.")
     ] = None,
     round_to: Annotated[
-        int | None, typer.Option(help="Channels left of a layer are a multiple of it.")
+        int | None,
+        typer.Option(
+            help="Channels left of a layer are a multiple of it; with a budget in ms and none "
+            "given, what the measured layers show."
+        ),
     ] = None,
     keep_class: Annotated[
         list[str] | None,
@@ -96,6 +102,20 @@ def prune(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed, 16-mixed.")] = None,
+    export_: Annotated[
+        str | None,
+        typer.Option(
+            "--export", help="Formats written at the end: {formats}.", show_default="onnx"
+        ),
+    ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="In what else than PyTorch the networks are timed at the end: onnxruntime, "
+            "compile (minutes); repeatable.",
+            show_default="onnxruntime",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any setting by its path, as in train.lr=1e-3; repeatable."),
@@ -115,12 +135,14 @@ def prune(
         "seed": seed,
         "device": device,
         "precision": precision,
+        "export": None if export_ is None else parse_names(export_),
         "train.epochs": epochs,
         "prune.criterion": criterion,
         "prune.allocation": allocation,
         "prune.compensate": compensate,
         "prune.round_to": round_to,
         "prune.keep_class": keep_class or None,
+        "prune.runtimes": runtime or None,
         "prune.iterations": iterations,
         "prune.min_accuracy": min_accuracy,
         "prune.finetune.epochs": finetune_epochs,
@@ -135,26 +157,22 @@ def prune(
     from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds
     from prunus.core import from_dict  # noqa: PLC0415
     from prunus.pipelines import RunConfig, run_prune  # noqa: PLC0415
-    from prunus.reports import print_headline  # noqa: PLC0415
+    from prunus.reports import print_exports, print_headline  # noqa: PLC0415
 
     settings = from_dict(RunConfig, values, "the settings")
     console = Console()
     command = "prunus " + shlex.join(sys.argv[1:])
     journal = run_prune(settings, out, resume=resume, command=command, watch=TerminalWatch(console))
     print_headline(journal.record.rows, console)
-    export = journal.record.find("export")
-    assert export is not None
-    console.print(
-        f"model.onnx: ONNX Runtime differs from PyTorch by at most "
-        f"{export['largest_difference']:.1e} on {export['images']} images",
-        highlight=False,
-    )
+    print_exports(journal.record.rows, console)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 app.command()(score)
 app.command()(doctor)
 app.command()(diff)
+app.command()(load)
+app.command(cls=ListingCommand)(export)
 
 
 @app.command()

@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prunus.cli.settings import parse_shape
-from prunus.core.errors import ConfigError
+from prunus.cli.settings import parse_image_shape
 
 __all__ = ["doctor"]
 
@@ -51,11 +50,7 @@ def doctor(
 
     Exit code 2: bad input, it cannot be traced, or nothing can be pruned.
     """
-    shape = None if input_shape is None else parse_shape(input_shape)
-    if shape is not None and len(shape) != 3:
-        raise ConfigError(
-            f"--input-shape {input_shape!r}: expected channels, height and width, as in 3,32,32"
-        )
+    shape = parse_image_shape(input_shape)
     from prunus.pipelines import run_doctor  # noqa: PLC0415 - torch takes seconds
     from prunus.reports import print_diagnosis  # noqa: PLC0415
 
@@ -64,7 +59,7 @@ def doctor(
         diagnosis = run_doctor(
             model,
             weights=weights,
-            input_shape=None if shape is None else (shape[0], shape[1], shape[2]),
+            input_shape=shape,
             num_classes=num_classes,
         )
     if as_json:

@@ -10,7 +10,7 @@ __all__ = ["ListingCommand"]
 
 
 class ListingCommand(TyperCommand):
-    """Puts the known names into help texts: {criteria}, {allocations}, {compensations}.
+    """Puts the known names into help texts: {criteria}, {formats} and so on.
 
     The names live in rooms that import torch, which takes seconds; parsing needs none of them.
     """
@@ -18,6 +18,7 @@ class ListingCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help of the command."""
         from prunus.criteria import CRITERIA  # noqa: PLC0415
+        from prunus.export import FORMATS  # noqa: PLC0415
         from prunus.plan import ALLOCATIONS  # noqa: PLC0415
         from prunus.surgery import COMPENSATIONS  # noqa: PLC0415
 
@@ -25,6 +26,7 @@ class ListingCommand(TyperCommand):
             "{criteria}": ", ".join(CRITERIA),
             "{allocations}": ", ".join(ALLOCATIONS),
             "{compensations}": ", ".join(COMPENSATIONS),
+            "{formats}": ", ".join(FORMATS),
         }
         for parameter in self.params:
             text = getattr(parameter, "help", None)

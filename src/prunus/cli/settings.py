@@ -9,7 +9,7 @@ import yaml
 
 from prunus.core.errors import ConfigError
 
-__all__ = ["parse_shape", "put", "put_flags", "put_settings"]
+__all__ = ["parse_image_shape", "parse_names", "parse_shape", "put", "put_flags", "put_settings"]
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -51,3 +51,20 @@ def parse_shape(text: str) -> list[int]:
         raise ConfigError(
             f"--input-shape {text!r}: expected channels, height and width, as in 3,32,32"
         ) from None
+
+
+def parse_image_shape(text: str | None) -> tuple[int, int, int] | None:
+    """Return channels, height and width as three numbers, or None where no text came."""
+    if text is None:
+        return None
+    shape = parse_shape(text)
+    if len(shape) != 3:
+        raise ConfigError(
+            f"--input-shape {text!r}: expected channels, height and width, as in 3,32,32"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def parse_names(text: str) -> list[str]:
+    """Return `onnx,pt2` as a list of names, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -1,20 +1,37 @@
 """Measure a network without changing it."""
 
 from prunus.evaluation.accuracy import accuracy, primary
-from prunus.evaluation.latency import Latency, compare_latency
+from prunus.evaluation.latency import Comparison, Estimate, compare_latency
 from prunus.evaluation.latency_table import Grid, LatencyTable
 from prunus.evaluation.measure_table import measure_latency_table
+from prunus.evaluation.runtimes import (
+    RUNTIMES,
+    RuntimeUnavailableError,
+    compiled_call,
+    eager_call,
+    onnx_call,
+)
 from prunus.evaluation.size import count_bytes, count_macs, count_params
+from prunus.evaluation.steps import MULTIPLES, Steps, excess_shares
 
 __all__ = [
+    "MULTIPLES",
+    "RUNTIMES",
+    "Comparison",
+    "Estimate",
     "Grid",
-    "Latency",
     "LatencyTable",
+    "RuntimeUnavailableError",
+    "Steps",
     "accuracy",
     "compare_latency",
+    "compiled_call",
     "count_bytes",
     "count_macs",
     "count_params",
+    "eager_call",
+    "excess_shares",
     "measure_latency_table",
+    "onnx_call",
     "primary",
 ]

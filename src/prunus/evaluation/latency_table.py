@@ -1,9 +1,10 @@
 """How many milliseconds each layer takes at any width, on this machine: `LatencyTable`.
 
-T(plan) = rest + Σ_layers t_layer(out, in): each layer's t is timed alone at a small grid of widths
-and interpolated bilinearly between; `rest` is what the measured network takes beside them.
-Source: the idea of a latency table is HALP's (Shen et al., 2022); grid, running maximum and
-`rest` are reconstructions of ours.
+T(plan) = rest + Σ_layers t_layer(out, in) + Σ_selections g_layer(in): each layer's t is timed alone
+at a small grid of widths and interpolated bilinearly between; g is what picking its inputs takes
+where a layer reads fewer than arrive; `rest` is what the measured network takes beside them.
+Source: the idea of a latency table is HALP's (Shen et al., 2022); grid, running maximum,
+selections and `rest` are reconstructions of ours.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prunus.core import to_json
 from prunus.core.errors import DataError
+from prunus.evaluation.steps import Steps
 
 __all__ = ["Grid", "LatencyTable"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class LatencyTable:
         batch: images in one forward pass; all times are of a batch.
         threads: threads PyTorch used.
         machine: the processor, in words.
+        selections: the keys of what picking inputs takes, a grid of one output, by the name of
+            each layer that may read fewer features than arrive.
+        steps: the layers that take most time at widths in a row; none where that was not asked
+            for, or no layer that can be pruned is wide enough.
     """
 
     grids: Mapping[str, Grid]
@@ -86,11 +92,15 @@ class LatencyTable:
     batch: int
     threads: int
     machine: str
+    selections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    steps: tuple[Steps, ...] = ()
 
-    def ms(self, layer: str, out: int, in_: int) -> float:
+    def ms(self, layer: str, out: int, in_: int, arriving: int | None = None) -> float:
         """Return the milliseconds a batch that `layer` takes with `out` and `in_` channels left.
 
-        But for rounding, it never falls as either width grows.
+        Where more are `arriving` than it reads, that includes picking them. But for rounding, it
+        never falls as either width grows, except that the last channel not to be picked makes
+        the picking itself go.
 
         Raises:
             DataError: the table was measured on a network without that layer.
@@ -102,7 +112,10 @@ class LatencyTable:
                 f"the latency table knows no layer {layer!r}: it was measured on another network; "
                 "measure one on this network"
             ) from None
-        return sum(self.grids[key].at(out, in_) for key in keys)
+        spent = sum(self.grids[key].at(out, in_) for key in keys)
+        if arriving is not None and in_ < arriving:
+            spent += sum(self.grids[key].at(1, in_) for key in self.selections.get(layer, ()))
+        return spent
 
     def to_json(self) -> str:
         """Return the table as JSON; equal tables give equal bytes."""
@@ -124,8 +137,12 @@ class LatencyTable:
                     "measure it anew"
                 )
             grids = {key: _grid(value) for key, value in body["grids"].items()}
-            layers = {name: tuple(keys) for name, keys in body["layers"].items()}
-            missing = {key for keys in layers.values() for key in keys} - set(grids)
+            layers, selections = (
+                {name: tuple(keys) for name, keys in body[part].items()}
+                for part in ("layers", "selections")
+            )
+            asked = (*layers.values(), *selections.values())
+            missing = {key for keys in asked for key in keys} - set(grids)
             if missing:
                 raise DataError(f"the latency table has no grid {min(missing)!r}: measure it anew")
             return cls(
@@ -135,6 +152,8 @@ class LatencyTable:
                 int(body["batch"]),
                 int(body["threads"]),
                 str(body["machine"]),
+                selections,
+                tuple(map(Steps.from_json, body["steps"])),
             )
         except DataError:
             raise

@@ -7,7 +7,7 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import ConfigError
+from prunus.evaluation.alone import Call, Shape, gather_at, gather_key, layer_at, layer_key
 from prunus.evaluation.latency_table import Grid, LatencyTable
+from prunus.evaluation.measure_steps import measure_steps
 from prunus.graph import Groups
-from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED, channel_count, is_depthwise, is_mixing
+from prunus.graph.layers import (
+    CONVOLUTIONS,
+    channel_count,
+    is_depthwise,
+    is_mixing,
+    module_at,
+)
 from prunus.graph.probe import flatten_tensors
+from prunus.graph.select import SelectLinear
 
 __all__ = ["measure_latency_table"]
 
-#: The public class of each convolution; a subclass's own constructor may take other arguments.
-_CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
 _WARM_UP = 3
 
 
@@ -42,6 +42,7 @@ def measure_latency_table(
     batch: int = 1,
     grid: Collection[float] = (0.25, 0.5, 0.75, 1.0),
     repeats: int = 15,
+    steps: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> LatencyTable:
     """Time each distinct layer of `model` at several widths, and the whole network.
@@ -50,12 +51,15 @@ def measure_latency_table(
     of the size it meets in `model`; its time is the median of `repeats` calls after a warm-up. On
     the CPU, in eval mode, with the threads PyTorch has. `rest` is the whole network's time less
     its layers'; where the layers alone take longer than the network that holds them, all are
-    scaled down, so that the dense total always equals the measured network.
+    scaled down, so that the dense total always equals the measured network. Where a group's units
+    go where they are read, picking what a layer still reads is timed by itself.
 
     Args:
         groups: `find_groups(model, example)`; its layers are the ones timed.
         example: at least one image; the first is repeated to a batch.
         grid: shares of each layer's width, in (0, 1]; the full and the least width are added.
+        steps: whether the costliest layers are timed at widths in a row too (`measure_steps`),
+            from which a multiple of widths can be chosen.
         progress: wraps the list of distinct layers, to show a bar.
 
     Cost: distinct layers × (grid + 1)² × (`repeats` + 3) calls of a layer, at most.
@@ -73,15 +77,26 @@ def measure_latency_table(
     x = image.expand(batch, *image.shape[1:]).contiguous()
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
         calls = _calls(network, groups, x)
+        gathers = _gathers(network, groups, calls)
         distinct = {key: value for each in calls.values() for key, value in each}
         before = _median(network, x, repeats)
-        grids = {
-            key: _time_layer(module, shape, grid, repeats)
-            for key, (module, shape) in (progress or iter)(list(distinct.items()))
-        }
+        grids = {}
+        for key, (module, shape) in (progress or iter)(list(distinct.items())):
+            grids[key] = _time_layer(module, shape, grid, repeats)
+        for key, (module, shape) in (each for some in gathers.values() for each in some):
+            if key not in grids:
+                grids[key] = _time_gather(module, shape, grid, repeats)
         whole = statistics.mean((before, _median(network, x, repeats)))
-    layers = {name: tuple(key for key, _ in each) for name, each in calls.items()}
-    alone = sum(grids[key].ms[-1][-1] for keys in layers.values() for key in keys)
+        stretches = measure_steps(calls, grids, groups) if steps else ()
+    layers, selections = (
+        {name: tuple(key for key, _ in each) for name, each in some.items()}
+        for some in (calls, gathers)
+    )
+    running = [key for keys in layers.values() for key in keys]
+    for name, keys in selections.items():
+        if isinstance(network.get_submodule(name), SelectLinear):
+            running += keys
+    alone = sum(grids[key].ms[-1][-1] for key in running)
     if alone > whole:
         grids = {key: one.scaled(whole / alone) for key, one in grids.items()}
     return LatencyTable(
@@ -91,10 +106,9 @@ def measure_latency_table(
         batch=batch,
         threads=torch.get_num_threads(),
         machine=_machine(),
+        selections=selections,
+        steps=stretches,
     )
-
-
-Call = tuple[str, tuple[nn.Module, tuple[int, ...]]]
 
 
 def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[Call]]:
@@ -102,14 +116,14 @@ def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[Call
     calls: dict[str, list[Call]] = {}
     hooks = []
     for name, layer in groups.layers.items():
-        module = network.get_submodule(name)
+        module = module_at(network, name)
         if not (layer.mixing or is_depthwise(module)):
             continue
         mine = calls.setdefault(name, [])
 
         def note(module: nn.Module, args: Any, output: Any, mine: list[Call] = mine) -> None:
             shape = tuple(flatten_tensors(args)[0].shape)
-            mine.append((_key(module, shape), (module, shape)))
+            mine.append((layer_key(module, shape), (module, shape)))
 
         hooks.append(module.register_forward_hook(note))
     network(x)
@@ -118,28 +132,19 @@ def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[Call
     return calls
 
 
-def _key(module: nn.Module, shape: tuple[int, ...]) -> str:
-    """Describe a layer by all that its time depends on."""
-    size = "×".join(map(str, shape))
-    if not isinstance(module, CONVOLUTIONS):
-        return f"Linear({module.in_features}, {module.out_features}) on {size}"
-    extra = "" if module.bias is None else ", bias"
-    extra += f", output_padding={module.output_padding}" if isinstance(module, TRANSPOSED) else ""
-    return (
-        f"{_plain(module).__name__}({module.in_channels}, {module.out_channels}, "
-        f"{module.kernel_size}, stride={module.stride}, padding={module.padding}, "
-        f"dilation={module.dilation}, groups={module.groups}, {module.padding_mode}{extra}) "
-        f"on {size}"
-    )
+def _gathers(
+    network: nn.Module, groups: Groups, calls: Mapping[str, list[Call]]
+) -> dict[str, list[Call]]:
+    """Return the selections before the linear layers that pick their inputs, or may after a cut."""
+    may = {m.module for group in groups for m in group.members if m.axis == "select"}
+    do = {name for name, module in network.named_modules() if isinstance(module, SelectLinear)}
+    return {
+        name: [(gather_key(*what), what) for _, what in calls[name]]
+        for name in sorted((may | do) & calls.keys())
+    }
 
 
-def _plain(module: nn.Module) -> type[nn.Module]:
-    return next(kind for kind in _CONVOLUTIONS if isinstance(module, kind))
-
-
-def _time_layer(
-    module: nn.Module, shape: tuple[int, ...], grid: Collection[float], repeats: int
-) -> Grid:
+def _time_layer(module: nn.Module, shape: Shape, grid: Collection[float], repeats: int) -> Grid:
     if is_depthwise(module):
         width = channel_count(module, "out")
         outs, ins = _knots(width, 1, grid), _knots(width, width, grid)
@@ -150,8 +155,14 @@ def _time_layer(
     else:
         outs = _knots(channel_count(module, "out"), 1, grid)
         ins = _knots(channel_count(module, "in"), 1, grid)
-    ms = [[_time_one(module, shape, out, in_, repeats) for in_ in ins] for out in outs]
+    ms = [[_median(*layer_at(module, shape, out, in_), repeats) for in_ in ins] for out in outs]
     return Grid.monotone(outs, ins, ms)
+
+
+def _time_gather(module: nn.Module, shape: Shape, grid: Collection[float], repeats: int) -> Grid:
+    ins = _knots(channel_count(module, "in"), 1, grid)
+    ms = [[_median(*gather_at(module, shape, kept), repeats) for kept in ins]]
+    return Grid.monotone((1,), ins, ms)
 
 
 def _knots(width: int, step: int, grid: Collection[float]) -> tuple[int, ...]:
@@ -160,35 +171,12 @@ def _knots(width: int, step: int, grid: Collection[float]) -> tuple[int, ...]:
     return tuple(sorted({step, width} | inner))
 
 
-def _time_one(module: nn.Module, shape: tuple[int, ...], out: int, in_: int, repeats: int) -> float:
-    if isinstance(module, CONVOLUTIONS):
-        options: dict[str, Any] = {
-            "stride": module.stride,
-            "padding": module.padding,
-            "dilation": module.dilation,
-            "groups": module.groups,
-            "bias": module.bias is not None,
-            "padding_mode": module.padding_mode,
-        }
-        if isinstance(module, TRANSPOSED):
-            options["output_padding"] = module.output_padding
-        if is_depthwise(module):
-            in_, options["groups"] = out, out
-        new = _plain(module)(in_, out, module.kernel_size, **options)
-        size = (shape[0], in_, *shape[2:])
-    else:
-        new = nn.Linear(in_, out, bias=module.bias is not None)
-        size = (*shape[:-1], in_)
-    dtype = module.get_parameter("weight").dtype
-    return _median(new.to(dtype).eval(), torch.randn(size).to(dtype), repeats)
-
-
-def _median(module: nn.Module, x: Tensor, repeats: int) -> float:
+def _median(call: Callable[[Tensor], object], x: Tensor, repeats: int) -> float:
     """Return the median of the milliseconds of `repeats` calls, after a warm-up."""
     spent = []
     for turn in range(_WARM_UP + repeats):
         begin = time.perf_counter()
-        module(x)
+        call(x)
         if turn >= _WARM_UP:
             spent.append(1e3 * (time.perf_counter() - begin))
     return statistics.median(spent)

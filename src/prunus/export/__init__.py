@@ -1,6 +1,19 @@
 """Write artefacts and prove that they compute the same."""
 
-from prunus.export.onnx import Parity, export_onnx
+# The formats register themselves when imported.
+from prunus.export import onnx, openvino, pt2  # noqa: F401
+from prunus.export.format import FORMATS, Format, require_formats
+from prunus.export.gate import Parity, check_parity, export_model
+from prunus.export.onnx import export_onnx
 from prunus.export.weights import save_weights
 
-__all__ = ["Parity", "export_onnx", "save_weights"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Parity",
+    "check_parity",
+    "export_model",
+    "export_onnx",
+    "require_formats",
+    "save_weights",
+]

@@ -35,7 +35,7 @@ def build_external(
         path, factory_name = spec, ""
     if path.endswith(".py"):
         factory = load_factory(path, factory_name)
-        return _build(spec, lambda: factory(**wanted(factory, settings)))
+        return _build(spec, lambda: factory(**wanted(factory, settings, spec)))
     return None
 
 

@@ -36,12 +36,27 @@ def load_factory(path: str, name: str) -> Callable[..., Any]:
     raise ConfigError(f"{came}: write {path}:FACTORY; the callables it defines are {listed}")
 
 
-def wanted(factory: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return those of `settings` that `factory` accepts by keyword."""
+def wanted(factory: Callable[..., Any], settings: dict[str, Any], spec: str) -> dict[str, Any]:
+    """Return those of `settings` that `factory`, named by `spec`, accepts by keyword.
+
+    Raises:
+        ConfigError: it cannot be called without arguments that `settings` lacks; names them.
+    """
     try:
         parameters = inspect.signature(factory).parameters.values()
     except ValueError:  # built in C, without a signature
         return {}
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    lacking = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind not in variadic and p.name not in settings
+    ]
+    if lacking:
+        raise ConfigError(
+            f"{spec} cannot be called without {', '.join(lacking)}, and all it is given are "
+            f"{' and '.join(settings)}: name a function of one line that gives it the rest"
+        )
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return dict(settings)
     by_keyword = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

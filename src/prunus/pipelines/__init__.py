@@ -1,8 +1,10 @@
 """Recipes made of the rooms below: PS-iteration, the main job, reloading."""
 
+from prunus.pipelines.audit import Audit, run_load
 from prunus.pipelines.config import PruneConfig, RunConfig
 from prunus.pipelines.diff import RunDifference, run_diff
 from prunus.pipelines.doctor import Diagnosis, diagnose, run_doctor
+from prunus.pipelines.export import Exported, run_export
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.load import load
 from prunus.pipelines.prune import Report, prune
@@ -14,7 +16,9 @@ from prunus.pipelines.session import Loaders, Session
 from prunus.pipelines.watch import Watch
 
 __all__ = [
+    "Audit",
     "Diagnosis",
+    "Exported",
     "Journal",
     "Loaders",
     "PruneConfig",
@@ -31,6 +35,8 @@ __all__ = [
     "ps_iteration",
     "run_diff",
     "run_doctor",
+    "run_export",
+    "run_load",
     "run_prune",
     "run_score",
     "settings_of_run",

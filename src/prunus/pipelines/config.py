@@ -31,7 +31,8 @@ class PruneConfig:
     | calibration_batches | batches that scores are collected on; null for all of them |
     | parents | coarser class of each class, one list a granularity, from fine to coarse |
     | allocation | `global`, `uniform` or `dp` (see `make_plan`) |
-    | round_to | units left of a group are a multiple of it |
+    | round_to | units left of a group are a multiple of it; null: 1, or with a budget in ms what |
+    | | its latency table shows (see `choose_round_to`) |
     | least | share of each group that a cut leaves at least |
     | inputs | whether input pixels and flattened positions are units |
     | ignored_layers | modules whose outputs stay whole |
@@ -47,6 +48,8 @@ class PruneConfig:
     | step | of a search for an accuracy: share of the present cost that the next try aims at |
     | iterations_max | tries of such a search |
     | latency_batch | images a batch that a budget in ms is about |
+    | runtimes | in what else than PyTorch both networks are timed: `onnxruntime`, where a run |
+    | | writes `model.onnx` (`prune` in Python does not), and `compile`, which takes minutes |
     | finetune | the P-phase after each cut |
     | final | the P-phase at the end |
     """
@@ -59,7 +62,7 @@ class PruneConfig:
     calibration_batches: Size | None = None
     parents: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...] = ()
     allocation: Literal["global", "uniform", "dp"] = "global"
-    round_to: Size = 1
+    round_to: Size | None = None
     least: Annotated[float, Field(ge=0, lt=1)] = 0.0
     inputs: bool = True
     ignored_layers: tuple[str, ...] = ()
@@ -75,13 +78,17 @@ class PruneConfig:
     step: Annotated[float, Field(gt=0, lt=1)] = 0.7
     iterations_max: Size = 30
     latency_batch: Size = 1
+    runtimes: tuple[Literal["compile", "onnxruntime"], ...] = ("onnxruntime",)
     finetune: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3, distill=0.5))
     final: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=15, distill=0.5))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunConfig:
-    """The main job: a model, data and a budget. `input_shape` is the data's where not given."""
+    """The main job: a model, data and a budget. `input_shape` is the data's where not given.
+
+    `export` names the formats, of `prunus.export.FORMATS`, that the network is written in.
+    """
 
     model: str
     data: str
@@ -95,5 +102,6 @@ class RunConfig:
     num_classes: Size | None = None
     device: str = "auto"
     precision: str = "32-true"
+    export: tuple[Literal["onnx", "pt2", "openvino"], ...] = ("onnx",)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20))
     prune: PruneConfig = field(default_factory=PruneConfig)

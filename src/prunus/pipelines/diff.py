@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from prunus.core import read_yaml
-from prunus.core.errors import PlanError, RunFolderError
+from prunus.core.errors import RunFolderError
 from prunus.core.record import read_rows
 from prunus.pipelines.config import RunConfig
-from prunus.plan import Plan, PlanDifference, compare_plans
+from prunus.pipelines.load import read_plan
+from prunus.plan import PlanDifference, compare_plans
 
 __all__ = ["RunDifference", "Side", "run_diff"]
 
@@ -67,7 +68,7 @@ def run_diff(a: str | Path, b: str | Path) -> RunDifference:
         ConfigError: a folder's `config.yaml` cannot be read.
     """
     files = [_plan_file(Path(path)) for path in (a, b)]
-    first, second = (_read(file) for file in files)
+    first, second = (read_plan(file) for file in files)
     plans = compare_plans(first, second)
     dense = [file.parent / "dense.safetensors" for file in files]
     there = all(_of_run(file) for file in files) and all(path.is_file() for path in dense)
@@ -89,17 +90,6 @@ def _plan_file(path: Path) -> Path:
             "(`prunus prune … --resume` finishes one)"
         )
     return file
-
-
-def _read(file: Path) -> Plan:
-    try:
-        return Plan.from_json(file.read_text())
-    except OSError as error:
-        raise RunFolderError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PlanError(f"{file} is not text: give a plan.json of a run") from error
-    except PlanError as error:
-        raise PlanError(f"{file}: {error}") from error
 
 
 def _of_run(file: Path) -> bool:

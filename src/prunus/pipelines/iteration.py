@@ -16,7 +16,7 @@ from prunus.pipelines.s_phase import s_phase_, trace
 from prunus.pipelines.session import Session, p_phase_
 from prunus.plan import Budget, Plan
 
-__all__ = ["Job", "State", "floor_of", "iterate"]
+__all__ = ["Job", "State", "floor_of", "iterate", "targets_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +53,20 @@ def floor_of(budget: Budget, config: PruneConfig) -> float | None:
     """Return the validation accuracy that must be kept: the higher of the two asked for."""
     asked = [floor for floor in (budget.accuracy, config.min_accuracy) if floor is not None]
     return max(asked, default=None)
+
+
+def targets_of(
+    dense: Mapping[str, float], limits: Mapping[str, float], way: float
+) -> dict[str, float]:
+    """Return dense·(limit/dense)^way of each limited currency.
+
+    Equal ways cut equal shares of what is left; 0 is the dense network, 1 the limits.
+    """
+    targets = {}
+    for currency, limit in limits.items():
+        aim = dense[currency] * (limit / dense[currency]) ** way
+        targets[currency] = max(limit, aim if currency == "ms" else round(aim))
+    return targets
 
 
 def iterate(job: Job, held: State, targets: Mapping[str, float], i: int) -> State:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from prunus.core import write_whole
-from prunus.evaluation import LatencyTable, measure_latency_table
+from prunus.core.errors import BudgetError
+from prunus.evaluation import MULTIPLES, LatencyTable, measure_latency_table
 from prunus.graph import Groups
 from prunus.pipelines.config import PruneConfig
 from prunus.pipelines.journal import Journal
+from prunus.pipelines.session import Session
 from prunus.pipelines.watch import Watch
-from prunus.plan import Budget
+from prunus.plan import Budget, check_reachable, choose_round_to
 from prunus.plan.ledger import Ledger
 
-__all__ = ["costs_of", "keep_table", "table_for"]
+__all__ = ["costs_of", "keep_table", "table_for", "with_round_to"]
 
 FILE = "latency.json"
 
@@ -42,7 +46,12 @@ def table_for(
         return LatencyTable.from_json((folder / FILE).read_text())
     progress = (watch or Watch()).batches(f"timing layers at batch {config.latency_batch}")
     return measure_latency_table(
-        dense, groups, example, batch=config.latency_batch, progress=progress
+        dense,
+        groups,
+        example,
+        batch=config.latency_batch,
+        steps=config.round_to is None,
+        progress=progress,
     )
 
 
@@ -60,6 +69,52 @@ def keep_table(table: LatencyTable | None, groups: Groups, journal: Journal) -> 
         "ms": Ledger(groups, table).totals["ms"],
     }
     journal.append_once("latency", row)
+
+
+def with_round_to(
+    config: PruneConfig,
+    budget: Budget,
+    groups: Groups,
+    session: Session,
+    *,
+    protected: Mapping[str, Iterable[int]],
+) -> PruneConfig:
+    """Return the settings with a multiple of widths: the user's own, or the latency table's.
+
+    Where the budget cannot be reached with the multiple that the table shows, the next smaller
+    one is taken. The choice and its reason are journalled; without a table it is 1.
+    """
+    if config.round_to is not None or session.table is None:
+        return replace(config, round_to=config.round_to or 1)
+    chosen = choose_round_to(session.table, groups)
+    options = [m for m in (1, *MULTIPLES) if m <= chosen.multiple]
+    while len(options) > 1:
+        try:
+            check_reachable(
+                groups,
+                budget,
+                least=config.least,
+                round_to=options[-1],
+                protected=protected,
+                table=session.table,
+            )
+        except BudgetError:
+            options.pop()
+        else:
+            break
+    multiple, reason = options[-1], chosen.reason
+    if multiple < chosen.multiple:
+        taken = "any width is" if multiple == 1 else f"multiples of {multiple} are"
+        reason += f"; {taken} taken, for with {chosen.multiple} the budget is out of reach"
+    row = {
+        "multiple": multiple,
+        "reason": reason,
+        "layers": chosen.layers,
+        "excess": {str(each): list(found) for each, found in chosen.excess.items()},
+    }
+    session.journal.append_once("round_to", row)
+    session.watch.say(f"widths: {reason}")
+    return replace(config, round_to=multiple)
 
 
 def costs_of(groups: Groups, table: LatencyTable | None) -> dict[str, float]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from prunus.evaluation import (
     LatencyTable,
     accuracy,
-    compare_latency,
     count_bytes,
     count_macs,
     count_params,
@@ -21,10 +18,7 @@ from prunus.graph.costs import reads
 from prunus.pipelines.latency import costs_of
 from prunus.pipelines.session import Loader
 
-__all__ = ["BATCHES", "layer_rows", "result_row"]
-
-#: Batch sizes at which latency is measured.
-BATCHES = (1, 64)
+__all__ = ["layer_rows", "result_row"]
 
 
 def result_row(
@@ -38,18 +32,16 @@ def result_row(
 ) -> dict[str, Any]:
     """Measure both networks; without a test loader the accuracy on it is left out.
 
-    With a latency table each side also has `predicted_ms`, next to the latency measured at the
-    table's batch.
+    With a latency table each side also has `predicted_ms`. Latency is measured by `timing_row`.
     """
     networks = {"dense": dense.cpu().eval(), "pruned": pruned.cpu().eval()}
-    row: dict[str, Any] = {"latency_ratio": {}}
+    row: dict[str, Any] = {}
     for name, network in networks.items():
         row[name] = {
             "validation_accuracy": accuracy(network, validation),
             "params": count_params(network),
             "macs": count_macs(network, example),
             "bytes": count_bytes(network),
-            "latency": {},
         }
         if table is not None:
             row[name]["predicted_ms"] = costs_of(find_groups(network, example[:1]), table)["ms"]
@@ -57,13 +49,6 @@ def result_row(
             row[name]["test_accuracy"] = accuracy(network, test)
     if test is not None:
         row["test_images"] = sum(len(y) for _, y in test)
-    for batch in sorted({*BATCHES, table.batch if table else 1}):
-        images = example[:1].expand(batch, *example.shape[1:]).contiguous()
-        before, after, ratio = compare_latency(dense, pruned, images)
-        row["dense"]["latency"][str(batch)] = asdict(before)
-        row["pruned"]["latency"][str(batch)] = asdict(after)
-        row["latency_ratio"][str(batch)] = ratio
-    row["threads"] = torch.get_num_threads()
     return row
 
 

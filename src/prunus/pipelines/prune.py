@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prunus.core import Record, to_dict, write_whole
 from prunus.core.errors import DataError
 from prunus.export import Parity, export_onnx, save_weights
+from prunus.pipelines.audit import fingerprints
 from prunus.pipelines.config import PruneConfig
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.latency import keep_table, table_for
@@ -23,6 +24,7 @@ from prunus.pipelines.ps_iteration import ps_iteration
 from prunus.pipelines.s_phase import find_sound_groups
 from prunus.pipelines.session import Loader, Loaders, Session
 from prunus.pipelines.settings import checked
+from prunus.pipelines.timing import timing_row
 from prunus.pipelines.watch import Watch
 from prunus.plan import Budget, Plan
 from prunus.reports import print_headline, render_page
@@ -63,7 +65,8 @@ class Report:
         write_whole(folder / "plan.json", self.plan.to_json())
         save_weights(self.model, folder / "model.safetensors")
         parity = export_onnx(self.model, self.example, folder / "model.onnx")
-        rows = "".join(json.dumps(row) + "\n" for row in self.record.rows)
+        seal = {"event": "files", "sha256": fingerprints(folder)}
+        rows = "".join(json.dumps(row) + "\n" for row in (*self.record.rows, seal))
         write_whole(folder / "record.jsonl", rows)
         write_whole(folder / "report.html", self.to_html())
         return parity
@@ -135,4 +138,7 @@ def prune(
         **result_row(dense, pruned, example=example, validation=held_out, test=test, table=table),
     )
     record.append("layers", layers=layer_rows(dense.cpu(), pruned, example[:1]))
+    for runtime in ("eager", *(each for each in config.runtimes if each == "compile")):
+        row = timing_row(runtime, dense, pruned, example, table=table)
+        record.append("timing", runtime=runtime, **row)
     return pruned, Report(plan, record, config, pruned, example)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from prunus.core.errors import BudgetError
 from prunus.evaluation import accuracy
 from prunus.pipelines.config import PruneConfig
-from prunus.pipelines.iteration import Job, State, floor_of, iterate
-from prunus.pipelines.latency import costs_of
+from prunus.pipelines.iteration import Job, State, floor_of, iterate, targets_of
+from prunus.pipelines.latency import costs_of, with_round_to
 from prunus.pipelines.protect import find_protected
 from prunus.pipelines.rows import describe_groups, say_costs
 from prunus.pipelines.s_phase import find_sound_groups, ignoring, measure_information
@@ -47,8 +47,8 @@ def ps_iteration(
     """
     journal, table = session.journal, session.table
     groups = find_sound_groups(dense, example, config)
-    rules: dict[str, Any] = {"least": config.least, "round_to": config.round_to, "table": table}
-    check_reachable(groups, budget, **rules)
+    rules: dict[str, Any] = {"least": config.least, "table": table}
+    check_reachable(groups, budget, round_to=config.round_to or 1, **rules)
     config = ignoring(config, groups)
     costs = costs_of(groups, table)
     journal.append_once("graph", describe_groups(groups))
@@ -63,7 +63,8 @@ def ps_iteration(
             f"{floor:.2%}: train it longer, or ask for at most accuracy>={before:.4g}"
         )
     protected = find_protected(dense, groups, config, session)
-    check_reachable(groups, budget, protected=protected, **rules)
+    config = with_round_to(config, budget, groups, session, protected=protected)
+    check_reachable(groups, budget, protected=protected, round_to=config.round_to or 1, **rules)
     distilled = config.finetune.distill or config.final.distill
     job = Job(
         dense=dense,
@@ -91,10 +92,7 @@ def to_limits(job: Job, state: State) -> tuple[State, str]:
     """Go down to the limits in `config.iterations` equal shares; return why it stopped."""
     T, limits = job.config.iterations, job.budget.absolute(job.costs)
     for i in range(1, T + 1):
-        targets = {}
-        for currency, limit in limits.items():
-            aim = job.costs[currency] * (limit / job.costs[currency]) ** (i / T)
-            targets[currency] = max(limit, aim if currency == "ms" else round(aim))
+        targets = targets_of(job.costs, limits, i / T)
         reached = iterate(job, state, targets, i)
         job.session.watch.say(
             f"iteration {i}/{T}: {say_costs(reached.costs, limits)}, "

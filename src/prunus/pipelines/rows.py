@@ -109,11 +109,12 @@ def say_costs(costs: Mapping[str, float], asked: Iterable[str]) -> str:
     return text + (f", {costs['ms']:.4g} ms by the table" if "ms" in asked else "")
 
 
-def say_latency(result: Mapping[str, Any], batch: int) -> str:
+def say_latency(result: Mapping[str, Any], timing: Mapping[str, Any], batch: int) -> str:
     """Return what the latency table predicted beside what was measured, both networks."""
+    measured = timing["batches"][str(batch)]
     words = [
         f"{name} {result[name]['predicted_ms']:.3g} ms, measured "
-        f"{1e3 * result[name]['latency'][str(batch)]['median']:.3g} ms"
+        f"{1e3 * measured[name]['median']:.3g} ms"
         for name in ("dense", "pruned")
     ]
     return f"by the latency table at batch {batch}: {'; '.join(words)}"

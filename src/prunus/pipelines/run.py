@@ -7,14 +7,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.core import read_yaml, seed_everything, sweep_scratch, to_dict, to_yaml, write_whole
-from prunus.core.errors import RunFolderError
+from prunus.core.errors import ExportError, RunFolderError
 from prunus.data import DataSplits, load_data
-from prunus.export import export_onnx, save_weights
+from prunus.export import require_formats, save_weights
 from prunus.models import build_model
+from prunus.pipelines.audit import fingerprints
 from prunus.pipelines.config import RunConfig
+from prunus.pipelines.export import export_all, exported
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.latency import keep_table, table_for
 from prunus.pipelines.load import load
@@ -25,6 +27,7 @@ from prunus.pipelines.s_phase import find_sound_groups
 from prunus.pipelines.session import Loaders, Session, p_phase_
 from prunus.pipelines.settings import checked
 from prunus.pipelines.surroundings import describe_run, open_fabric, resolve_paths
+from prunus.pipelines.timing import timing_row
 from prunus.pipelines.watch import Watch
 from prunus.plan import Budget, check_reachable
 from prunus.reports import write_report
@@ -43,9 +46,9 @@ def run_prune(
     """Prune as `config` says and write everything to `out`; return the journal.
 
     Steps: train the dense network or load `config.weights` → PS-iteration → final training →
-    one reading of the test split → ONNX with its parity check → report. Each is journalled;
-    with `resume` finished steps are taken from the folder. Everything that can be wrong with
-    the input is looked at before the first step.
+    one reading of the test split → artefacts with their parity checks → both networks on the
+    clock → report. Each is journalled; with `resume` finished steps are taken from the folder.
+    Everything that can be wrong with the input is looked at before the first step.
 
     Raises:
         RunFolderError: `out` holds another run, or this one and `resume` is off.
@@ -54,6 +57,7 @@ def run_prune(
     config = resolve_paths(config)
     budget = Budget.parse(config.budget)
     checked(dataclasses.replace(config.prune, keep_class=()))
+    require_formats(config.export)
     fabric = open_fabric(config.device, config.precision)
     data = load_data(
         config.data,
@@ -82,7 +86,7 @@ def run_prune(
         budget, dense, groups, example, config.prune, folder=out if resume else None, watch=watch
     )
     check_reachable(
-        groups, budget, least=config.prune.least, round_to=config.prune.round_to, table=table
+        groups, budget, least=config.prune.least, round_to=config.prune.round_to or 1, table=table
     )
     journal = _open(config, out, resume=resume)
     journal.append_once("run", describe_run(command, fabric, config.seed))
@@ -102,7 +106,7 @@ def run_prune(
         model, plan = ps_iteration(dense, budget, config.prune, session, example=example)
         write_whole(out / "plan.json", plan.to_json())
         save_weights(model, out / "model.safetensors")
-    _finish(dense, data, out, session)
+    _finish(dense, data, config, session)
     return journal
 
 
@@ -119,9 +123,12 @@ def _dense_(dense: nn.Module, config: RunConfig, session: Session) -> nn.Module:
     return dense
 
 
-def _finish(dense: nn.Module, data: DataSplits, out: Path, session: Session) -> None:
+def _finish(dense: nn.Module, data: DataSplits, config: RunConfig, session: Session) -> None:
     """Measure, export and report what the folder holds."""
     journal, watch = session.journal, session.watch
+    assert journal.folder is not None
+    out = journal.folder
+    journal.append_once("files", {"sha256": fingerprints(out)})
     pruned = load(out)
     images = next(iter(data.calibration))[0][:64]
     if journal.record.find("result") is None:
@@ -135,15 +142,35 @@ def _finish(dense: nn.Module, data: DataSplits, out: Path, session: Session) -> 
             table=session.table,
         )
         journal.record.append("result", **found)
-        if session.table is not None:
-            watch.say(say_latency(found, session.table.batch))
     journal.append_once("layers", {"layers": layer_rows(dense.cpu(), pruned, images[:1])})
-    if journal.record.find("export") is None:
-        watch.say("exporting to ONNX and comparing in ONNX Runtime")
-        parity = export_onnx(pruned, images, out / "model.onnx")
-        journal.record.append("export", onnx="model.onnx", **dataclasses.asdict(parity))
+    formats = [name for name in config.export if not exported(journal.record, name)]
+    done = export_all(pruned, images, out, formats, journal.record, watch)
+    if failed := [each.error for each in done if each.parity is None]:
+        raise ExportError("; ".join(failed))
+    _time(dense, pruned, images, config, session)
     journal.clean()
     write_report(out)
+
+
+def _time(
+    dense: nn.Module, pruned: nn.Module, images: Tensor, config: RunConfig, session: Session
+) -> None:
+    """Time both networks in PyTorch and in each runtime asked for, unless that is journalled."""
+    journal, watch, table = session.journal, session.watch, session.table
+    assert journal.folder is not None
+    path = journal.folder / "model.onnx"
+    for runtime in dict.fromkeys(("eager", *config.prune.runtimes)):
+        onnx = path if runtime == "onnxruntime" else None
+        unwritten = onnx is not None and not onnx.exists()
+        if unwritten or journal.record.find("timing", runtime=runtime) is not None:
+            continue
+        watch.say(f"timing both networks: {runtime}")
+        row = timing_row(runtime, dense, pruned, images, table=table, onnx=onnx)
+        journal.record.append("timing", runtime=runtime, **row)
+        if runtime == "eager" and table is not None:
+            result = journal.record.find("result")
+            assert result is not None
+            watch.say(say_latency(result, row, table.batch))
 
 
 def _open(config: RunConfig, out: Path, *, resume: bool) -> Journal:

@@ -76,7 +76,7 @@ def s_phase_(
         targets,
         allocation=config.allocation,
         least=config.least,
-        round_to=config.round_to,
+        round_to=config.round_to or 1,
         protected=still_protected(protected or {}, held[1], groups),
         table=session.table,
         curves=curves,

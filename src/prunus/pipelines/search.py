@@ -80,7 +80,7 @@ def _targets(job: Job, state: State, step: float, limits: Mapping[str, float]) -
     least = least_costs(
         groups,
         least=job.config.least,
-        round_to=job.config.round_to,
+        round_to=job.config.round_to or 1,
         protected=still_protected(job.protected, state.plan, groups),
         table=job.session.table,
     )

@@ -36,11 +36,12 @@ class Loaders:
 class Session:
     """The surroundings of a run: data, device, seed, journal, and who is watching.
 
-    `table` is the dense network's latency on this machine, for a budget in ms.
+    `table` is the dense network's latency on this machine, for a budget in ms. Without `fabric`
+    a P-phase runs on the CPU.
     """
 
     loaders: Loaders
-    fabric: Fabric
+    fabric: Fabric | None
     seed: int
     journal: Journal
     watch: Watch

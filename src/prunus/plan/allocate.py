@@ -82,8 +82,9 @@ def make_plan(
     problem = Problem.of(groups, scores, budget, rules, table, curves)
     ledger = _ALLOCATE[allocation](problem)
     made = [group for group in problem.pool if not is_selection(group)]
-    if "bytes" in problem.limits and not ledger.meets(problem.limits) and made:
-        problem = replace(problem, pool=made)  # an index may cost more than it saves
+    picking = {"bytes", "ms"} & problem.limits.keys()
+    if picking and not ledger.meets(problem.limits) and made:
+        problem = replace(problem, pool=made)  # picking inputs may cost more than it saves
         ledger = _ALLOCATE[allocation](problem)
     finish_(ledger, problem)
     return plan_units(groups, {n: (~left).nonzero()[0].tolist() for n, left in ledger.left.items()})

@@ -66,7 +66,7 @@ class Ledger:
             "bytes": layer.bytes(out, in_, arriving),
         }
         if self.table is not None:
-            cost["ms"] = self.table.ms(name, out, in_) if layer.positions else 0.0
+            cost["ms"] = self.table.ms(name, out, in_, arriving) if layer.positions else 0.0
         return cost
 
     def _mask(self, module: str, axis: Axis) -> Mask | None:

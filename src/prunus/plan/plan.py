@@ -90,7 +90,8 @@ class Plan:
         """Read what `to_json` wrote.
 
         Raises:
-            PlanError: the text is no plan, or of a format this version does not know.
+            PlanError: the text is no plan, of a format this version does not know, or has a field
+                that the format does not have.
         """
         try:
             body = json.loads(text)
@@ -99,6 +100,7 @@ class Plan:
                     f"plan of format {body['format']}, this Prunus reads format {FORMAT}: "
                     "load it with the version that wrote it"
                 )
+            _only(body, "format", "groups", "modules")
             return cls(
                 {n: _read(e) for n, e in body["groups"].items()},
                 {n: {a: _read(e) for a, e in axes.items()} for n, axes in body["modules"].items()},
@@ -175,4 +177,16 @@ def _edit(edit: Edit) -> dict[str, Any]:
 
 
 def _read(body: dict[str, Any]) -> Edit:
-    return Edit(int(body["of"]), tuple(int(i) for i in body["removed"]))
+    _only(body, "of", "removed")
+    return Edit(_index(body["of"]), tuple(_index(i) for i in body["removed"]))
+
+
+def _only(body: dict[str, Any], *fields: str) -> None:
+    if unknown := sorted(body.keys() - set(fields)):
+        raise ValueError(f"unknown field {unknown[0]!r}, expected {', '.join(fields)}")
+
+
+def _index(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} where an index is expected")
+    return value

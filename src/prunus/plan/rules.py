@@ -111,23 +111,25 @@ class Rules:
     ) -> dict[str, float]:
         """Return, for each currency by itself, the least that `pool` cut to its floors costs.
 
-        A selection that costs more bytes (its index) than it saves is left out of that least.
+        A selection that costs more bytes (its index) or milliseconds (picking) than it saves is
+        left out of that least.
         """
         ledger = Ledger(self.groups, table)
         pool = list(pool)
         for group in pool:
             if not is_selection(group):
                 ledger.remove(group, self.spare(group))
-        lowest = ledger.totals["bytes"]
+        lowest = {c: cost for c, cost in ledger.totals.items() if c in ("bytes", "ms")}
         for group in filter(is_selection, pool):
             there = ledger.arrives(group)
             kept = self.keeps(group)
             free = [u for u in there.nonzero()[0].tolist() if u not in kept]
             goes = max(0, int(there.sum()) - self.floor(group))
-            before = ledger.totals["bytes"]
+            before = dict(ledger.totals)
             ledger.remove(group, free[len(free) - min(goes, len(free)) :])
-            lowest -= max(0, before - ledger.totals["bytes"])
-        return {**ledger.totals, "bytes": lowest}
+            for currency in lowest:
+                lowest[currency] -= max(0, before[currency] - ledger.totals[currency])
+        return {**ledger.totals, **lowest}
 
     def require_reachable(
         self, pool: list[Group], limits: Mapping[str, float], table: LatencyTable | None

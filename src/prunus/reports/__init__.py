@@ -1,5 +1,6 @@
 """Reports: the journal of a run as tables, figures and one self-contained HTML page."""
 
+from prunus.reports.audit_console import print_audit, print_exports, say_parity
 from prunus.reports.console import print_headline
 from prunus.reports.diff_console import print_difference
 from prunus.reports.doctor_console import print_diagnosis
@@ -13,11 +14,14 @@ __all__ = [
     "LayerRow",
     "headline",
     "layer_table",
+    "print_audit",
     "print_diagnosis",
     "print_difference",
+    "print_exports",
     "print_headline",
     "print_scores",
     "render_page",
     "render_scores",
+    "say_parity",
     "write_report",
 ]

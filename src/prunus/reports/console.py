@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prunus.reports.tables import Row, headline, last
+from prunus.reports.tables import Row, headline, last, untimed
 
 __all__ = ["print_headline"]
 
@@ -26,14 +26,16 @@ def print_headline(rows: Sequence[Row], console: Console) -> None:
     grid.add_column("pruned", justify="right")
     grid.add_column("change")
     for row in table:
-        grid.add_row(row.metric, _cell(row.dense), _cell(row.pruned), row.change)
+        grid.add_row(row.metric, _cell(row.dense), _cell(row.pruned), _cell(row.change))
     console.print(grid)
+    for runtime, reason in untimed(rows):
+        console.print(Text(f"{runtime} was not timed: {reason}"))
     if last(rows, "result") is None:
         console.print(Text("Not measured yet: the test set, the size on disk and the latency."))
 
 
 def _cell(value: str) -> Text:
-    """Put the quartiles of a latency under its median."""
-    median, _, quartiles = value.partition(" (")
+    """Put the interval of a number under it."""
+    median, _, interval = value.partition(" (")
     text = Text(median)
-    return text.append(f"\n({quartiles}", style="dim") if quartiles else text
+    return text.append(f"\n({interval}", style="dim") if interval else text

@@ -18,6 +18,7 @@ __all__ = [
     "scientific",
     "size",
     "speed",
+    "speed_between",
     "times",
 ]
 
@@ -88,6 +89,21 @@ def speed(ratio: float) -> str:
     if abs(ratio - 1) < 0.005:
         return "as fast"
     return f"{times(ratio)} faster" if ratio > 1 else f"{times(1 / ratio)} slower"
+
+
+def speed_between(ratio: float, low: float, high: float) -> str:
+    """Return dense time ÷ pruned time with its interval: `1.8× faster (1.7–1.9)`.
+
+    An interval that holds 1 tells no difference: `as fast, within noise (0.97–1.04)`.
+    """
+    if low <= 1 <= high:
+        text = "as fast, within noise"
+    else:
+        text = speed(ratio)
+        if ratio < 1:
+            low, high = 1 / high, 1 / low
+    decimals = 2 if max(abs(low - 1), abs(high - 1)) < 0.995 else 1
+    return f"{text} ({grouped(low, decimals)}–{grouped(high, decimals)})"
 
 
 def duration(median: float, low: float, high: float, unit_of: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunus.reports.numbers import duration, grouped, kept, percent, points, size, speed
+from prunus.reports.numbers import duration, grouped, kept, percent, points, size, speed_between
 
 __all__ = [
     "GroupRow",
@@ -25,10 +25,15 @@ __all__ = [
     "of_event",
     "refusals",
     "rejected",
+    "timings",
     "trajectory",
+    "untimed",
 ]
 
 Row = dict[str, Any]
+
+#: What runs the network, as a person calls it.
+RUNTIMES = {"eager": "PyTorch", "compile": "torch.compile", "onnxruntime": "ONNX Runtime"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,18 +130,35 @@ def headline(rows: Sequence[Row]) -> list[HeadlineRow]:
             change=kept(dense["bytes"], pruned["bytes"], "smaller", "larger"),
         )
     )
-    for batch in sorted(dense["latency"], key=int):
-        before, after = dense["latency"][batch], pruned["latency"][batch]
-        unit_of = min(before["median"], after["median"])
-        table.append(
-            HeadlineRow(
-                metric=f"CPU latency, batch {batch}",
-                dense=duration(before["median"], before["low"], before["high"], unit_of),
-                pruned=duration(after["median"], after["low"], after["high"], unit_of),
-                change=speed(result["latency_ratio"][batch]),
+    for runtime, timing in timings(rows).items():
+        for batch, found in sorted(
+            timing.get("batches", {}).items(), key=lambda item: int(item[0])
+        ):
+            before, after, speedup = (found[key] for key in ("dense", "pruned", "speedup"))
+            unit_of = min(before["median"], after["median"])
+            table.append(
+                HeadlineRow(
+                    metric=f"{RUNTIMES.get(runtime, runtime)}, batch {batch}",
+                    dense=duration(before["median"], before["low"], before["high"], unit_of),
+                    pruned=duration(after["median"], after["low"], after["high"], unit_of),
+                    change=speed_between(speedup["median"], speedup["low"], speedup["high"]),
+                )
             )
-        )
     return table
+
+
+def timings(rows: Iterable[Row]) -> dict[str, Row]:
+    """Return the newest timing of each runtime, in the order they were made."""
+    return {row["runtime"]: row for row in of_event(rows, "timing")}
+
+
+def untimed(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Return (runtime, reason) of every runtime that could not run the networks."""
+    return [
+        (RUNTIMES.get(runtime, runtime), row["skipped"])
+        for runtime, row in timings(rows).items()
+        if "skipped" in row
+    ]
 
 
 def layer_table(rows: Sequence[Row]) -> list[LayerRow]:

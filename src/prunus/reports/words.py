@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prunus.reports.numbers import counted, grouped, kept, percent, points, speed, times
-from prunus.reports.tables import Row, knowledge, last, of_event, trajectory
+from prunus.reports.tables import Row, knowledge, last, of_event, timings, trajectory, untimed
 
 __all__ = [
     "accuracy_caption",
@@ -19,6 +19,7 @@ __all__ = [
     "title",
     "training_caption",
     "verdict",
+    "widths_caption",
 ]
 
 
@@ -39,9 +40,10 @@ def verdict(rows: Sequence[Row]) -> str:
         f"{_fewer(dense[key], pruned[key])} {noun}"
         for key, noun in (("params", "parameters"), ("macs", "MACs"))
     ]
-    if result and result["latency_ratio"]:
-        batch = max(result["latency_ratio"], key=int)
-        parts.append(f"{speed(result['latency_ratio'][batch])} at batch {batch}")
+    batches = timings(rows).get("eager", {}).get("batches", {})
+    if result and batches:
+        batch = max(batches, key=int)
+        parts.append(f"{speed(batches[batch]['speedup']['median'])} at batch {batch}")
     key, noun = (
         ("test_accuracy", "test accuracy")
         if "test_accuracy" in dense
@@ -74,10 +76,7 @@ def headline_caption(rows: Sequence[Row]) -> str:
             "Not measured yet: the run stopped before the test set, the size on disk and the "
             "latency. The pruned network here is that of the newest iteration."
         )
-    latency = (
-        "Latency is the median time of a batch on the CPU, with its quartiles; the speed-up is "
-        "the median of paired ratios."
-    )
+    latency = _timed(rows)
     if "test_images" not in result:
         return f"No test images were given. {latency}"
     images = result["test_images"]
@@ -85,6 +84,23 @@ def headline_caption(rows: Sequence[Row]) -> str:
         f"Test accuracy is over {grouped(images)} images, so one image is "
         f"{100 / images:.2f} points. {latency}"
     )
+
+
+def _timed(rows: Sequence[Row]) -> str:
+    """Say how the times were taken, and what could not be timed."""
+    text = (
+        "Times are of one batch on the CPU, both networks in turn: medians with their 95 % "
+        "intervals; a speed-up is the median of the ratios round by round."
+    )
+    for runtime, reason in untimed(rows):
+        text += f" {runtime} was not timed: {reason}."
+    return text
+
+
+def widths_caption(rows: Sequence[Row]) -> str:
+    """Say which multiple of widths the latency table led to, and why; nothing where none did."""
+    found = last(rows, "round_to")
+    return f"Chosen from the latency table: {found['reason']}." if found else ""
 
 
 def accuracy_caption(rows: Sequence[Row]) -> str:

@@ -1,10 +1,8 @@
-import time
-
 import pytest
 import torch
 from torch import nn
 
-from prunus.evaluation import compare_latency, count_bytes, count_macs, count_params
+from prunus.evaluation import count_bytes, count_macs, count_params
 from prunus.models import build_model
 
 
@@ -61,20 +59,3 @@ def test_bytes_count_buffers_and_parameters() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     numbers = (3 * 2 + 2) + 4 * 2  # weights and biases; scale, shift, mean, variance
     assert count_bytes(model) == 4 * numbers + 8  # and an int64 counter
-
-
-class Sleeps(nn.Module):
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        time.sleep(self.seconds)
-        return x
-
-
-def test_latency_compares_like_with_like() -> None:
-    slow, fast, ratio = compare_latency(Sleeps(0.02), Sleeps(0.005), torch.zeros(1), repeats=8)
-    assert slow.low <= slow.median <= slow.high
-    assert 0.005 <= fast.median < slow.median
-    assert 1.5 < ratio < 4.5

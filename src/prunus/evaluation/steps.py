@@ -1,0 +1,84 @@
+"""What a layer takes at every width of a stretch, and what its uneven widths cost: `Steps`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MULTIPLES", "STRETCH", "Steps", "excess_shares"]
+
+#: Multiples that a table is asked for, the least first; each divides the last.
+MULTIPLES = (4, 8, 16)
+#: Channels from one end of a stretch to the other; both ends are multiples of it.
+STRETCH = MULTIPLES[-1]
+RESAMPLES = 1_000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Milliseconds of one layer at 17 widths in a row, from one multiple of 16 to the next.
+
+    Attributes:
+        layer: the layer at full width, in words.
+        calls: how often it runs in one forward pass.
+        outs: its widths of the output, shape (17,); one number throughout where it is not pruned.
+        ins: its widths of the input, likewise.
+        ms: shape (rounds, 17): the widths were timed in turn.
+    """
+
+    layer: str
+    calls: int
+    outs: tuple[int, ...]
+    ins: tuple[int, ...]
+    ms: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def from_json(cls, body: dict[str, Any]) -> Steps:
+        """Read the fields of one, as JSON holds them."""
+        steps = cls(
+            str(body["layer"]),
+            int(body["calls"]),
+            tuple(map(int, body["outs"])),
+            tuple(map(int, body["ins"])),
+            tuple(tuple(map(float, row)) for row in body["ms"]),
+        )
+        if {len(row) for row in (steps.outs, steps.ins, *steps.ms)} != {STRETCH + 1}:
+            raise ValueError("the times of a stretch do not fit its widths")
+        return steps
+
+
+def excess_shares(stretches: Sequence[Steps]) -> dict[int, Floats]:
+    """Return, by multiple, what widths cost above the multiples around them, as a share.
+
+    Σ_layers calls · mean_w [t(w) − t̂(w)] ÷ Σ_layers calls · mean_w t(w), where t(w) is the lower
+    quartile over rounds (what else a machine does only ever adds to a time) and t̂ the straight
+    line between the multiple below w and the one above. It is 0 where time is proportional to
+    width, and above where it rises in steps or an uneven width has a slower kernel.
+
+    Each array has shape (1 + 1 000,): all rounds, then bootstrap samples of the rounds (Efron and
+    Tibshirani 1993, chapter 6), drawn from one seed; sample s is the same for every multiple.
+    """
+    draw = np.random.default_rng(0)
+    excess = {multiple: np.zeros(1 + RESAMPLES) for multiple in MULTIPLES}
+    whole = np.zeros(1 + RESAMPLES)
+    for one in stretches:
+        ms = np.array(one.ms)  # (R, 17)
+        picked = draw.integers(len(ms), size=(RESAMPLES, len(ms)))
+        every, sampled = (np.quantile(x, 0.25, axis=-2) for x in (ms, ms[picked]))
+        t = np.vstack([every, sampled])  # (1 + S, 17)
+        whole += one.calls * t.mean(axis=1)
+        for multiple in MULTIPLES:
+            excess[multiple] += one.calls * (t - _lines(t, multiple)).mean(axis=1)
+    return {multiple: total / whole for multiple, total in excess.items()}
+
+
+def _lines(t: Floats, multiple: int) -> Floats:
+    """Return times (…, 17) with those between multiples put on the straight line."""
+    at = np.arange(STRETCH + 1)
+    return np.stack([np.interp(at, at[::multiple], row[::multiple]) for row in t])

@@ -1,0 +1,177 @@
+"""The gate: an artefact is kept only where its own runtime computes what PyTorch computes."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core import write_whole
+from prunus.core.errors import ExportError
+from prunus.evaluation import primary
+from prunus.export.format import FORMATS, OUTPUT, Format
+
+__all__ = ["Parity", "check_parity", "export_model"]
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a runtime's outputs are from PyTorch's, over `images` images and at batch 1."""
+
+    largest_difference: float
+    tolerance: float
+    images: int
+
+
+class _Primary(nn.Module):
+    """The main output alone, in a module that can be exported."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return primary(self.model(images))
+
+
+def export_model(
+    model: nn.Module,
+    images: Tensor,
+    path: Path,
+    format: str = "onnx",  # noqa: A002 - the word of the command line
+    *,
+    tolerance: float = TOLERANCE,
+) -> Parity:
+    """Write the main output of `model` in a format, open the file again, and compare on `images`.
+
+    The comparison is that of `check_parity`. Files appear at `path`, and beside it where the
+    format has several, only if it holds; earlier ones stay as they were if it does not.
+
+    Args:
+        images: (B, C, H, W); where B is 1 the image is taken twice.
+        path: the file that is opened, of the ending that the format has.
+        format: a name of `FORMATS`.
+
+    Raises:
+        ExportError: the network cannot be exported, or the outputs differ.
+        UnknownNameError: there is no such format.
+        ConfigError: the format needs a package that is not installed.
+    """
+    kind = FORMATS[format]
+    kind.require()
+    network = _exportable(model)
+    example = torch.zeros(2, *images.shape[1:])  # batch 1 would be specialised
+    with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
+        scratch = kind.files(Path(folder), path.stem)
+        try:
+            kind.write(network, example, scratch[0])
+        except Exception as error:
+            raise ExportError(
+                f"{type(model).__name__} cannot be exported to {kind.title}: "
+                f"{type(error).__name__}: {_first_line(error)}"
+            ) from error
+        try:
+            parity = _compare(network, images, scratch[0], kind, tolerance)
+        except ExportError as error:
+            raise ExportError(f"{error}: {path} was not written") from error
+        targets = (path, *kind.files(path.parent, path.stem)[1:])
+        if len(targets) > 1:
+            path.unlink(missing_ok=True)  # never a new file beside an old one
+        for written, target in reversed(list(zip(scratch, targets, strict=True))):
+            write_whole(target, written.read_bytes())
+    return parity
+
+
+def check_parity(
+    model: nn.Module,
+    images: Tensor,
+    path: Path,
+    format: str = "onnx",  # noqa: A002 - the word of the command line
+    *,
+    tolerance: float = TOLERANCE,
+) -> Parity:
+    """Compare what the artefact at `path` computes with the main output of `model`.
+
+    Both compute in float32 on the CPU, on all of `images` and on the first alone. The tolerance
+    is on |PyTorch − runtime|, relative to the largest output where that is above 1.
+
+    Raises:
+        ExportError: the file cannot be opened or run, or the outputs differ: says by how much,
+            in which output, and for images of which shape.
+        UnknownNameError, ConfigError: see `export_model`.
+    """
+    kind = FORMATS[format]
+    kind.require()
+    for file in (path, *kind.files(path.parent, path.stem)[1:]):
+        if not file.is_file():
+            raise ExportError(f"{file} is missing: export the network anew")
+    try:
+        return _compare(_exportable(model), images, path, kind, tolerance)
+    except ExportError as error:
+        raise ExportError(
+            f"{path}: {error}: the file is damaged or was exported from another network, export "
+            "it anew"
+        ) from error
+
+
+def _exportable(model: nn.Module) -> nn.Module:
+    return _Primary(copy.deepcopy(model).cpu().float().eval())
+
+
+def _compare(
+    network: nn.Module, images: Tensor, path: Path, kind: Format, tolerance: float
+) -> Parity:
+    try:
+        run = kind.open(path)
+    except Exception as error:
+        raise ExportError(f"{kind.runtime} cannot open it ({_first_line(error)})") from error
+    largest = 0.0
+    for batch in _batches(images):
+        shape = "×".join(map(str, batch.shape))
+        with torch.no_grad():
+            expected = network(batch)
+        if not bool(expected.isfinite().all()):
+            raise ExportError(
+                f"PyTorch itself answers NaN or infinity in output {OUTPUT!r} for images of shape "
+                f"{shape}, so that nothing can be compared"
+            )
+        try:
+            found = run(batch)
+        except Exception as error:
+            raise ExportError(
+                f"{kind.runtime} fails on images of shape {shape} ({_first_line(error)})"
+            ) from error
+        if found.shape != expected.shape:
+            raise ExportError(
+                f"{kind.runtime} gives output {OUTPUT!r} of shape {tuple(found.shape)} for images "
+                f"of shape {shape}, PyTorch {tuple(expected.shape)}"
+            )
+        difference = (expected - found).abs().nan_to_num(nan=float("inf"))
+        worst = float(difference.max())
+        limit = tolerance * max(1.0, float(expected.abs().max()))
+        if worst > limit:
+            place = [int(i) for i in torch.unravel_index(difference.argmax(), difference.shape)]
+            raise ExportError(
+                f"{kind.runtime} differs from PyTorch by {worst:.2g} in output {OUTPUT!r} at "
+                f"{place} for images of shape {shape}, more than the tolerance of {limit:.2g}"
+            )
+        largest = max(largest, worst)
+    return Parity(largest, tolerance, len(images))
+
+
+def _batches(images: Tensor) -> Iterator[Tensor]:
+    """Yield images at two batch sizes: all of them (a single one twice), and the first alone."""
+    images = images.detach().cpu().float()
+    yield images if len(images) > 1 else torch.cat([images, images])
+    yield images[:1]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no text"])[0].rstrip(".")

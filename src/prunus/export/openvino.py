@@ -1,0 +1,71 @@
+"""OpenVINO's intermediate representation, checked in OpenVINO's CPU runtime."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import ConfigError
+from prunus.export.format import FORMATS, INPUT, OUTPUT, Format, Runner, quiet
+
+__all__ = ["OpenVino"]
+
+
+class OpenVino(Format):
+    """A .xml file with the graph and a .bin file with its float32 weights, converted from ONNX."""
+
+    title = "OpenVINO IR"
+    runtime = "OpenVINO"
+    suffixes = (".xml", ".bin")
+
+    def require(self) -> None:
+        """Raise `ConfigError` where the package is not installed."""
+        if "openvino" not in sys.modules and importlib.util.find_spec("openvino") is None:
+            raise ConfigError(
+                "the export format 'openvino' needs the package openvino, which is not "
+                "installed: pip install openvino"
+            )
+
+    def write(self, network: nn.Module, example: Tensor, path: Path) -> None:
+        """Write the .xml file and, beside it, the .bin file."""
+        source = path.with_suffix(".onnx")
+        FORMATS["onnx"].write(network, example, source)
+        openvino = _openvino()
+        with quiet():
+            model = openvino.Core().read_model(source)
+            openvino.save_model(model, path, compress_to_fp16=False)  # half floats by default
+        source.unlink()
+
+    def open(self, path: Path) -> Runner:
+        """Compile the network for the CPU.
+
+        In float32: on CPUs that multiply bfloat16 OpenVINO takes that by default, and differs
+        by 10⁻³ then.
+        """
+        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        compiled = _openvino().Core().compile_model(path, "CPU", settings)
+        return lambda images: torch.from_numpy(compiled({INPUT: images.numpy()})[OUTPUT].copy())
+
+
+def _openvino() -> Any:
+    """Return the package, imported without its telemetry.
+
+    Importing it sends an event to its makers, unless openvino_telemetry cannot be imported:
+    then it takes a stub that does nothing.
+    """
+    if "openvino" in sys.modules or "openvino_telemetry" in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules["openvino_telemetry"]
+
+
+FORMATS.register("openvino")(OpenVino())

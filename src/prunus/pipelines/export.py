@@ -1,0 +1,152 @@
+"""`prunus export`: artefacts of a finished run, or of weights, each through its gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from prunus.core import Record, seed_everything
+from prunus.core.errors import ConfigError, ExportError
+from prunus.export import FORMATS, Parity, export_model, require_formats
+from prunus.models import build_model
+from prunus.pipelines.audit import random_images
+from prunus.pipelines.load import Shape, build_dense, load, require_finished
+from prunus.pipelines.watch import Watch
+
+__all__ = ["Exported", "export_all", "exported", "run_export"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """One format: where its files lie and how far they are from PyTorch, or why there are none."""
+
+    format: str
+    runtime: str
+    files: tuple[Path, ...]
+    parity: Parity | None = None
+    error: str = ""
+
+
+def run_export(
+    run: str | Path | None,
+    formats: Sequence[str],
+    *,
+    out: str | Path | None = None,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    input_shape: Shape | None = None,
+    num_classes: int | None = None,
+    batch: int = 64,
+    watch: Watch | None = None,
+) -> tuple[Exported, ...]:
+    """Write the pruned network of a run, or the network of `model` with `weights`, in formats.
+
+    Each artefact is compared with PyTorch on `batch` random images before it appears as
+    `model.*` in `out`, by default the folder of the run, whose journal then says so. One format
+    that fails does not keep the others from being written.
+
+    Args:
+        model: a spec as `prunus prune --model` takes it; with a run, what builds its dense
+            network where the folder does not say or the file has moved.
+        input_shape, num_classes: as the folder says, if it does.
+
+    Raises:
+        ConfigError: the arguments do not say what to export, or a format needs a package that
+            is not installed; before anything is written.
+        UnknownNameError: there is no such format or network.
+        RunFolderError, PlanError, WeightsError: the network cannot be rebuilt.
+    """
+    require_formats(formats)
+    if run is not None:
+        if weights is not None:
+            raise ConfigError(
+                f"--weights {weights} came with the run {run}, which has its own: give one of them"
+            )
+        folder = Path(run)
+        require_finished(folder)
+        dense, shape = build_dense(folder, model, input_shape=input_shape, num_classes=num_classes)
+        network = load(folder, dense)
+    else:
+        network, shape = _from_weights(model, weights, input_shape, num_classes)
+        if out is None:
+            raise ConfigError("no run came, so there is no folder to write to: give --out")
+        folder = Path(out)
+    target = folder if out is None else Path(out)
+    inside = run is not None and target.resolve() == folder.resolve()
+    record = Record(folder / "record.jsonl") if inside else Record()
+    return export_all(network, random_images(shape, batch), target, formats, record, watch)
+
+
+def export_all(
+    network: nn.Module,
+    images: Tensor,
+    folder: Path,
+    formats: Sequence[str],
+    record: Record,
+    watch: Watch | None = None,
+) -> tuple[Exported, ...]:
+    """Export in every format, and append a row to the record for each that passed its gate."""
+    return tuple(_export(network, images, folder, name, record, watch) for name in formats)
+
+
+def exported(record: Record, name: str) -> bool:
+    """Tell whether the record says that a format was written."""
+    if name == "onnx":
+        return record.find("export") is not None
+    return record.find("artefact", format=name) is not None
+
+
+def _export(
+    network: nn.Module,
+    images: Tensor,
+    folder: Path,
+    name: str,
+    record: Record,
+    watch: Watch | None,
+) -> Exported:
+    kind = FORMATS[name]
+    files = kind.files(folder)
+    if watch is not None:
+        watch.say(f"exporting to {kind.title} and comparing in {kind.runtime}")
+    try:
+        parity = export_model(network, images, files[0], name)
+    except ExportError as error:
+        return Exported(format=name, runtime=kind.runtime, files=files, error=str(error))
+    if name == "onnx":  # the artefact that the report is about
+        record.append("export", onnx=files[0].name, **asdict(parity))
+    else:
+        keys = {"format": name, "file": files[0].name, "runtime": kind.runtime}
+        record.append("artefact", **keys, **asdict(parity))
+    return Exported(format=name, runtime=kind.runtime, files=files, parity=parity)
+
+
+def _from_weights(
+    model: str | None,
+    weights: str | Path | None,
+    input_shape: Shape | None,
+    num_classes: int | None,
+) -> tuple[nn.Module, Shape]:
+    """Build the network of a spec; only a file's own may come without weights."""
+    if model is None:
+        raise ConfigError("nothing to export came: give the folder of a run, or --model")
+    if input_shape is None or num_classes is None:
+        raise ConfigError(
+            f"{model} came without a run: give its --input-shape and --num-classes too"
+        )
+    own = model.rpartition(":")[0].endswith(".py")
+    if weights is None and not own:
+        raise ConfigError(
+            f"{model} came without trained weights, and random ones know nothing: give --weights "
+            "FILE, or the folder of a finished run"
+        )
+    seed_everything(0, "build")
+    network = build_model(
+        model,
+        num_classes=num_classes,
+        input_shape=input_shape,
+        weights=None if weights is None else Path(weights),
+    )
+    return network.eval(), input_shape
