@@ -3,9 +3,10 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
-from prunus.core import derive_seed, seed_everything
+from prunus.core import derive_seed, keeping_random_state, seed_everything
 
 
 def drawn() -> tuple[float, float, float]:
@@ -29,3 +30,16 @@ def test_seeds_are_many_and_in_range() -> None:
     assert len(seeds) == 50
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(0) == 0x5FECEB66FFC86F38 >> 1  # the first 8 bytes of SHA-256 of "0"
+
+
+def test_random_state_is_kept() -> None:
+    seed_everything(1, "a")
+    drawn()
+    expected = drawn()
+    seed_everything(1, "a")
+    drawn()
+    with pytest.raises(ZeroDivisionError), keeping_random_state():
+        seed_everything(2, "b")
+        drawn()
+        raise ZeroDivisionError
+    assert drawn() == expected

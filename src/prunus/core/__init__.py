@@ -4,7 +4,7 @@ from prunus.core.config import STRICT, from_dict, read_yaml, to_dict, to_yaml
 from prunus.core.files import sweep_scratch, to_json, write_whole, writing_whole
 from prunus.core.record import Record
 from prunus.core.registry import Registry
-from prunus.core.seeding import derive_seed, seed_everything
+from prunus.core.seeding import derive_seed, keeping_random_state, seed_everything
 from prunus.core.threads import one_blas_thread
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Registry",
     "derive_seed",
     "from_dict",
+    "keeping_random_state",
     "one_blas_thread",
     "read_yaml",
     "seed_everything",

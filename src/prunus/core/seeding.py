@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["derive_seed", "seed_everything"]
+__all__ = ["derive_seed", "keeping_random_state", "seed_everything"]
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -33,3 +35,18 @@ def seed_everything(seed: int, *names: object) -> int:
     np.random.seed(derived % 2**32)
     torch.manual_seed(derived)
     return derived
+
+
+@contextmanager
+def keeping_random_state() -> Iterator[None]:
+    """Leave the generators of Python, NumPy and PyTorch (each device's too) as they are found."""
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

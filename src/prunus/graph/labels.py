@@ -71,19 +71,41 @@ class Labels:
 
     def find(self, labels: Tensor) -> Tensor:
         """Return the first label of each one's class; `FIXED` for what stays."""
-        return torch.from_numpy(self.settled()[labels.numpy()])
+        self._settle()
+        return torch.from_numpy(self._roots(labels.numpy()))
 
-    def settled(self) -> NDArray[np.int64]:
+    def settled(self) -> Nodes:
         """Return the first label of the class of every label there is."""
-        fresh = self._edges[self._done :]
-        self._done = len(self._edges)
-        self._parent = _merge(self._parent, fresh, self._size)
+        self._settle()
+        self._parent = self._roots(self._parent)
         return self._parent
+
+    def _settle(self) -> None:
+        """Work new edges in: only the classes that they touch are looked at."""
+        self._parent = np.concatenate([self._parent, np.arange(len(self._parent), self._size)])
+        fresh, self._done = self._edges[self._done :], len(self._edges)
+        if fresh:
+            ends = [self._roots(np.concatenate([edge[i] for edge in fresh])) for i in (0, 1)]
+            nodes, places = np.unique(np.concatenate(ends), return_inverse=True)
+            a, b = places.reshape(2, -1)
+            self._parent[nodes] = nodes[_merge(a, b, len(nodes))]
+
+    def _roots(self, nodes: Nodes) -> Nodes:
+        """Return the first label of each node's class, once edges are worked in."""
+        found = self._parent[nodes]
+        while True:
+            further = self._parent[found]
+            if np.array_equal(further, found):
+                self._parent[nodes] = found
+                return found
+            found = further
 
     def reasons(self) -> dict[int, str]:
         """Return for every fixed label the first reason that keeps it, or one of its class."""
         joins = [edge for edge in self._edges if edge[1][0] != FIXED]
-        part = _merge(np.zeros(1, dtype=np.int64), joins, self._size)
+        none = np.zeros(0, dtype=np.int64)
+        a, b = (np.concatenate([none, *(edge[i] for edge in joins)]) for i in (0, 1))
+        part = _merge(a, b, self._size)
         first: dict[int, str] = {}
         for nodes, text in self._fixes:
             for label in np.unique(part[nodes]):
@@ -91,18 +113,12 @@ class Labels:
         return {label: first[int(own)] for label, own in enumerate(part) if int(own) in first}
 
 
-def _merge(parent: Nodes, edges: list[tuple[Nodes, Nodes]], size: int) -> Nodes:
-    """Return the first label of each class after joining the ends of `edges`."""
-    parent = np.concatenate([parent, np.arange(len(parent), size)])
-    if not edges:
-        return parent
-    a = parent[np.concatenate([edge[0] for edge in edges])]
-    b = parent[np.concatenate([edge[1] for edge in edges])]
+def _merge(a: Nodes, b: Nodes, size: int) -> Nodes:
+    """Return the first node of each one's class where edges join a[i] and b[i]."""
     graph = coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(size, size))
     _, part = connected_components(graph, directed=False)
-    first = np.full(part.max() + 1, size)
-    np.minimum.at(first, part, np.arange(size))
-    merged: Nodes = first[part][parent]
+    _, first = np.unique(part, return_index=True)
+    merged: Nodes = first[part]
     return merged
 
 

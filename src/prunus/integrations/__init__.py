@@ -1,3 +1,3 @@
-"""Other libraries' protocols spoken: each module is imported by name, with its library."""
+"""Other libraries' protocols and trainers: each module is imported by name, with its library."""
 
 __all__: list[str] = []

@@ -5,6 +5,7 @@ from prunus.surgery.batchnorm import reestimate_batchnorm_
 from prunus.surgery.compensate import Repair
 from prunus.surgery.cut import replay_
 from prunus.surgery.mask import mask_
+from prunus.surgery.optimiser import cut_state_, tensors_of
 from prunus.surgery.receipt import Receipt
 from prunus.surgery.undo import undo_
 from prunus.surgery.verify import unsound_groups
@@ -15,9 +16,11 @@ __all__ = [
     "Receipt",
     "Repair",
     "apply_",
+    "cut_state_",
     "mask_",
     "reestimate_batchnorm_",
     "replay_",
+    "tensors_of",
     "undo_",
     "unsound_groups",
 ]

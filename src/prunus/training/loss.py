@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from prunus.evaluation import primary
 from prunus.training.config import TrainConfig
 
 __all__ = ["AUXILIARY_WEIGHT", "distillation", "task_loss"]
@@ -17,8 +19,12 @@ AUXILIARY_WEIGHT = 0.3
 
 
 def task_loss(output: Any, labels: Tensor, config: TrainConfig) -> Tensor:
-    """Return the cross-entropy of the main output plus 0.3 times that of each auxiliary one."""
-    heads = [output] if isinstance(output, Tensor) else [h for h in output if h is not None]
+    """Return the cross-entropy of the main output plus 0.3 times that of each auxiliary one.
+
+    Of an output with names (Hugging Face's) the first is the main one, and the others are features.
+    """
+    several = isinstance(output, Sequence)
+    heads = [h for h in output if h is not None] if several else [primary(output)]
     losses = [F.cross_entropy(h, labels, label_smoothing=config.label_smoothing) for h in heads]
     return losses[0] + AUXILIARY_WEIGHT * torch.stack([losses[0] * 0, *losses[1:]]).sum()
 

@@ -1,0 +1,51 @@
+"""What a trainer's own loader gives: its batches read, without getting in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from prunus.core.errors import DataError
+
+__all__ = ["Reader", "images_and_labels", "without_workers"]
+
+#: Makes (images, labels) of a batch as the user's loader gives it.
+Reader = Callable[[Any], tuple[Tensor, Tensor]]
+
+
+def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return the first two of a tuple or list, or `pixel_values` and `labels` of a mapping.
+
+    Raises:
+        DataError: the batch is neither; says how to have it read.
+    """
+    if isinstance(batch, Mapping):
+        found = batch.get("pixel_values"), batch.get("labels", batch.get("label"))
+        held = f"a mapping with {', '.join(map(str, batch)) or 'nothing'}"
+    else:
+        pair = list(batch[:2]) if isinstance(batch, (tuple, list)) else []
+        found = tuple([*pair, None, None][:2])
+        held = f"a {type(batch).__name__}"
+    if isinstance(found[0], Tensor) and isinstance(found[1], Tensor):
+        return found[0], found[1]
+    raise DataError(
+        f"a batch of the training loader is {held}, expected (images, labels) or a mapping with "
+        "pixel_values and labels: give reader=, a function that makes (images, labels) of a batch"
+    )
+
+
+def without_workers(loader: Iterable[Any]) -> Iterable[Any]:
+    """Return the loader without its workers.
+
+    Persistent workers have one iterator, which the trainer may be holding.
+    """
+    if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+        return loader
+    if isinstance(loader.dataset, IterableDataset):
+        return loader
+    return DataLoader(
+        loader.dataset, batch_sampler=loader.batch_sampler, collate_fn=loader.collate_fn
+    )

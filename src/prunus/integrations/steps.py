@@ -1,0 +1,238 @@
+"""PS-iterations inside a training loop of somebody else's: what all trainers' callbacks share.
+
+The trainer's own epochs are the P-phases. At the start of some of them a step runs the S-phase of
+the pipelines (statistics, scores, plan, surgery) on the network in training, and the optimiser
+follows. This module knows no trainer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prunus.core import keeping_random_state, seed_everything, write_whole
+from prunus.core.errors import BudgetError, ConfigError, DataError, PlanError
+from prunus.export import save_weights
+from prunus.integrations.batches import Reader, without_workers
+from prunus.pipelines import Journal, Loaders, PruneConfig, Session, Watch
+from prunus.pipelines.iteration import targets_of
+from prunus.pipelines.latency import costs_of
+from prunus.pipelines.protect import find_protected
+from prunus.pipelines.s_phase import find_sound_groups, ignoring, s_phase_
+from prunus.pipelines.settings import checked
+from prunus.plan import Budget, Plan, check_reachable
+from prunus.surgery import cut_state_, replay_, tensors_of
+
+__all__ = ["Steps"]
+
+log = logging.getLogger(__name__)
+
+
+class Steps:
+    """A budget reached in steps: when the next one is due, what was done, and the step itself.
+
+    Attributes:
+        epochs: before which epochs (from 0) the steps run.
+        done: how many have been.
+        plan: what they cut, in indices of the dense network.
+        history: one row a step: what `prune` journals of a cut, with `epoch`.
+    """
+
+    def __init__(
+        self,
+        budget: str,
+        *,
+        at_epochs: Sequence[int] | None,
+        every: int | None,
+        steps: int | None,
+        out: str | Path | None,
+        config: PruneConfig | None,
+        batches: int,
+        reader: Reader,
+        seed: int,
+    ) -> None:
+        self.budget = _counted(budget)
+        self.epochs = _epochs(at_epochs, every, steps)
+        self.config = checked(config or PruneConfig())
+        if self.config.min_accuracy is not None:
+            raise ConfigError(
+                "min_accuracy goes with prunus.prune, which can step back: inside another's "
+                "training leave it out, and watch validation there"
+            )
+        if batches < 1:
+            raise ConfigError(f"batches is {batches}, expected at least 1")
+        self.out = None if out is None else Path(out)
+        self.batches, self.reader, self.seed = batches, reader, seed
+        self.done = 0
+        self.plan = Plan()
+        self.costs: dict[str, float] = {}
+        self.protected: dict[str, list[int]] = {}
+        self.history: list[dict[str, Any]] = []
+
+    def begin(self, network: nn.Module, loader: Iterable[Any], *, epochs: int | None) -> None:
+        """Look, before the first epoch, whether all steps can be done; `network` is left alone.
+
+        Raises:
+            ConfigError: training ends, after `epochs`, before the last step.
+            BudgetError: the budget cannot be reached; says the least that can.
+            NothingToPruneError, TraceError, DataError: see their messages.
+        """
+        if epochs is not None and self.epochs[-1] >= epochs:
+            raise ConfigError(
+                f"the last step is due before epoch {self.epochs[-1]} (counted from 0), but "
+                f"training has {epochs} epochs: give earlier steps, or train longer"
+            )
+        with keeping_random_state():
+            session = self._session(loader)
+            example = self._example(session)
+            groups = find_sound_groups(network, example, self.config)
+            self.config = ignoring(self.config, groups)
+            if self.costs:
+                return  # taken up from a checkpoint, whose dense network is no more
+            self.protected = {
+                name: list(units)
+                for name, units in find_protected(network, groups, self.config, session).items()
+            }
+            check_reachable(
+                groups,
+                self.budget,
+                least=self.config.least,
+                round_to=self.config.round_to or 1,
+                protected=self.protected,
+            )
+            self.costs = costs_of(groups, None)
+
+    def due(self, epoch: int) -> bool:
+        """Tell whether a step is to run before `epoch`; one that was missed is due at the next."""
+        return self.done < len(self.epochs) and epoch >= self.epochs[self.done]
+
+    def step_(
+        self,
+        network: nn.Module,
+        optimizers: Sequence[Optimizer],
+        loader: Iterable[Any],
+        *,
+        epoch: int,
+    ) -> None:
+        """Score, plan, cut and repair `network` in place; the optimisers follow.
+
+        The random state, each module's mode and the optimisers' settings are as before.
+        """
+        i = self.done + 1
+        limits = self.budget.absolute(self.costs)
+        targets = targets_of(self.costs, limits, i / len(self.epochs))
+        before = tensors_of(network)
+        modes = {name: module.training for name, module in network.named_modules()}
+        with keeping_random_state():
+            session = self._session(loader)
+            later, row = s_phase_(
+                network,
+                targets,
+                self.config,
+                session,
+                example=self._example(session),
+                iteration=i,
+                held=(self.done, self.plan),
+                protected=self.protected,
+            )
+        for name, module in network.named_modules():
+            module.training = modes[name]
+        anew = {n for o in optimizers for n in cut_state_(o, before, network, later)}
+        self.plan, self.done = self.plan.then(later), i
+        self.history.append({"epoch": epoch, **row, "state_anew": sorted(anew)})
+        if self.out is not None:
+            write_whole(self.out / "plan.json", self.plan.to_json())
+        log.info(
+            "step %d/%d before epoch %d: %s", i, len(self.epochs), epoch,
+            ", ".join(f"{c} {self.costs[c]:,.0f} → {row[c]:,.0f}" for c in limits),
+        )  # fmt: skip
+
+    def finish(self, network: nn.Module) -> None:
+        """Write the weights beside the plan, as `prunus.load` wants them."""
+        if self.out is not None:
+            write_whole(self.out / "plan.json", self.plan.to_json())
+            save_weights(network, self.out / "model.safetensors")
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold, as plain values."""
+        return {
+            "done": self.done,
+            "plan": self.plan.to_json(),
+            "costs": self.costs,
+            "protected": self.protected,
+            "history": json.dumps(self.history),
+        }
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.done, self.plan = state["done"], Plan.from_json(state["plan"])
+        self.costs, self.protected = dict(state["costs"]), dict(state["protected"])
+        self.history = json.loads(state["history"])
+
+    def widths_(self, network: nn.Module, state: Mapping[str, Any]) -> None:
+        """Make a freshly built `network` as wide as the one a checkpoint's `state` is of.
+
+        Raises:
+            PlanError: these steps have cut it to other widths already.
+        """
+        plan = Plan.from_json(state["plan"])
+        if plan == self.plan:
+            return
+        if self.done:
+            raise PlanError(
+                f"the checkpoint is of a network after {state['done']} steps, this one is after "
+                f"{self.done}: load it into a freshly built network, with a new callback"
+            )
+        replay_(network, plan)
+        self.take_up(state)
+
+    def _session(self, loader: Iterable[Any]) -> Session:
+        """Return the surroundings of an S-phase: a bounded part of the training data.
+
+        Its shuffling is drawn from the step's own stream, so that a resumed run reads the same.
+        """
+        seed_everything(self.seed, "batches", self.done)
+        found = [self.reader(batch) for batch in islice(without_workers(loader), self.batches)]
+        if not found:
+            raise DataError("the training loader gave no batch: give it at least one image a class")
+        loaders = Loaders(train=found, calibration=found, validation=found)
+        return Session(
+            loaders=loaders, fabric=None, seed=self.seed, journal=Journal(), watch=Watch()
+        )
+
+    def _example(self, session: Session) -> Tensor:
+        return next(iter(session.loaders.calibration))[0][:1]
+
+
+def _counted(text: str) -> Budget:
+    budget = Budget.parse(text)
+    if budget.accuracy is not None or any(limit.currency == "ms" for limit in budget.limits):
+        raise BudgetError(
+            f"budget {text!r}: a step inside another's training neither searches for an accuracy "
+            "nor times layers; ask for macs, params or bytes, or use prunus.prune"
+        )
+    return budget
+
+
+def _epochs(
+    at_epochs: Sequence[int] | None, every: int | None, steps: int | None
+) -> tuple[int, ...]:
+    """Return before which epochs the steps run."""
+    if at_epochs is None and every is not None and every > 0 and (steps or 3) > 0:
+        return tuple(every * i for i in range(1, (steps or 3) + 1))
+    if at_epochs is None or every is not None or steps is not None:
+        raise ConfigError(
+            f"at_epochs={at_epochs}, every={every}, steps={steps}: say at_epochs=[2, 4] (steps "
+            "before the third and the fifth epoch) or every=2, steps=3 (before 2, 4 and 6)"
+        )
+    found = tuple(at_epochs)
+    if not found or found[0] < 0 or list(found) != sorted(set(found)):
+        raise ConfigError(f"at_epochs is {list(found)}, expected rising numbers from 0")
+    return found

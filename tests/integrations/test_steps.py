@@ -1,0 +1,113 @@
+"""What all callbacks share: settings, batches, what is due."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from prunus.core.errors import BudgetError, ConfigError, DataError, PrunusError
+from prunus.integrations.batches import images_and_labels
+from prunus.integrations.steps import Steps
+from prunus.pipelines import PruneConfig
+from tests.integrations.digits import digits, network
+
+
+def steps(budget: str = "macs=50%", **given: Any) -> Steps:
+    options: dict[str, Any] = {
+        "at_epochs": None, "every": None, "steps": None, "out": None, "config": None,
+        "batches": 2, "reader": images_and_labels, "seed": 0,
+    }  # fmt: skip
+    return Steps(budget, **{**options, **given})
+
+
+def test_epochs() -> None:
+    assert steps(every=2, steps=4).epochs == (2, 4, 6, 8)
+    assert steps(every=3).epochs == (3, 6, 9)
+    assert steps(at_epochs=[0, 5]).epochs == (0, 5)
+
+
+def test_what_is_due() -> None:
+    plan = steps(at_epochs=[1, 3])
+    assert [plan.due(e) for e in range(3)] == [False, True, True]  # a missed one is made up for
+    plan.done = 1
+    assert [plan.due(e) for e in range(5)] == [False, False, False, True, True]
+    plan.done = 2
+    assert not plan.due(9)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({}, ConfigError, "say at_epochs="),
+        ({"every": 0}, ConfigError, "say at_epochs="),
+        ({"every": 2, "at_epochs": [1]}, ConfigError, "say at_epochs="),
+        ({"at_epochs": [1], "steps": 2}, ConfigError, "say at_epochs="),
+        ({"at_epochs": []}, ConfigError, "rising numbers"),
+        ({"at_epochs": [3, 2]}, ConfigError, "rising numbers"),
+        ({"every": 1, "batches": 0}, ConfigError, "batches is 0"),
+        ({"every": 1, "budget": "ms=1"}, BudgetError, "neither searches"),
+        ({"every": 1, "budget": "accuracy>=0.9"}, BudgetError, "neither searches"),
+        ({"every": 1, "config": PruneConfig(min_accuracy=0.9)}, ConfigError, "min_accuracy"),
+        ({"every": 1, "config": PruneConfig(criterion="best")}, PrunusError, "best"),
+    ],
+)
+def test_bad_settings(given: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        steps(**given)
+
+
+X, Y = torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [(X, Y), [X, Y, "more"], {"pixel_values": X, "labels": Y}, {"label": Y, "pixel_values": X}],
+)
+def test_batches_that_are_read(batch: Any) -> None:
+    x, y = images_and_labels(batch)
+    assert x is X
+    assert y is Y
+
+
+@pytest.mark.parametrize(
+    ("batch", "held"),
+    [
+        (X, "a Tensor"),
+        ((X,), "a tuple"),
+        ([X, None], "a list"),
+        ({"image": X}, "a mapping with image"),
+        ({}, "a mapping with nothing"),
+        ("image", "a str"),
+    ],
+)
+def test_batches_that_are_not(batch: Any, held: str) -> None:
+    with pytest.raises(DataError, match=f"is {held}, expected .*give reader="):
+        images_and_labels(batch)
+
+
+def test_a_refusal_comes_before_training() -> None:
+    loader = DataLoader(TensorDataset(*digits(64)), 32)
+    with pytest.raises(ConfigError, match="training has 3 epochs"):
+        steps(at_epochs=[1, 3]).begin(network(), loader, epochs=3)
+    with pytest.raises(BudgetError, match="cannot be reached: the least is"):
+        steps("params=1", every=1).begin(network(), loader, epochs=None)
+    with pytest.raises(DataError, match="gave no batch"):
+        steps(every=1).begin(network(), [], epochs=None)
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(zip(*digits(8), strict=True))
+
+
+def test_streams_and_kept_classes() -> None:
+    """Data without an index are read as they come; units that know a kept class never go."""
+    shared = steps(every=1, config=PruneConfig(keep_class=(3,), blocks=1, compensate="none"))
+    model, loader = network(), DataLoader(Stream(), 4)
+    shared.begin(model, loader, epochs=None)
+    assert sum(map(len, shared.protected.values())) > 0
+    shared.step_(model, [], loader, epoch=1)
+    for name, units in shared.protected.items():
+        edit = shared.plan.groups.get(name)
+        assert edit is None or not set(units) & set(edit.removed)
