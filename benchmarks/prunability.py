@@ -4,9 +4,10 @@ Random weights. Prunus traces a network without units at the input pixels, leave
 that `unsound_groups` finds, and cuts to 67 % of the MACs by a random plan (seed 0). It passes if
 
 - the cut network computes what the masked one does, to 1e-4 of the largest output;
-- a fresh build with the plan replayed from its JSON gives the same outputs, bit for bit;
 - a backward pass in training mode runs on two images;
 - at least 25 % of the MACs of convolutions and linear layers are gone, by PyTorch's counter;
+- in a process of its own, `prunus.load` gives the same outputs, bit for bit, from plan.json and
+  model.safetensors on a new build whose weights are others (a column by itself);
 - with `--onnx`, a column by itself: the export passes the project's gate.
 
 How weights are drawn so that the comparison means something is told in `zoo.py`. As a check, the
@@ -36,6 +37,7 @@ import copy
 import json
 import logging
 import multiprocessing as mp
+import shutil
 import tempfile
 import time
 import warnings
@@ -52,10 +54,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunus.criteria import score
-from prunus.export import export_onnx
+from prunus.export import export_onnx, save_weights
 from prunus.graph import Groups, find_groups
 from prunus.graph.probe import flatten_tensors, probe
-from prunus.plan import Plan, make_plan
+from prunus.pipelines import load
+from prunus.plan import make_plan
 from prunus.surgery import mask_, replay_, unsound_groups
 from zoo import LIBRARIES, Entry, build, named_entries, timm_entries, torchvision_entries
 
@@ -109,8 +112,11 @@ def distance(one: list[Tensor], other: list[Tensor]) -> float:
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
 
 
-def ours(entry: Entry, onnx: bool) -> Iterator[dict[str, Any]]:
-    """Prune by Prunus; yield what is found, with the name of the stage that comes next."""
+def ours(entry: Entry, onnx: bool, folder: Path) -> Iterator[dict[str, Any]]:
+    """Prune by Prunus; yield what is found, with the name of the stage that comes next.
+
+    What is left of the network goes into `folder`, for `reload`.
+    """
     yield {"stage": "build"}
     model, images = build(entry)
     image = images[:1]
@@ -139,16 +145,31 @@ def ours(entry: Entry, onnx: bool) -> Iterator[dict[str, Any]]:
             raise CheckError(f"{cause} moves the outputs by {change:.2g}: nothing is compared")
     if kept > MOST_KEPT:
         raise CheckError(f"{100 * kept:.0f} % of the MACs are left")
-    yield {"stage": "reload"}
-    again = outputs(replay_(build(entry)[0], Plan.from_json(plan.to_json())), image)
-    if not all(torch.equal(a, b) for a, b in zip(found, again, strict=True)):
-        raise CheckError("the plan replayed on a new build gives other outputs")
     yield {"stage": "backward"}
     backward(copy.deepcopy(cut), images)
+    (folder / "plan.json").write_text(plan.to_json())
+    save_weights(cut, folder / "model.safetensors")
+    torch.save(found, folder / "outputs.pt")
     yield {"ok": True}
     if onnx:
         yield {"stage": "onnx", "onnx": "no answer"}
         yield {"onnx": exported(cut.eval(), image)}
+
+
+@torch.no_grad()
+def reload(entry: Entry, onnx: bool, folder: Path) -> Iterator[dict[str, Any]]:
+    """Load what `ours` left in `folder` into a new build, and compare the outputs."""
+    yield {"stage": "build"}
+    model, images = build(entry)
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5)  # nothing may be left over from the constructor
+    yield {"stage": "load"}
+    found = outputs(load(folder, model=model), images[:1])
+    expected = torch.load(folder / "outputs.pt")
+    if not all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)):
+        raise CheckError("the outputs are others")
+    yield {"ok": True}
 
 
 def unprunable(groups: Groups, unsound: dict[str, str]) -> dict[str, list[Any]]:
@@ -170,7 +191,7 @@ def exported(model: nn.Module, image: Tensor) -> bool | str:
     return True
 
 
-def rival(entry: Entry, onnx: bool) -> Iterator[dict[str, Any]]:
+def rival(entry: Entry, onnx: bool, folder: Path) -> Iterator[dict[str, Any]]:
     """Prune by Torch-Pruning; the reason is that of the first ratio that failed."""
     yield {"stage": "build"}
     model, images = build(entry)
@@ -213,7 +234,7 @@ def heads(model: nn.Module) -> dict[nn.Module, int]:
     return found
 
 
-SIDES = {"ours": ours, "rival": rival}
+SIDES = {"ours": ours, "reload": reload, "rival": rival}
 
 
 def words(error: BaseException) -> str:
@@ -222,13 +243,13 @@ def words(error: BaseException) -> str:
     return text if isinstance(error, CheckError) else f"{type(error).__name__}: {text}"
 
 
-def work(side: str, entry: Entry, onnx: bool, threads: int, pipe: Connection) -> None:
+def work(side: str, entry: Entry, onnx: bool, threads: int, folder: Path, pipe: Connection) -> None:
     """Child process: send what is found, piece by piece."""
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     try:
-        for facts in SIDES[side](entry, onnx):
+        for facts in SIDES[side](entry, onnx, folder):
             pipe.send(facts)
     except Exception as error:
         pipe.send({"ok": False, "error": words(error)})
@@ -263,12 +284,17 @@ def run_all(
     context = mp.get_context("fork")
     running: dict[Connection, Child] = {}
     queue = list(reversed(tasks))
+    folders: dict[str, Path] = {}
     while queue or running:
         while queue and len(running) < options.jobs:
             entry, side = queue.pop()
             pipe, theirs = context.Pipe(duplex=False)
+            if entry.key not in folders:
+                folders[entry.key] = Path(tempfile.mkdtemp(prefix="prunability-"))
             process = context.Process(
-                target=work, args=(side, entry, options.onnx, options.threads, theirs), daemon=True
+                target=work,
+                args=(side, entry, options.onnx, options.threads, folders[entry.key], theirs),
+                daemon=True,
             )
             process.start()
             theirs.close()
@@ -285,7 +311,12 @@ def run_all(
             if ended:
                 del running[pipe]
                 pipe.close()
-                yield child.entry, child.side, child.finish(options.limit)
+                facts = child.finish(options.limit)
+                if child.side == "ours" and "reload" in options.sides and facts["ok"]:
+                    queue.append((child.entry, "reload"))
+                elif child.side in ("ours", "reload"):
+                    shutil.rmtree(folders[child.entry.key], ignore_errors=True)
+                yield child.entry, child.side, facts
 
 
 def run(options: argparse.Namespace) -> None:
@@ -300,12 +331,13 @@ def run(options: argparse.Namespace) -> None:
     print(f"{len(left)} models to try, {len(entries) - len(left)} have rows already")
     sides = options.sides
     parts: dict[str, dict[str, Any]] = defaultdict(dict)
-    tasks = [(entry, side) for entry in left for side in sides]
+    tasks = [(entry, side) for entry in left for side in sides if side != "reload"]
     for entry, side, facts in run_all(tasks, options):
         parts[entry.key][side] = facts
         verdict = "passed" if facts["ok"] else f"{facts['stage']}: {facts['error']}"[:150]
         print(f"{entry.key:42} {side:5} {facts['seconds']:6.1f} s  {verdict}", flush=True)
-        if len(parts[entry.key]) < len(sides):
+        wanted = [s for s in sides if s != "reload" or parts[entry.key].get("ours", {}).get("ok")]
+        if len(parts[entry.key]) < len(wanted):
             continue
         row = {
             "zoo": entry.zoo,
@@ -334,7 +366,7 @@ def read(paths: list[Path]) -> list[dict[str, Any]]:
 def table(paths: list[Path]) -> None:
     """Print the summary, the failures and the unsound groups as Markdown."""
     rows = read(paths)
-    print("| zoo | | Prunus | Torch-Pruning | ONNX |\n|---|---|---|---|---|")
+    print("| zoo | | Prunus | reloaded | Torch-Pruning | ONNX |\n|---|---|---|---|---|---|")
     for zoo in dict.fromkeys(row["zoo"] for row in rows):
         same = [row for row in rows if row["zoo"] == zoo]
         families: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -343,12 +375,13 @@ def table(paths: list[Path]) -> None:
         onnx = _share(
             [r["onnx"] is True for r in (row.get("ours", {}) for row in same) if "onnx" in r]
         )
-        ours_, theirs = (_share(_passed(same, side)) for side in SIDES)
-        print(f"| {zoo} {same[0]['version']} | models | {ours_} | {theirs} | {onnx} |")
+        models = " | ".join(_share(_passed(same, side)) for side in SIDES)
+        print(f"| {zoo} {same[0]['version']} | models | {models} | {onnx} |")
         each = {side: [_passed(f, side) for f in families.values()] for side in SIDES}
-        ours_, theirs = (_share([all(f) for f in each[side] if f]) for side in SIDES)
-        print(f"| | families, all their models | {ours_} | {theirs} | |")
-    print("\n### What failed\n\n| model | Prunus | Torch-Pruning | ONNX |\n|---|---|---|---|")
+        joined = " | ".join(_share([all(f) for f in each[side] if f]) for side in SIDES)
+        print(f"| | families, all their models | {joined} | |")
+    print("\n### What failed\n\n| model | Prunus | reloaded | Torch-Pruning | ONNX |")
+    print("|---|---|---|---|---|")
     for row in rows:
         cells = [_verdict(row.get(side)) for side in SIDES]
         onnx = row.get("ours", {}).get("onnx")
@@ -389,7 +422,9 @@ def main() -> None:
     parser.add_argument("--families", action="store_true", help="torchvision: one a family")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these, of any zoo")
     parser.add_argument("--onnx", action="store_true", help="export too; it takes long")
-    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
+    parser.add_argument(
+        "--sides", nargs="+", default=list(SIDES), choices=SIDES, help="reload goes with ours"
+    )
     parser.add_argument("--limit", type=float, default=240.0, help="seconds a side of a model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 import prunus
 from prunus.core.errors import PrunusError
 from prunus.graph import Groups
+from prunus.pipelines import RunConfig, run_prune
 from prunus.plan import Plan, broadcast_plan
 from prunus.statistics import broadcast_model_, collect, sampling
 from tests.graph.nets import CLASSES, batches, build, images
@@ -185,6 +186,9 @@ def main(rank: int, folder: str) -> None:
         lambda: collect(model, shares[0] if rank else [images(4).double()], groups, balance=True)
     )
     found["no plan"] = said_by(lambda: broadcast_plan(Plan() if rank else None))
+    found["prune"] = said_by(lambda: prunus.prune(model, shares[rank], "macs=50%"))
+    config = RunConfig(model="lenet5", data="digits", budget="macs=50%")
+    found["run_prune"] = said_by(lambda: run_prune(config, Path(folder, "run")))
     found["torch_pruning"] = torch_pruning(rank)
     found["digits"] = pruned_while_training(rank)
     torch.save(found, Path(folder, f"{rank}.pt"))

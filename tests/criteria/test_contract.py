@@ -150,6 +150,32 @@ def test_dead_and_duplicate_units_go_first(name: str) -> None:
     assert float(scores.values[2]) < 1e-9
 
 
+@pytest.mark.parametrize("name", ["stacked", "di", "dcp", "cherry"])
+def test_activations_too_small_for_float32_products_count_as_constant(name: str) -> None:
+    """As a deep network without norms makes them: squares of 1e-23 underflow."""
+    model = build("plain")
+    model.bn1 = nn.Identity()
+    with torch.no_grad():
+        model.conv1.weight *= 1e-22
+        model.conv1.weight[3] = 1
+    groups = find_groups(model, images(1))
+    statistics = collect(model, batches(2, 2), groups)
+    assert statistics["conv2"].constant.tolist() == [i != 3 for i in range(8)]
+    scores = score(groups, statistics, name, intervals=True)
+    assert all(scores[g.name].values.isfinite().all() for g in groups)
+    assert int(scores["conv1"].order[-1]) == 3
+
+
+def test_sums_that_are_no_gram_matrix_are_refused_in_one_sentence() -> None:
+    from prunus.criteria.elimination import discriminant_inverse
+
+    scatter = ready("mlp")[2]["fc2"]
+    apart = 1 - torch.eye(scatter.features)
+    wrong = dataclasses.replace(scatter, gram=scatter.gram + 10 * scatter.gram.max() * apart)
+    with pytest.raises(ConfigError, match="not positive definite in float64"):
+        discriminant_inverse(wrong, 1e-3)
+
+
 def test_exact_di_is_the_share_lost() -> None:
     from prunus.criteria.elimination import discriminant_inverse
 

@@ -71,6 +71,13 @@ def test_11_every_rank_has_the_same_plan_byte_for_byte() -> None:
     assert Plan.from_json(first["plan"]).groups
 
 
+def test_11_pipelines_of_one_process_refuse_ranks() -> None:
+    for rank in results():
+        for name in ("prune", "run_prune"):
+            assert rank[name].startswith("ConfigError: prune drives one process, found 2 ranks")
+            assert "broadcast_plan and prunus.apply_ on every rank" in rank[name]
+
+
 def test_11_after_the_cut_all_ranks_train_on_together() -> None:
     """A new wrapper and a new optimiser over the parameters that the cut left."""
     first, second = (rank["digits"] for rank in results())

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import re
 
 import pytest
 import torch
@@ -277,3 +278,109 @@ def test_hints(reason: str, hint: str, fault: bool) -> None:
     advice = advise(reason)
     assert hint in advice.hint
     assert advice.fault == fault
+
+
+class Embedded(nn.Module):
+    """Raw parameters on the way to a layer that may be cut, and to one that may not."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.a = nn.Linear(3, 6)
+        self.places = nn.Parameter(torch.randn(8, 6))
+        self.b = nn.Identity() if whole else nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x) + self.places)
+
+
+def test_raw_parameters_are_a_finding_only_where_nothing_cuts_them() -> None:
+    x = torch.zeros(1, 8, 3)
+    found = prunus.diagnose(Embedded(whole=False), x)
+    assert "places:1" in found.groups[0].members
+    assert not found.findings
+    (finding,) = prunus.diagnose(Embedded(whole=True), x).findings
+    assert finding.module == "Embedded"
+    assert finding.reason == (
+        "48 parameters lie in a Embedded itself, and no group that can be cut reaches them"
+    )
+    assert "free the layers" in finding.hint
+
+
+def test_heads_are_called_heads() -> None:
+    """As many heads as each has dimensions: either number of the module could be meant."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    model = nn.Sequential(nn.Linear(7, 16), nn.TransformerEncoder(layer, 2), nn.Linear(16, 5))
+    found = prunus.diagnose(model, torch.zeros(1, 6, 7))
+    assert found.status == "healthy"
+    assert not found.findings
+    heads = {g["name"]: g for g in found.to_dict()["groups"] if g["kind"] == "heads"}
+    assert list(heads) == [f"1.layers.{i}.self_attn.in_proj" for i in range(2)]
+    assert all(g["units"] == 4 for g in heads.values())
+    assert re.search(r"self_attn *heads +4", str(found))
+
+
+def test_one_unit_of_all_heads() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.num_heads = 4
+            self.qkv = nn.Linear(7, 12)
+            self.mix = nn.Linear(4, 4)
+            self.out = nn.Linear(12, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.qkv(x).view(*x.shape[:2], self.num_heads, 3)
+            x = x.softmax(2) if self.num_heads == 4 else x
+            return self.out(x.flatten(2))
+
+    assert prunus.diagnose(Mixed(), torch.zeros(1, 6, 7)).findings
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_script_modules_stay_whole_and_are_named() -> None:
+    script = torch.jit.script(nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), script, nn.Conv2d(8, 4, 3), nn.Conv2d(4, 2, 1))
+    x = torch.randn(1, 3, 10, 10)
+    groups = find_groups(model, x)
+    assert [g.name for g in groups] == ["2"]
+    reasons = {u.module: u.reason for u in groups.unprunable}
+    assert reasons["0"] == "it meets '1', a ScriptModule, which cannot be looked into"
+    found = prunus.diagnose(model, x)
+    assert [g.name for g in found.groups] == ["2"]
+    assert {f.module for f in found.findings} == {"0", "1"}
+    assert {f.hint for f in found.findings} == {"prune first, torch.jit.script after"}
+    prunus.apply_(model, plan_units(groups, {"2": [1]}))
+    assert model(x).shape == (1, 2, 8, 8)
+    with pytest.raises(TraceError, match="the network is a ScriptModule"):
+        prunus.diagnose(script, x)
+
+
+class Remembering(nn.Module):
+    """Keeps what it made, with its gradient graph, as LeViT keeps its attention biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(3, 6)
+        self.b = nn.Linear(6, 4)
+        self.bias = nn.Parameter(torch.randn(8, 1))
+        self.cache: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "bias" not in self.cache:
+            self.cache["bias"] = 2 * self.bias
+        return self.b(torch.relu(self.a(x)) + self.cache["bias"])
+
+
+def test_a_network_that_caches_tensors_with_gradients() -> None:
+    model, x = Remembering().eval(), torch.randn(1, 8, 3)
+    before = model(x)
+    cached = model.cache["bias"]
+    assert prunus.diagnose(model, x).status == "healthy"
+    groups = find_groups(model, x)
+    assert model.cache["bias"] is cached
+    assert cached.requires_grad
+    receipt = prunus.apply_(model, plan_units(groups, {"a": [1, 2]}))
+    assert model(x).shape == before.shape
+    prunus.undo_(model, receipt, keep_training=True)
+    assert torch.equal(model(x), before)

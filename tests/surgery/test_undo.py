@@ -258,3 +258,38 @@ def test_values_are_kept_apart_from_the_network() -> None:
     undo_(model, receipt)
     train_(model)
     assert all(torch.equal(t, receipt.memory.dense[n]) for n, t in held.items())
+
+
+class Scaled(nn.Module):
+    """Multiplies channels by a buffer that no state dict holds."""
+
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3)
+        self.register_buffer("scale", torch.rand(1, 8, 1, 1), persistent=False)
+        self.register_buffer("cache", None, persistent=False)
+        self.conv2 = nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.cache is None or self.cache.shape[-1] != x.shape[-1]:
+            self.cache = torch.ones(x.shape[-1])
+        return self.conv2(self.scale * self.conv1(x * self.cache))
+
+
+@pytest.mark.parametrize("keep_training", [False, True])
+def test_buffers_that_are_not_saved_come_back_too(keep_training: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = Scaled(), torch.rand(2, 3, 9, 9)
+    before, scale = model(x), model.scale.clone()
+    receipt = apply_(model, plan_units(find_groups(model, x), {"conv1": [1, 5]}))
+    assert model.scale.shape == (1, 6, 1, 1)
+    model(x[..., :7])  # changes the shape of the cache: no reason to refuse
+    receipt.save(tmp_path / "receipt.safetensors")
+    receipt = Receipt.load(tmp_path / "receipt.safetensors")
+    undo_(model, receipt, keep_training=keep_training)
+    assert torch.equal(model.scale, scale)
+    assert torch.equal(model(x), before)
+    with pytest.raises(PlanError, match="as wide as before"):
+        undo_(model, receipt)

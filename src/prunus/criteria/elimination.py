@@ -19,7 +19,7 @@ from torch import Tensor
 
 from prunus.core.errors import ConfigError
 from prunus.criteria.kernel import dual_score
-from prunus.criteria.pivots import Index, Pivots, run_greedily
+from prunus.criteria.pivots import Index, Pivots, indefinite, run_greedily
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Consumer, Group, Groups
 from prunus.statistics import Scatter, Statistics
@@ -54,8 +54,13 @@ def discriminant_inverse(
 
     D (F, q) is the scatter's own, standardised, unless another is given. Constant features get
     variance 0 and G = 0. Shapes (F, F) and (F, q), float64.
+
+    Raises:
+        ConfigError: M is not positive definite in float64.
     """
-    factor = torch.linalg.cholesky(ridge_matrix(scatter, ridge))
+    factor, failed = torch.linalg.cholesky_ex(ridge_matrix(scatter, ridge))
+    if failed:
+        raise indefinite(scatter.features)
     D = scatter.standard_D if D is None else D
     return torch.cholesky_inverse(factor), torch.cholesky_solve(D, factor)
 

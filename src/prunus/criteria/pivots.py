@@ -27,7 +27,7 @@ from prunus.core.errors import ConfigError
 Index = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-__all__ = ["Floats", "Index", "Pivots", "run_greedily"]
+__all__ = ["Floats", "Index", "Pivots", "indefinite", "run_greedily"]
 
 
 class Pivots:
@@ -118,10 +118,7 @@ class Pivots:
         try:
             L: Floats = cholesky(block, lower=True)
         except LinAlgError as error:
-            raise ConfigError(
-                f"M = S + ρI over {len(self.own)} features is not positive definite in float64: "
-                "the ridge is too small for them, expected at least about 1e-8"
-            ) from error
+            raise indefinite(len(self.own)) from error
         return L
 
     def _compact(self) -> None:
@@ -135,6 +132,14 @@ class Pivots:
         self.blocks, self.own = place[self.blocks], self.own[left]
         self.H, self.taken = np.zeros((len(left), len(left) + 1)), 0
         self.left = np.ones(len(left), dtype=bool)
+
+
+def indefinite(features: int) -> ConfigError:
+    """Return what to raise where M has no Cholesky factor."""
+    return ConfigError(
+        f"M = S + ρI over {features} features is not positive definite in float64: the ridge is "
+        "too small for them, expected at least about 1e-8"
+    )
 
 
 def run_greedily(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import platform
 import statistics
@@ -19,6 +18,7 @@ from prunus.evaluation.alone import Call, Shape, gather_at, gather_key, layer_at
 from prunus.evaluation.latency_table import Grid, LatencyTable
 from prunus.evaluation.measure_steps import measure_steps
 from prunus.graph import Groups
+from prunus.graph.copies import private_copy
 from prunus.graph.layers import (
     CONVOLUTIONS,
     channel_count,
@@ -72,7 +72,7 @@ def measure_latency_table(
             f"batch={batch}, repeats={repeats}, grid={tuple(grid)}: expected batch and repeats "
             "of at least 1 and shares in (0, 1]"
         )
-    network = copy.deepcopy(model).cpu().eval()
+    network = private_copy(model).cpu().eval()
     image = example[:1].detach().cpu()
     x = image.expand(batch, *image.shape[1:]).contiguous()
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):

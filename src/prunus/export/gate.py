@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from prunus.core import write_whole
 from prunus.core.errors import ExportError
 from prunus.evaluation import primary
 from prunus.export.format import FORMATS, OUTPUT, Format
+from prunus.graph.copies import private_copy
 
 __all__ = ["Parity", "check_parity", "export_model"]
 
@@ -122,7 +122,7 @@ def check_parity(
 
 
 def _exportable(model: nn.Module) -> nn.Module:
-    return _Primary(copy.deepcopy(model).cpu().float().eval())
+    return _Primary(private_copy(model).cpu().float().eval())
 
 
 def _compare(

@@ -8,7 +8,6 @@ weight file: each tensor at its element size, buffers too.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunus.graph.attention import named_layers
 from prunus.graph.called import plain_attention
+from prunus.graph.copies import private_copy
 from prunus.graph.layers import (
     CONVOLUTIONS,
     PASSING,
@@ -141,7 +141,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     operations and products of activations count, and nothing is computed. Normalisation, pooling
     and activations count 0. PyTorch's fused transformer layers are off: it does not count them.
     """
-    ghost = copy.deepcopy(model).to("meta").eval()
+    ghost = private_copy(model).to("meta").eval()
     one = torch.empty((1, *example.shape[1:]), device="meta", dtype=example.dtype)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), plain_attention():
         ghost(one)

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 from torch import nn
 
-from prunus.graph.engine import Coupling
+from prunus.graph.engine import Coupling, counts_heads
 from prunus.graph.groups import Group, Index, Member
 from prunus.graph.layers import (
     PASSING,
@@ -76,9 +76,7 @@ def checked_group(
     producer = next(m for m in members if m.axis == "out" and is_mixing(module_at(wide, m.module)))
     kind = "channels"
     if isinstance(module_at(wide, producer.module), nn.Linear):
-        counts = [m.module.rpartition(":")[2] for m in members if ":" in m.module]
-        heads = any("head" in key and "dim" not in key for key in counts)
-        kind = "heads" if heads else "neurons"
+        kind = "heads" if any(counts_heads(m.module) for m in members) else "neurons"
     units //= int(groups)
     least = min(2, units) if groups > 1 else 1
     return Group(producer.module, kind, units, tuple(members), least)  # type: ignore[arg-type]

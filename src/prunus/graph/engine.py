@@ -32,8 +32,9 @@ from prunus.graph.layers import (
 )
 from prunus.graph.operations import Call, Reshape, Split, follow
 from prunus.graph.probe import flatten_tensors
+from prunus.graph.scripts import Scripted, keep_whole
 
-__all__ = ["Coupling", "couplings"]
+__all__ = ["Coupling", "counts_heads", "couplings"]
 
 #: (module name, "out" or "in") → set of (channel of that axis, unit of the root).
 Coupling = dict[tuple[str, str], set[tuple[int, int]]]
@@ -68,6 +69,12 @@ def couplings(
     tracer.settle_splits()
     tracer.find_numbers()
     yield from tracer.couplings(roots)
+
+
+def counts_heads(width: str) -> bool:
+    """Tell whether `of.module:number` is a number of heads, by its name."""
+    _, colon, number = width.rpartition(":")
+    return bool(colon) and "head" in number and "dim" not in number and "size" not in number
 
 
 #: What the axes of a linear layer's parameters are.
@@ -195,17 +202,20 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = flatten_tensors(result)
         inputs = flatten_tensors(list(args)) + flatten_tensors(list(kwargs.values()))
         tracks = [self.track(t) for t in inputs]
-        if not outputs or not any(t.arrays for t in tracks):
+        where = self.running[-1] if self.running else ""
+        scripted = isinstance(module_at(self.model, where), Scripted)
+        if not outputs or not (scripted or any(t.arrays for t in tracks)):
             return result
         name = func._schema.name.split("::")[1]
         if name.endswith("_") and not name.endswith("__") and name[:-1]:
             name = name if name in ("copy_", "fill_", "zero_") else name[:-1]
         call = Call(
             name, args, kwargs, func, tracks, outputs, self.labels, self.splits, self.reshapes,
-            self.running[-1] if self.running else "", self._filters(name, args), self._bare,
+            where, self._filters(name, args), self._bare,
             bool(self.running) and is_written_norm(module_at(self.model, self.running[-1])),
         )  # fmt: skip
-        for tensor, track in zip(outputs, follow(call), strict=False):
+        made = keep_whole(self.labels, where, tracks, outputs) if scripted else follow(call)
+        for tensor, track in zip(outputs, made, strict=False):
             self.tracks[tensor] = track
         return result
 
@@ -238,10 +248,18 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             known = vars(module)
             if is_packed(module):
                 known = {key: known[key] for key in ("num_heads", "head_dim")}
-            for key, value in known.items():
-                number = isinstance(value, int) and not isinstance(value, bool)
-                if number and value == array.numel() and not key.startswith("_"):
-                    found[f"{reshape.module}:{key}"].append(array.flatten())
+            fit = [
+                f"{reshape.module}:{key}"
+                for key, value in known.items()
+                if isinstance(value, int) and not isinstance(value, bool)
+                if value == array.numel() and not key.startswith("_")
+            ]
+            heads = [name for name in fit if counts_heads(name)]
+            if heads:  # of as many dimensions each; those are the last axis of a reshape
+                last = varying(array) == {array.dim() - 1}
+                fit = [name for name in fit if name not in heads] if last else heads
+            for name in fit:
+                found[name].append(array.flatten())
         for name, arrays in found.items():
             if all(torch.equal(arrays[0], other) for other in arrays):
                 self.axes[name, "out"] = arrays[:1]

@@ -21,6 +21,7 @@ from prunus.graph.layers import (
     is_mixing,
     module_at,
 )
+from prunus.graph.scripts import Scripted
 
 __all__ = ["Probe", "flatten_tensors", "probe"]
 
@@ -98,7 +99,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
         kept.append(made)
         made_by[id(made)] = name
         seen.positions[name] += _positions(module, args, made, examples)
-        if is_mixing(module) or is_depthwise(module):
+        if is_mixing(module) or is_depthwise(module) or isinstance(module, Scripted):
             node_of[made.grad_fn] = name
 
     for module in names:
@@ -131,7 +132,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
     for name, read_by in readers.items():
         if len(read_by) == 1 and isinstance(module_at(model, read_by[0]), BATCHNORMS):
             seen.normalizer[name] = read_by[0]
-    mixing = {n: m for n, m in node_of.items() if is_mixing(module_at(model, m))}
+    mixing = {n: m for n, m in node_of.items() if not is_depthwise(module_at(model, m))}
     seen.ends = _reach((t.grad_fn for t in flatten_tensors(outputs)), node_of, mixing)
     for name, tensor in inputs_of.items():
         if isinstance(module_at(model, name), nn.Linear):

@@ -7,11 +7,12 @@ stay. Those units are removed where they are *read*, by a layer that picks its i
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from prunus.graph.copies import private_copy
+from prunus.graph.scripts import hide_scripts_
 
 __all__ = ["SelectLinear", "widen"]
 
@@ -47,9 +48,13 @@ class SelectLinear(nn.Linear):
 def widen(model: nn.Module) -> nn.Module:
     """Return a copy in which every `SelectLinear` is a plain linear layer with zero columns.
 
-    The copy computes the same function and can be traced like any other network.
+    The copy computes the same function and can be traced like any other network: it takes hooks
+    everywhere, for ScriptModules are hidden.
+
+    Raises:
+        TraceError: the network cannot be copied, or is a ScriptModule itself.
     """
-    wide = copy.deepcopy(model)
+    wide = hide_scripts_(private_copy(model))
     for name, module in list(wide.named_modules()):
         if isinstance(module, SelectLinear):
             plain = nn.Linear(module.incoming, module.out_features, module.bias is not None).to(

@@ -18,7 +18,6 @@ ours.
 
 from __future__ import annotations
 
-import copy
 import statistics as numbers
 
 import torch
@@ -28,6 +27,7 @@ from torch.nn import functional as F
 from prunus.criteria import Scores
 from prunus.evaluation import primary
 from prunus.graph import Group, Groups
+from prunus.graph.copies import private_copy
 from prunus.pipelines.session import Loader
 from prunus.plan import Plan, plan_units, predict_loss
 from prunus.statistics import Statistics
@@ -63,7 +63,7 @@ def measure_curves(
         plan = _half(groups, group, scores)
         if plan is None:
             continue
-        halved = copy.deepcopy(model)
+        halved = private_copy(model)
         apply_(halved, plan, statistics, compensate=compensate, ridge=ridge, undo=False)
         increase[group.name] = _loss(halved, batches) - whole
         predicted[group.name] = predict_loss(scores, plan, groups).total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,11 @@ from torch import Tensor, nn
 from prunus.core import derive_seed, seed_everything
 from prunus.core.errors import NonFiniteError, TraceError
 from prunus.graph import Group, Groups, find_groups
+from prunus.graph.copies import private_copy
+from prunus.graph.engine import counts_heads
 from prunus.graph.probe import flatten_tensors, probe
+from prunus.graph.scripts import OPAQUE, Scripted
+from prunus.graph.select import widen
 from prunus.models import build_model, usual_input
 from prunus.pipelines.doctor_hints import OUTPUTS, advise
 from prunus.plan import least_costs
@@ -142,12 +145,12 @@ def diagnose(model: nn.Module, example: Tensor) -> Diagnosis:
         >>> diagnose(net, torch.zeros(1, 3, 9, 9)).status
         'healthy'
     """
-    own = _copied(model)
+    own = private_copy(model).eval()
     device = next((p.device for p in own.parameters()), torch.device("cpu"))
     image = _random_like(example).to(device)
     try:
         groups = find_groups(own, image)
-        ends = probe(copy.deepcopy(own), (_with_gradient(image),)).ends
+        ends = probe(widen(own), (_with_gradient(image),)).ends
     except TraceError as error:
         where = source_line(error.__cause__, own) if error.__cause__ else ""
         if not where:
@@ -203,19 +206,6 @@ def run_doctor(
         ) from error
 
 
-def _copied(model: nn.Module) -> nn.Module:
-    """Return a copy in eval mode, or say that there is none: tracing and cutting need copies."""
-    try:
-        return copy.deepcopy(model).eval()
-    except Exception as error:  # whatever foreign modules raise
-        text = str(error).strip().splitlines()
-        raise TraceError(
-            f"{type(model).__name__} cannot be copied ({type(error).__name__}: "
-            f"{text[0] if text else 'no text'}): keep no results of a forward pass in the "
-            "network, and nothing that copy.deepcopy refuses"
-        ) from error
-
-
 def _random_like(example: Tensor) -> Tensor:
     """Return a random batch of the same shape; whole numbers (tokens) stay as they are."""
     if not example.is_floating_point():
@@ -235,7 +225,7 @@ def _shaken(model: nn.Module, image: Tensor) -> nn.Module:
     Constant zeros become small numbers of either sign, all others numbers around one.
     """
     generator = torch.Generator().manual_seed(derive_seed(0, "doctor", "weights"))
-    shaken = copy.deepcopy(model)
+    shaken = private_copy(model)
     running = {
         f"{name}.{key}".lstrip(".")
         for name, module in shaken.named_modules()
@@ -286,8 +276,16 @@ def _findings(groups: Groups, ends: set[str]) -> Iterator[Finding]:
             yield _finding(one.module, one.reason)
     for group in groups:
         if group.units <= group.least:
-            width = group.members[0].index.size
+            width = _width(group)
             yield _finding(group.name, f"all of its {width} {group.kind} go together, or none")
+
+
+def _width(group: Group) -> int:
+    """Return how many channels, neurons or heads a group has, however many are one unit."""
+    if group.kind == "heads":  # the numbers that count them are members too
+        numbers = (m for m in group.members if counts_heads(m.module))
+        return next(m.index.size for m in numbers)
+    return group.members[0].index.size
 
 
 def _is_output(module: str, reason: str, ends: set[str]) -> bool:
@@ -305,13 +303,18 @@ def _finding(module: str, reason: str) -> Finding:
 
 
 def _strangers(model: nn.Module, groups: Groups) -> Iterator[Finding]:
-    """Yield the modules with many parameters of a kind that is not cut, as an LSTM."""
+    """Yield the modules with many parameters that nothing cuts, as an LSTM."""
     known = {*groups.layers, *(m.module for g in groups for m in g.members)}
-    for name, module in model.named_modules():
-        count = sum(p.numel() for p in module.parameters(recurse=False))
-        if name not in known and count >= max(1.0, WORTH_A_LINE * groups.total_params):
-            yield _finding(
-                name or type(model).__name__,
-                f"{count} parameters lie in a {type(module).__name__}, and only convolutions, "
-                "linear layers and norms are cut",
-            )
+    raw = {name.rpartition(":")[0] for name in known if ":" in name}
+    for name, module in widen(model).named_modules():
+        if isinstance(module, Scripted):
+            own = dict(module.hidden[0].named_parameters())
+            where = OPAQUE
+        else:
+            own = dict(module.named_parameters(recurse=False))
+            where = f"a {type(module).__name__} itself, and no group that can be cut reaches them"
+        if name in known or f"{name}.in_proj".lstrip(".") in known:
+            continue
+        count = sum(p.numel() for key, p in own.items() if f"{name}.{key}".lstrip(".") not in raw)
+        if count >= max(1.0, WORTH_A_LINE * groups.total_params):
+            yield _finding(name or type(model).__name__, f"{count} parameters lie in {where}")

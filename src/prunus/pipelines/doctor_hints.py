@@ -25,6 +25,7 @@ NOTHING = "nothing: it needs all of its channels"
 
 #: (what a reason says, what to change, whether the forward pass is at fault); the first counts.
 _ADVICE: tuple[tuple[str, str, bool], ...] = (
+    (r"ScriptModule", "prune first, torch.jit.script after", False),
     (r"fails when it is cut.*(shape '|view size|reshape)", RESHAPE, True),
     (r"fails when it is cut", SIZES, True),
     (r"changes the shape of the network's output", f"{RESHAPE}, and x.shape[0] for images", True),
@@ -57,7 +58,11 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
         "free what it reads",
         False,
     ),
-    (r"only convolutions, linear layers and norms", "build it of such layers; else nothing", False),
+    (
+        r"no group that can be cut reaches them",
+        "free the layers whose channels they meet; else nothing",
+        False,
+    ),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunus.evaluation import accuracy
+from prunus.graph.copies import private_copy
 from prunus.pipelines.config import PruneConfig
 from prunus.pipelines.latency import costs_of
 from prunus.pipelines.s_phase import s_phase_, trace
@@ -85,7 +85,7 @@ def iterate(job: Job, held: State, targets: Mapping[str, float], i: int) -> Stat
     if cut is not None and journal.has(f"{step}-cut"):
         model, plan = journal.restore(f"{step}-cut", job.dense)
     else:
-        model = copy.deepcopy(held.model)
+        model = private_copy(held.model)
         later, cut = s_phase_(
             model,
             targets,

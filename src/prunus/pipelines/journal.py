@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from prunus.core import Record, write_whole
 from prunus.export import save_weights
+from prunus.graph.copies import private_copy
 from prunus.plan import Plan
 from prunus.surgery import replay_
 
@@ -54,7 +54,7 @@ class Journal:
     def restore(self, step: str, dense: nn.Module) -> tuple[nn.Module, Plan]:
         """Return the network and the plan after `step`, built from a copy of the dense one."""
         plan = Plan.from_json((self._steps / f"{step}.json").read_text())
-        model = replay_(copy.deepcopy(dense), plan)
+        model = replay_(private_copy(dense), plan)
         model.load_state_dict(load_file(self._steps / f"{step}.safetensors"))
         return model, plan
 

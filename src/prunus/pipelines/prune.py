@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from prunus.core import Record, to_dict, write_whole
 from prunus.core.errors import DataError
 from prunus.export import Parity, export_onnx, save_weights
+from prunus.graph.copies import private_copy
 from prunus.pipelines.audit import fingerprints
 from prunus.pipelines.config import PruneConfig
 from prunus.pipelines.journal import Journal
@@ -24,6 +24,7 @@ from prunus.pipelines.ps_iteration import ps_iteration
 from prunus.pipelines.s_phase import find_sound_groups
 from prunus.pipelines.session import Loader, Loaders, Session
 from prunus.pipelines.settings import checked
+from prunus.pipelines.surroundings import require_one_process
 from prunus.pipelines.timing import timing_row
 from prunus.pipelines.watch import Watch
 from prunus.plan import Budget, Plan
@@ -104,19 +105,21 @@ def prune(
 
     Raises:
         BudgetError: the budget cannot be read or reached.
+        ConfigError: settings do not go together, or this is one of several ranks.
         NothingToPruneError, TraceError, NonFiniteError, DataError: see their messages.
 
     Example:
         >>> small, report = prunus.prune(model, loader, budget="macs=50%")  # doctest: +SKIP
         >>> print(report)  # doctest: +SKIP
     """
+    require_one_process()
     config = checked(config or PruneConfig())
     limits = Budget.parse(budget)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
     first = next(iter(loader), None)
     if first is None:
         raise DataError("the loader gave no batch: give it at least one image a class")
-    dense = copy.deepcopy(model)
+    dense = private_copy(model)
     example = first[0][:64].cpu()
     groups = find_sound_groups(dense, example[:1], config)
     table = table_for(limits, dense, groups, example, config, watch=watch)
@@ -130,7 +133,7 @@ def prune(
         table=table,
     )
     keep_table(table, groups, session.journal)
-    on_device = copy.deepcopy(dense).to(fabric.device)
+    on_device = private_copy(dense).to(fabric.device)
     pruned, plan = ps_iteration(on_device, limits, config, session, example=example[:1])
     record = session.journal.record
     record.append(

@@ -7,13 +7,13 @@ while the budget is not met and accuracy ≥ threshold:
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
 
 from prunus.core.errors import BudgetError
 from prunus.evaluation import accuracy
+from prunus.graph.copies import private_copy
 from prunus.pipelines.config import PruneConfig
 from prunus.pipelines.iteration import Job, State, floor_of, iterate, targets_of
 from prunus.pipelines.latency import costs_of, with_round_to
@@ -72,14 +72,12 @@ def ps_iteration(
         config=config,
         session=session,
         example=example,
-        teacher=copy.deepcopy(dense) if distilled else None,
+        teacher=private_copy(dense) if distilled else None,
         costs=costs,
         protected=protected,
         floor=floor,
     )
-    state = State(
-        iteration=0, model=copy.deepcopy(dense), plan=Plan(), costs=costs, accuracy=before
-    )
+    state = State(iteration=0, model=private_copy(dense), plan=Plan(), costs=costs, accuracy=before)
     state, reason = (to_limits if budget.accuracy is None else search)(job, state)
     journal.append_once("stop", {"reason": reason})
     session.watch.say(f"stopped: {reason}")
@@ -110,7 +108,7 @@ def to_limits(job: Job, state: State) -> tuple[State, str]:
 def _finish(job: Job, state: State) -> nn.Module:
     """Return the network after the final training, or before it where that lost the floor."""
     session, config = job.session, job.config
-    model = state.model if job.floor is None else copy.deepcopy(state.model)
+    model = state.model if job.floor is None else private_copy(state.model)
     p_phase_(
         model,
         config.final,

@@ -26,7 +26,12 @@ from prunus.pipelines.rows import say_latency
 from prunus.pipelines.s_phase import find_sound_groups
 from prunus.pipelines.session import Loaders, Session, p_phase_
 from prunus.pipelines.settings import checked
-from prunus.pipelines.surroundings import describe_run, open_fabric, resolve_paths
+from prunus.pipelines.surroundings import (
+    describe_run,
+    open_fabric,
+    require_one_process,
+    resolve_paths,
+)
 from prunus.pipelines.timing import timing_row
 from prunus.pipelines.watch import Watch
 from prunus.plan import Budget, check_reachable
@@ -51,8 +56,10 @@ def run_prune(
     Everything that can be wrong with the input is looked at before the first step.
 
     Raises:
+        ConfigError: settings do not go together, or this is one of several ranks.
         RunFolderError: `out` holds another run, or this one and `resume` is off.
     """
+    require_one_process()
     watch = watch or Watch()
     config = resolve_paths(config)
     budget = Budget.parse(config.budget)

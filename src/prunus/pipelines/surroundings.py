@@ -13,8 +13,9 @@ import torch
 from lightning_fabric import Fabric
 
 from prunus.core.errors import ConfigError
+from prunus.statistics.ranks import rank_and_size
 
-__all__ = ["describe_run", "open_fabric", "resolve_paths"]
+__all__ = ["describe_run", "open_fabric", "require_one_process", "resolve_paths"]
 
 
 class _Settings(Protocol):
@@ -44,6 +45,17 @@ def resolve_paths(config: S) -> S:
     if config.weights is not None:
         changes["weights"] = str(Path(config.weights).absolute())
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def require_one_process() -> None:
+    """Raise `ConfigError` among the ranks of `torch.distributed`: each would prune on its own."""
+    size = rank_and_size()[1]
+    if size > 1:
+        raise ConfigError(
+            f"prune drives one process, found {size} ranks of torch.distributed, whose repairs and "
+            "training would differ: call prunus.collect, prunus.plan.broadcast_plan and "
+            "prunus.apply_ on every rank, and train with DistributedDataParallel"
+        )
 
 
 def open_fabric(device: str, precision: str = "32-true") -> Fabric:

@@ -51,7 +51,8 @@ def first_bad(model: nn.Module, x: Tensor) -> str:
         if isinstance(output, Tensor) and not torch.isfinite(output).all():
             found.append(names[module])
 
-    handles = [m.register_forward_hook(look) for m in model.modules()]
+    hooked = [m for m in names if not isinstance(m, torch.jit.ScriptModule)]  # they take no hooks
+    handles = [m.register_forward_hook(look) for m in hooked]
     try:
         with torch.no_grad():
             model(x)

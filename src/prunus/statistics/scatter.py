@@ -215,9 +215,10 @@ class Scatter:
     def constant(self) -> Tensor:
         """Whether a feature's variance is below 1e-12 of its second moment. Shape (F,), bool.
 
-        That is what float32 activations leave of a constant.
+        That is what float32 activations leave of a constant. Where it is below 1e-30 too: products
+        of numbers so small lose their digits in float32, and correlations would exceed 1.
         """
-        return self.S.diagonal() <= 1e-12 * self.gram.diagonal() + 1e-300
+        return self.S.diagonal() <= 1e-12 * self.gram.diagonal() + 1e-30 * max(self.samples, 1e-270)
 
     @cached_property
     def correlation(self) -> Tensor:

@@ -5,8 +5,8 @@ from prunus.surgery.batchnorm import reestimate_batchnorm_
 from prunus.surgery.compensate import Repair
 from prunus.surgery.cut import replay_
 from prunus.surgery.mask import mask_
-from prunus.surgery.optimiser import cut_state_, tensors_of
-from prunus.surgery.receipt import Receipt
+from prunus.surgery.optimiser import cut_state_
+from prunus.surgery.receipt import Receipt, tensors_of
 from prunus.surgery.undo import undo_
 from prunus.surgery.verify import unsound_groups
 

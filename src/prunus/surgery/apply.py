@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import ConfigError, DataError
 from prunus.graph import Groups, find_groups
+from prunus.graph.copies import private_copy
 from prunus.plan import Plan
 from prunus.statistics import Statistics
 from prunus.surgery.batchnorm import reestimate_batchnorm_
@@ -125,7 +125,7 @@ def _cut_(
     """Cut, with the repair that comes before or after it."""
     if kind in ("patch", "joint") and loader is not None:
         assert groups is not None
-        dense = copy.deepcopy(model)
+        dense = private_copy(model)
         first = [] if statistics is None else compensate_(model, plan, statistics, ridge)
         replay_(model, plan)
         whole = replace(groups, model=dense)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from prunus.graph.copies import private_copy
 from prunus.plan import Plan
 from prunus.surgery.cut import replay_
+from prunus.surgery.receipt import tensors_of
 from prunus.surgery.undo import restore_
 
-__all__ = ["cut_state_", "tensors_of"]
-
-
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a network by name: the very objects, no copies."""
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+__all__ = ["cut_state_"]
 
 
 @torch.no_grad()
@@ -77,7 +70,7 @@ def _places(before: Mapping[str, Tensor], model: nn.Module, plan: Plan) -> dict[
         else t.detach().cpu()
         for name, t in before.items()
     }
-    ghost = copy.deepcopy(model).cpu()
+    ghost = private_copy(model).cpu()
     restore_(ghost, plan, numbered)
     return tensors_of(replay_(ghost, plan))
 

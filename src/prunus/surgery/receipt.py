@@ -18,19 +18,20 @@ from prunus.core.errors import PlanError, WeightsError
 from prunus.plan import Plan
 from prunus.surgery.compensate import Repair
 
-__all__ = ["Memory", "Receipt", "remember", "state_of"]
+__all__ = ["Memory", "Receipt", "remember", "saved_shapes", "state_of", "tensors_of"]
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """The values that undoing needs, on the CPU, by the names of the state dict.
+    """The values that undoing needs, on the CPU, by the names of parameters and buffers.
 
     Attributes:
         dense: every tensor before surgery: also those it left alone, since training may not.
         cut: the tensors that differ after surgery in shape or bits, with their values then.
-        shapes: the shape of every tensor after surgery.
+        shapes: the shape of every tensor of the state dict after surgery. Non-persistent buffers
+            are not among them: some are caches, whose shape may change whenever the network runs.
     """
 
     dense: Mapping[str, Tensor]
@@ -139,20 +140,32 @@ class Receipt:
             ) from error
 
 
-def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy, on the CPU, of every tensor of a network's state dict."""
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a network by name: the very objects, no copies."""
     return {
-        name: t.detach().to("cpu", copy=True).contiguous()
-        for name, t in model.state_dict().items()
-        if isinstance(t, Tensor)
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
     }
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy, on the CPU, of every parameter and buffer of a network."""
+    return {
+        name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors_of(model).items()
+    }
+
+
+def saved_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters and buffers that are in a network's state dict."""
+    saved = model.state_dict().keys()
+    return {name: tuple(t.shape) for name, t in tensors_of(model).items() if name in saved}
 
 
 def remember(dense: Mapping[str, Tensor], model: nn.Module) -> Memory:
     """Return what undoing needs, given the state before surgery and the network after it."""
     now = state_of(model)
     cut = {n: t for n, t in now.items() if n not in dense or not same_bits(t, dense[n])}
-    return Memory(dense, cut, {name: tuple(t.shape) for name, t in now.items()})
+    return Memory(dense, cut, saved_shapes(model))
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

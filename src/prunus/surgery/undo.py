@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from prunus.core.errors import PlanError
 from prunus.graph import SelectLinear
 from prunus.graph.attention import attention_of, close_heads_
+from prunus.graph.copies import private_copy
 from prunus.graph.layers import (
     BATCHNORMS,
     CONVOLUTIONS,
@@ -21,7 +21,7 @@ from prunus.graph.layers import (
 )
 from prunus.plan import Edit, Plan
 from prunus.surgery.cut import follow_width_, replay_
-from prunus.surgery.receipt import Memory, Receipt, state_of
+from prunus.surgery.receipt import Memory, Receipt, saved_shapes, state_of, tensors_of
 
 __all__ = ["restore_", "undo_"]
 
@@ -79,10 +79,11 @@ def _check(model: nn.Module, receipt: Receipt, memory: Memory) -> None:
             f"the receipt is of a {receipt.network}, not of a {kind}: give the network it was "
             "made for"
         )
-    found = {n: tuple(t.shape) for n, t in model.state_dict().items() if isinstance(t, Tensor)}
+    found = saved_shapes(model)
     if found == memory.shapes:
         return
-    dense = {name: tuple(t.shape) for name, t in memory.dense.items()}
+    extra = tensors_of(model).keys() - found.keys()
+    dense = {name: tuple(t.shape) for name, t in memory.dense.items() if name not in extra}
     if found == dense:
         raise PlanError(
             f"this {kind} is as wide as before the cut: it has not been cut, or the receipt has "
@@ -159,6 +160,8 @@ def _fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         parent, _, leaf = name.rpartition(".")
         module = model.get_submodule(parent)
         old = getattr(module, leaf)
+        if old is None:  # a non-persistent cache that has been dropped since
+            continue
         if old.shape == value.shape and old.dtype == value.dtype:
             old.copy_(value)
         elif isinstance(old, nn.Parameter):
@@ -173,8 +176,8 @@ def _numbered(model: nn.Module, dense: Mapping[str, Tensor]) -> nn.Module:
 
     Cut as the network was, it tells where each element that was kept came from.
     """
-    numbered = copy.deepcopy(model).cpu().double()
-    state = numbered.state_dict()
+    numbered = private_copy(model).cpu().double()
+    state = tensors_of(numbered)
     for name, tensor in dense.items():
         if tensor.is_floating_point():
             places = torch.arange(tensor.numel(), dtype=torch.float64)
@@ -188,8 +191,8 @@ def _trained(
     """Return the dense tensors with what training did to their kept elements."""
     trained = {}
     for name, dense in memory.dense.items():
-        if name not in now:
-            continue  # the index of a layer that has nothing to select any more
+        if name not in now or now[name].shape != positions[name].shape:
+            continue  # the index of a layer that has nothing to select any more, or a cache
         if not dense.is_floating_point():
             if name not in memory.cut or dense.dim() == 0:  # a counter, or none of ours
                 trained[name] = now[name]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunus.core import derive_seed
 from prunus.graph import Group, Groups
+from prunus.graph.copies import private_copy
 from prunus.graph.probe import flatten_tensors
 from prunus.plan import plan_units
 from prunus.surgery.cut import replay_
@@ -59,8 +58,8 @@ def _some(group: Group) -> list[int]:
 def _agrees(groups: Groups, tried: list[Group], example: Tensor) -> str | None:
     """Return None where cut equals masked, else what happened."""
     plan = plan_units(groups, {g.name: _some(g) for g in tried})
-    masked = mask_(copy.deepcopy(groups.model), plan).eval()
-    cut = replay_(copy.deepcopy(groups.model), plan).eval()
+    masked = mask_(private_copy(groups.model), plan).eval()
+    cut = replay_(private_copy(groups.model), plan).eval()
     with torch.no_grad():
         expected = flatten_tensors(masked(example))
         try:
