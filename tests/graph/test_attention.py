@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from prunus.criteria import score
 from prunus.export import export_onnx
@@ -146,6 +147,40 @@ def test_heads_and_width_go_one_without_the_other(name: str) -> None:
             cut = replay_(copy.deepcopy(model), plan)(x)
             torch.testing.assert_close(cut, mask_(copy.deepcopy(model), plan)(x))
             assert not torch.allclose(cut, model(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_dimensions_inside_heads(name: str) -> None:
+    model, x = build(name), tokens()
+    groups = find_groups(model, x, inputs=False, heads="dimensions")
+    inside = next(g for g in groups if any(m.module.endswith(":head_dim") for m in g.members))
+    assert inside.units == WIDTH // HEADS and inside.kind == "neurons"
+    assert unsound_groups(groups, x) == {}
+    plan = plan_units(groups, {inside.name: [1, 2]})
+    with torch.no_grad():
+        cut = replay_(copy.deepcopy(model), plan)
+        torch.testing.assert_close(cut(x), mask_(copy.deepcopy(model), plan)(x))
+    (attention,) = (m for m in cut.modules() if isinstance(m, HeadwiseAttention))
+    assert (attention.num_heads, attention.head_dim) == (HEADS, WIDTH // HEADS - 2)
+    assert attention.scale == (WIDTH // HEADS) ** -0.5
+
+
+def test_dimensions_that_a_default_scale_counts_stay() -> None:
+    class Fused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(4, WIDTH) for _ in range(3))
+            self.head = nn.Linear(WIDTH, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            parts = (f(x).view(len(x), TOKENS, HEADS, -1) for f in (self.q, self.k, self.v))
+            x = F.scaled_dot_product_attention(*(p.transpose(1, 2) for p in parts))
+            return self.head(x.transpose(1, 2).flatten(2))
+
+    groups = find_groups(Fused().eval(), tokens(), inputs=False, heads="dimensions")
+    assert [(g.name, g.units) for g in groups] == [("v", WIDTH // HEADS)]
+    reasons = {u.module: u.reason for u in groups.unprunable}
+    assert reasons["q"] == "attention's default scale counts the dimensions of a head"
 
 
 def test_a_plan_is_replayed_on_a_new_network() -> None:

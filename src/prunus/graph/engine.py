@@ -41,17 +41,23 @@ Coupling = dict[tuple[str, str], set[tuple[int, int]]]
 
 
 def couplings(
-    model: nn.Module, example: tuple[Any, ...], roots: list[str], uncalled: Collection[str] = ()
+    model: nn.Module,
+    example: tuple[Any, ...],
+    roots: list[str],
+    uncalled: Collection[str] = (),
+    *,
+    inside_heads: bool = False,
 ) -> Iterator[tuple[str, Coupling, str]]:
     """Yield (root, coupling, obstacle) for every root module not yet met as a producer.
 
     `obstacle` is empty, or says why the coupled channels cannot be cut. `model` is a private
     copy, in the mode in which it is to be followed; `uncalled` layers are called (`called`).
+    With `inside_heads` the dimensions of all heads are units, not whole heads.
 
     Raises:
         TraceError: the network could not be run.
     """
-    tracer = _Tracer(model)
+    tracer = _Tracer(model, inside_heads)
     try:
         with (
             torch.no_grad(), plain_attention(), tracer.watching(), calling(model, uncalled), tracer
@@ -86,9 +92,9 @@ RULED = (nn.Linear, CONVOLUTIONS, *PASSING)
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Moves labels beside tensors while a network runs."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, inside_heads: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.model = model
+        self.model, self.inside_heads = model, inside_heads
         self.labels = Labels()
         self.splits: list[Split] = []
         self.reshapes: list[Reshape] = []
@@ -213,6 +219,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             name, args, kwargs, func, tracks, outputs, self.labels, self.splits, self.reshapes,
             where, self._filters(name, args), self._bare,
             bool(self.running) and is_written_norm(module_at(self.model, self.running[-1])),
+            self.inside_heads,
         )  # fmt: skip
         made = keep_whole(self.labels, where, tracks, outputs) if scripted else follow(call)
         for tensor, track in zip(outputs, made, strict=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ def find_groups(
     *,
     ignored_layers: Collection[str] = (),
     inputs: bool = True,
+    heads: Literal["whole", "dimensions"] = "whole",
     feature_limit: int = 4096,
 ) -> Groups:
     """Find the groups of coupled units of `model`, their consumers and their cost.
@@ -39,6 +40,9 @@ def find_groups(
         ignored_layers: module names whose outputs stay whole.
         inputs: whether input pixels and single positions of a flattened feature map are units
             too, removed where a linear layer reads them.
+        heads: what of an attention is a unit: `whole` heads, or `dimensions` inside them, the
+            same of every head. Queries and keys keep theirs where PyTorch's default scale counts
+            them.
         feature_limit: the widest flattened input that gets a full Gram matrix (8·F² bytes).
             Wider ones share one statistic a channel, and their positions are no units.
 
@@ -67,7 +71,15 @@ def find_groups(
 
     running = [n for n in mixing if n in seen.positions]
     found, rejected = _couple(
-        wide, couplings(copy.deepcopy(whole), arguments, running, seen.uncalled), reasons
+        wide,
+        couplings(
+            copy.deepcopy(whole),
+            arguments,
+            running,
+            seen.uncalled,
+            inside_heads=heads == "dimensions",
+        ),
+        reasons,
     )
     rejected += [Unprunable(n, reasons[n]) for n in mixing if n not in seen.positions]
     consumers = find_consumers(model, wide, mixing, seen, found, feature_limit)

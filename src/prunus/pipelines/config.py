@@ -35,6 +35,7 @@ class PruneConfig:
     | | its latency table shows (see `choose_round_to`) |
     | least | share of each group that a cut leaves at least |
     | inputs | whether input pixels and flattened positions are units |
+    | heads | what of an attention is a unit: `whole` heads or `dimensions` inside all of them |
     | ignored_layers | modules whose outputs stay whole |
     | keep_class | classes, by index or name, whose best units never go |
     | keep_share | share of each group that is best for a kept class |
@@ -65,6 +66,7 @@ class PruneConfig:
     round_to: Size | None = None
     least: Annotated[float, Field(ge=0, lt=1)] = 0.0
     inputs: bool = True
+    heads: Literal["whole", "dimensions"] = "whole"
     ignored_layers: tuple[str, ...] = ()
     keep_class: tuple[int | str, ...] = ()
     keep_share: Annotated[float, Field(gt=0, le=1)] = 0.1

@@ -130,7 +130,11 @@ def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
     """Find the groups of `model` as `config` asks."""
     device = next(model.parameters()).device
     return find_groups(
-        model, example.to(device), ignored_layers=config.ignored_layers, inputs=config.inputs
+        model,
+        example.to(device),
+        ignored_layers=config.ignored_layers,
+        inputs=config.inputs,
+        heads=config.heads,
     )
 
 

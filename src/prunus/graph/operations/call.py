@@ -59,6 +59,7 @@ class Call:
     filters: tuple[Tensor | None, Tensor | None] = (None, None)  # a convolution's in and out labels
     own: Callable[[str, int], Tensor | None] = lambda *_: None  # of a norm without parameters
     in_norm: bool = False  # a norm written out by hand runs, which may reduce over its channels
+    inside_heads: bool = False  # units are dimensions of every head, not whole heads
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -12,14 +12,15 @@ __all__ = ["contract"]
 
 
 def contract(
-    labels: Labels, one: Track, other: Track, shape: tuple[int, ...], name: str
+    call: Call, one: Track, other: Track, shape: tuple[int, ...], name: str
 ) -> list[Tensor]:
     """Return the arrays of a matrix product over the last axes (…, M, K) × (…, K, N).
 
     Where the labels of K differ between matrices of a batch (heads), those of one head are
-    one: heads stay whole. Where they do not, the same index of K goes in all of them.
+    one: heads stay whole. Or (`call.inside_heads`) the same index of K goes in every head, as it
+    does where the labels do not differ.
     """
-    rank = len(shape)
+    labels, rank = call.labels, len(shape)
     sides = ((one, rank - 1, rank - 2), (other, rank - 2, rank - 1))  # K, and the axis that stays
     out: list[Tensor] = []
     inner: list[list[Tensor]] = [[], []]
@@ -30,7 +31,10 @@ def contract(
                 continue
             # Tokens of different channels: the same index goes in all.
             same = labels.join_along(array, [free])
-            if varying(same) - {axis}:  # heads
+            heads = varying(same) - {axis}
+            if heads and call.inside_heads:
+                same = labels.join_along(same, heads)
+            elif heads:
                 out.append(labels.join_along(same, [axis]))
             inner[side].append(same.transpose(-1, -2) if side else same)
     for side, (track, axis, _) in enumerate(reversed(sides)):
@@ -61,7 +65,7 @@ def _product(call: Call) -> list[Track]:
     rank = len(one.shape)
     if call.name in ("mv", "addmv", "dot") or rank != len(other.shape):
         return opaque(call)
-    arrays = contract(call.labels, one, other, shape, call.name)
+    arrays = contract(call, one, other, shape, call.name)
     if bias:
         arrays = meet(call.labels, [*bias, Track(shape, arrays)], shape, call.name)
     return [Track(shape, arrays)]
@@ -77,7 +81,7 @@ def _linear(call: Call) -> list[Track]:
     )
     if rank == 1:
         return opaque(call)
-    arrays = contract(call.labels, one, lifted, shape, call.name)
+    arrays = contract(call, one, lifted, shape, call.name)
     if bias:
         arrays = meet(call.labels, [*bias, Track(shape, arrays)], shape, call.name)
     return [Track(shape, arrays)]
@@ -130,13 +134,14 @@ def _attention(call: Call) -> list[Track]:
     labels, rank = call.labels, len(q.shape)
     if call.kwargs.get("scale") is None:
         for array in (_settled(labels, a) for a in q.arrays):
-            if varying(array) == {rank - 1}:
+            inside = call.inside_heads and rank - 1 in varying(array)
+            if inside or varying(array) == {rank - 1}:
                 labels.fix(array, "attention's default scale counts the dimensions of a head")
     scores = (*q.shape[:-1], k.shape[-2])
     turned = Track((*k.shape[:-2], *k.shape[:-3:-1]), [a.transpose(-1, -2) for a in k.arrays])
-    arrays = contract(labels, q, turned, scores, "attention")
+    arrays = contract(call, q, turned, scores, "attention")
     weights = Track(scores, arrays)
     if mask:
         weights = Track(scores, meet(labels, [weights, *mask[:1]], scores, "attention"))
-    arrays = contract(labels, weights, v, call.shape, "attention")
+    arrays = contract(call, weights, v, call.shape, "attention")
     return [Track(call.shape, arrays), *(Track(tuple(t.shape)) for t in call.outputs[1:])]
