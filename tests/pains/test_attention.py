@@ -5,13 +5,14 @@ import copy
 import pytest
 import timm
 import torch
+import transformers as hf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import prunus
 from prunus.graph import Groups
 from prunus.plan import plan_units
-from prunus.surgery import apply_, replay_
+from prunus.surgery import apply_, mask_, replay_
 from tests.pains.rival import check_cuts, torch_pruning_
 
 WIDTH, HEADS = 12, 3
@@ -140,6 +141,29 @@ def test_8_hand_written_heads_go_whole() -> None:
     cut = lose_a_head(built(Written), "attn", TOKENS)
     assert (cut.attn.num_attention_heads, cut.attn.all_head_size) == (HEADS - 1, 8)
     assert cut.attn.query.out_features == cut.attn.value.out_features == cut.dense.in_features == 8
+
+
+def test_8_hugging_faces_heads_go_whole() -> None:
+    """Its output is no tensor but a `ModelOutput`, and so is that of the cut network."""
+    torch.manual_seed(0)
+    config = hf.ViTConfig(
+        image_size=8, patch_size=4, hidden_size=WIDTH, num_hidden_layers=2, intermediate_size=16,
+        num_attention_heads=HEADS, num_labels=4,
+    )  # fmt: skip
+    model = hf.ViTForImageClassification(config).eval()
+    x = torch.randn(2, 3, 8, 8)
+    groups = check_cuts(model, x)
+    name = heads_of(groups, "vit.layers.0.attention")
+    assert groups[name].kind == "heads"
+    plan = plan_units(groups, {name: [1]})
+    masked, cut = mask_(copy.deepcopy(model), plan), replay_(copy.deepcopy(model), plan)
+    with torch.no_grad():
+        expected, found = masked(x), cut(x)
+    assert isinstance(found, hf.modeling_outputs.ImageClassifierOutput)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
+    heads = [layer.attention.num_attention_heads for layer in cut.vit.layers]
+    assert heads == [HEADS - 1, HEADS]
+    assert cut.vit.layers[0].attention.q_proj.weight.shape == (8, WIDTH)
 
 
 def test_8_timm_heads_neurons_and_width() -> None:

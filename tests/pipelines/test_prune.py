@@ -12,6 +12,7 @@ import prunus
 from prunus.core.errors import BudgetError, DataError, PlanError, RunFolderError
 from prunus.data import DataSplits, load_data
 from prunus.evaluation import accuracy, count_macs, count_params
+from prunus.pipelines.measure import layer_rows
 from prunus.surgery import reestimate_batchnorm_
 
 
@@ -155,3 +156,33 @@ def test_unsound_channels_are_pruned_around(data: DataSplits) -> None:
     assert any(u["module"] == "stem" and "softmax" in u["reason"] for u in graph["unprunable"])
     assert small.stem.out_channels == 16
     assert small.left.out_channels < 16
+
+
+class Tokens(nn.Module):
+    """Rows of an image attend to each other; places are a raw parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, 8)
+        self.places = nn.Parameter(torch.randn(8, 8))
+        self.encode = nn.TransformerEncoderLayer(8, 4, 12, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encode(self.embed(x) + self.places).mean(1))
+
+
+def test_layers_of_a_transformer_cut_to_one_head_and_one_channel() -> None:
+    """What counts heads is no layer; what cannot be cut any more still has its row."""
+    torch.manual_seed(0)
+    dense, x = Tokens().eval(), torch.randn(1, 8, 8)
+    pruned = copy.deepcopy(dense)
+    groups = prunus.find_groups(dense, x)
+    gone = {
+        g.name: range(g.units - 1) for g in groups if not g.name.endswith(("features", "inputs"))
+    }
+    prunus.apply_(pruned, prunus.plan.plan_units(groups, gone))
+    rows = {row["module"]: row for row in layer_rows(dense, pruned, x)}
+    assert "encode.self_attn:num_heads" not in rows
+    assert rows["encode.self_attn.in_proj"]["out"] == [24, 6]
+    assert rows["places:1"]["params"] == [64, 8]

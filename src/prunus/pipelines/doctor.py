@@ -309,12 +309,13 @@ def _strangers(model: nn.Module, groups: Groups) -> Iterator[Finding]:
     for name, module in widen(model).named_modules():
         if isinstance(module, Scripted):
             own = dict(module.hidden[0].named_parameters())
-            where = OPAQUE
+            text = f"{{}} parameters lie in {OPAQUE}"
         else:
             own = dict(module.named_parameters(recurse=False))
-            where = f"a {type(module).__name__} itself, and no group that can be cut reaches them"
+            text = f"the {type(module).__name__} itself holds {{}} parameters, and no group that "
+            text += "can be cut reaches them"
         if name in known or f"{name}.in_proj".lstrip(".") in known:
             continue
         count = sum(p.numel() for key, p in own.items() if f"{name}.{key}".lstrip(".") not in raw)
         if count >= max(1.0, WORTH_A_LINE * groups.total_params):
-            yield _finding(name or type(model).__name__, f"{count} parameters lie in {where}")
+            yield _finding(name or type(model).__name__, text.format(count))

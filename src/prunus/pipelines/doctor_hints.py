@@ -60,7 +60,7 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
     ),
     (
         r"no group that can be cut reaches them",
-        "free the layers whose channels they meet; else nothing",
+        "free the layers that meet them, or build it of other layers; else nothing",
         False,
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -14,7 +14,8 @@ from prunus.evaluation import (
     count_params,
 )
 from prunus.graph import find_groups
-from prunus.graph.costs import reads
+from prunus.graph.costs import raw_layer, reads
+from prunus.graph.layers import RawAxis, module_at
 from prunus.pipelines.latency import costs_of
 from prunus.pipelines.session import Loader
 
@@ -53,13 +54,21 @@ def result_row(
 
 
 def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dict[str, Any]]:
-    """Return parameters, MACs and channels of each layer, before and after."""
+    """Return parameters, MACs and channels of each layer, before and after.
+
+    Numbers of modules that are cut with a layer (heads, widths) are no layers.
+    """
     sides = [find_groups(network, example).layers for network in (dense, pruned)]
     rows = []
     for name, before in sides[0].items():
+        if before.kind == "Number":
+            continue
+        after = sides[1].get(name)
+        if after is None:  # a raw parameter that no group of the pruned network cuts any more
+            after = raw_layer(cast(RawAxis, module_at(pruned, name)))
         pairs = [
             (layer, reads(network, name, layer))
-            for network, layer in ((dense, before), (pruned, sides[1][name]))
+            for network, layer in ((dense, before), (pruned, after))
         ]
         rows.append(
             {
