@@ -11,7 +11,7 @@ from prunus.criteria import score
 from prunus.export import export_onnx
 from prunus.graph import find_groups
 from prunus.graph.attention import HeadwiseAttention, in_projection, open_heads_
-from prunus.graph.called import Calling
+from prunus.graph.called import Calling, plain_attention
 from prunus.plan import Plan, make_plan, plan_units
 from prunus.statistics import collect
 from prunus.surgery import apply_, mask_, replay_, undo_, unsound_groups
@@ -211,36 +211,48 @@ def test_undone_it_is_pytorchs_own_again(name: str) -> None:
     assert not any(isinstance(m, HeadwiseAttention) for m in model.modules())
 
 
-def test_its_layers_are_listened_to_and_repaired() -> None:
+@pytest.mark.parametrize("name", ["batch first", "tokens first", "encoder layer"])
+def test_its_layers_are_listened_to_and_repaired(name: str) -> None:
     """One pass over the untouched network tells what its hidden layers read."""
-    model = build("batch first")
+    model = build(name)
     x = torch.randn(200, TOKENS, 4)
-    loader = [(x[i : i + 50], torch.randint(3, (50,))) for i in range(0, 200, 50)]
-    groups = find_groups(model, x[:1])
+    classes = torch.randint(3, (200,))
+    if name == "encoder layer":
+        model.append(nn.Flatten()).append(nn.Linear(3 * TOKENS, 3))
+    loader = [(x[i : i + 50], classes[i : i + 50]) for i in range(0, 200, 50)]
+    groups = find_groups(model, x[:1], inputs=False)
     statistics = collect(model, loader, groups)
+    attention = next(m for m in model.modules() if isinstance(m, nn.MultiheadAttention))
+    path = next(n for n, m in model.named_modules() if m is attention)
     inputs: dict[str, Tensor] = {}
-    with Calling(model):
-        for name, module in (
-            ("out_proj", model.attn.out_proj),
-            ("in_proj", in_projection(model.attn)),
+    with Calling(model), plain_attention():
+        for part, module in (
+            ("out_proj", attention.out_proj),
+            ("in_proj", in_projection(attention)),
         ):
             module.register_forward_pre_hook(
-                lambda _, args, name=name: inputs.update({name: args[0]})
+                lambda _, args, part=part: inputs.update({part: args[0]})
             )
-        model(x)
-    for name, read in inputs.items():
-        scatter = statistics[f"attn.{name}"]
+        expected = model(x).detach()
+    for part, read in inputs.items():
+        scatter = statistics[f"{path}.{part}"]
         flat = read.detach().double().flatten(0, 1)
         assert scatter.samples == len(flat)
         torch.testing.assert_close(scatter.mean, flat.mean(0), rtol=1e-4, atol=1e-5)
-    plan = plan_units(groups, {"attn.in_proj": [0], "embed": [1, 2]})
+    width = "1.self_attn" if name == "encoder layer" else "attn"
+    plan = plan_units(groups, {f"{width}.in_proj": [0], groups[0].name: [1, 2]})
     errors = {}
-    for kind in ("none", "pointwise", "joint"):
+    for kind in ("none", "pointwise", "patch", "joint"):
         cut = copy.deepcopy(model)
-        apply_(cut, plan, statistics, loader=loader, compensate=kind)
-        errors[kind] = float((cut(x) - model(x)).square().mean().detach())
+        receipt = apply_(cut, plan, statistics, loader=loader, compensate=kind)
+        if kind != "none":
+            left = {r.module: r.reason for r in receipt.repairs}
+            assert left[f"{path}.in_proj"] == left[f"{path}.out_proj"] == ""
+        errors[kind] = float((cut(x) - expected).square().mean().detach())
     assert errors["pointwise"] < errors["none"]
-    assert errors["joint"] < errors["none"]
+    assert errors["patch"] < errors["pointwise"]
+    assert errors["joint"] <= 1.01 * errors["patch"]
+    assert type(attention) is nn.MultiheadAttention
 
 
 def test_every_criterion_scores_heads() -> None:

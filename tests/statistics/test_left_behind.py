@@ -165,8 +165,26 @@ class Unbatched(nn.Module):
         return self.fc2(self.fc1(x.reshape(-1, 10)).relu()).view(len(x), -1, CLASSES).mean(1)
 
 
-def test_samples_without_a_class_are_named() -> None:
+def test_rows_of_an_image_are_its_samples() -> None:
     model = Unbatched().eval()
     groups = find_groups(model, images(1), inputs=False)
-    with pytest.raises(DataError, match="module 'fc1' reads 60 rows for 2 images"):
+    x, y = images(4), torch.tensor([0, 1, 1, 0])
+    cross = collect(model, [(x, y)], groups)["fc1"].cross
+    rows = x.double().reshape(4, -1, 10)
+    sums = torch.stack([rows[y == c].sum((0, 1)) for c in (0, 1)])
+    torch.testing.assert_close(cross[:2], sums, rtol=1e-5, atol=1e-5)
+
+
+class TokensFirst(Unbatched):
+    """The batch is the second axis: rows are no windows of an image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.reshape(len(x), -1, 10).transpose(0, 1)
+        return self.fc2(self.fc1(x).relu()).mean(0)
+
+
+def test_samples_without_a_class_are_named() -> None:
+    model = TokensFirst().eval()
+    groups = find_groups(model, images(1), inputs=False)
+    with pytest.raises(DataError, match="module 'fc1' reads 30 rows for 2 images"):
         collect(model, [(images(2), torch.tensor([0, 1]))], groups)

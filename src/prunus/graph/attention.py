@@ -9,6 +9,7 @@ one without the other.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,7 @@ __all__ = [
     "is_packed",
     "named_layers",
     "open_heads_",
+    "opened",
     "set_in_projection_",
 ]
 
@@ -125,6 +127,20 @@ def close_heads_(owner: Any) -> None:
         del owner.scale
         owner._qkv_same_embed_dim = True
         owner.__class__ = nn.MultiheadAttention  # type: ignore[assignment]
+
+
+@contextmanager
+def opened(*models: nn.Module) -> Iterator[None]:
+    """Open all attentions of networks meanwhile, so that their layers are called alike."""
+    modules = [module for model in models for module in model.modules()]
+    closed = [m for m in modules if type(m) is nn.MultiheadAttention and is_packed(m)]
+    for module in closed:
+        open_heads_(module)
+    try:
+        yield
+    finally:
+        for module in closed:
+            close_heads_(module)
 
 
 def _parts(

@@ -39,7 +39,7 @@ class Calling(TorchFunctionMode):
         self.thrice: set[str] = set()
         self.weights: set[int] = set()
         self.linears: dict[int, tuple[str, nn.Linear]] = {}
-        self.attentions: dict[int, tuple[str, nn.Module]] = {}
+        self.attentions: dict[int, tuple[str, Any]] = {}
         self.running: set[nn.Module] = set()
         self.handles: list[Any] = []
         named = dict(model.named_modules())
@@ -109,6 +109,7 @@ class Calling(TorchFunctionMode):
         self.found |= dict.fromkeys((inner, f"{name}.out_proj".lstrip(".")))
         query, key, value = given["query"], given["key"], given["value"]
         project = in_projection(owner)
+        self.weights |= {id(project.weight), id(owner.out_proj.weight)}
         same, batched = query is key and key is value, query.dim() == 3
         if batched:  # images first, as every other layer has them
             query, key, value = (t.transpose(0, 1) for t in (query, key, value))

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from prunus.core import derive_seed
 from prunus.core.errors import DataError
 from prunus.graph import Groups, SelectLinear
+from prunus.graph.attention import opened
 from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED, input_columns, is_mixing, module_at
 from prunus.plan import Plan
 from prunus.statistics.sampling import Samples, draw_places, kernel_taps, patches
@@ -91,16 +92,16 @@ def refit_(
     model.eval()
     dense.eval()
     try:
-        readers, repairs, count = _readers(
-            dense, groups, plan, _images(first)[:1].to(device), joint
-        )
-        if not readers:
-            return repairs
-        taken = [_images(first)]
-        while sum(map(len, taken)) < count and (batch := next(stream, None)) is not None:
-            taken.append(_images(batch))
-        x = torch.cat(taken)[:count].to(device)
-        return repairs + _lockstep(model, dense, readers, groups, x, ridge)
+        with opened(model, dense):
+            x = _images(first)[:1].to(device)
+            readers, repairs, count = _readers(dense, groups, plan, x, joint)
+            if not readers:
+                return repairs
+            taken = [_images(first)]
+            while sum(map(len, taken)) < count and (batch := next(stream, None)) is not None:
+                taken.append(_images(batch))
+            x = torch.cat(taken)[:count].to(device)
+            return repairs + _lockstep(model, dense, readers, groups, x, ridge)
     finally:
         for module, mode in modes:
             module.training = mode
