@@ -44,6 +44,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -346,7 +347,7 @@ def run(options: argparse.Namespace) -> None:
             "options": entry.options,
             "version": LIBRARIES[entry.zoo],
             "torch": torch.__version__,
-            "torch_pruning": tp.__version__,
+            "torch_pruning": version("torch-pruning"),  # tp.__version__ is that of a release before
             **parts[entry.key],
         }
         with options.out.open("a") as file:

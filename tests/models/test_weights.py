@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
@@ -157,3 +158,34 @@ def test_build_model_loads_weights(tmp_path):
     path = write(source.state_dict(), tmp_path / "w.safetensors")
     model = build_model("lenet300", **settings, weights=path)
     assert torch.equal(model.fc1.weight, source.fc1.weight)
+
+
+class Bounded(nn.Module):
+    """A layer whose output is clamped, by no bound until somebody finds one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.register_buffer("largest", torch.tensor(float("inf")))
+
+
+def test_a_buffer_may_be_infinite_and_a_parameter_may_not(tmp_path):
+    save_file(Bounded().state_dict(), tmp_path / "bounds.safetensors")
+    load_weights_(Bounded(), tmp_path / "bounds.safetensors")
+    state = {**Bounded().state_dict(), "layer.bias": torch.tensor([float("inf"), 0.0])}
+    save_file(state, tmp_path / "diverged.safetensors")
+    with pytest.raises(NonFiniteError, match=r"tensor layer\.bias holds NaN or infinity"):
+        load_weights_(Bounded(), tmp_path / "diverged.safetensors")
+    state = {**Bounded().state_dict(), "largest": torch.tensor(float("nan"))}
+    save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(NonFiniteError, match="tensor largest"):
+        load_weights_(Bounded(), tmp_path / "nan.safetensors")
+
+
+def test_a_network_that_asks_for_the_version_of_its_weights(tmp_path):
+    """torchvision's MNASNet: a file holds tensors alone."""
+    torch.manual_seed(0)
+    one, other = (torchvision.models.mnasnet0_5(num_classes=2) for _ in range(2))
+    save_file(one.state_dict(), tmp_path / "model.safetensors")
+    load_weights_(other, tmp_path / "model.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from prunus.core import first_non_finite
 from prunus.core.errors import NonFiniteError, TraceError
 from prunus.graph.attention import named_layers
 from prunus.graph.consumers import find_consumers
@@ -17,7 +18,7 @@ from prunus.graph.costs import Layer, count_macs, find_layers, raw_layer, reads
 from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
 from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
-from prunus.graph.layers import BATCHNORMS, RawAxis, is_mixing, module_at
+from prunus.graph.layers import RawAxis, is_mixing, module_at
 from prunus.graph.probe import Probe, probe
 from prunus.graph.select import widen
 
@@ -191,20 +192,10 @@ def _selections(
 
 
 def _check_finite(model: nn.Module) -> None:
-    """Raise where a weight is not finite; a buffer may hold infinities (the bounds of a clamp)."""
-    buffers = {
-        name
-        for path, module in model.named_modules()
-        for name in (f"{path}.{key}".lstrip(".") for key, _ in module.named_buffers(recurse=False))
-        if not isinstance(module, BATCHNORMS)
-    }
-    for name, tensor in model.state_dict().items():
-        if not tensor.is_floating_point():
-            continue
-        bad = torch.isnan(tensor) if name in buffers else ~torch.isfinite(tensor)
-        if bad.any():
-            module = name.rpartition(".")[0] or type(model).__name__
-            raise NonFiniteError(
-                f"the weights of module {module!r} hold NaN or infinity (tensor {name!r}): "
-                "prune a network that trained without diverging"
-            )
+    name = first_non_finite(model, model.state_dict())
+    if name is not None:
+        module = name.rpartition(".")[0] or type(model).__name__
+        raise NonFiniteError(
+            f"the weights of module {module!r} hold NaN or infinity (tensor {name!r}): "
+            "prune a network that trained without diverging"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from prunus.core import first_non_finite
 from prunus.core.errors import NonFiniteError, WeightsError
 
 __all__ = ["load_weights_"]
@@ -30,20 +32,23 @@ def load_weights_(model: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: the file is missing or broken, or a tensor is missing, has another shape or
             is not in the model; names the first such tensor in the model's order.
-        NonFiniteError: a tensor holds NaN or infinity.
+        NonFiniteError: a parameter holds NaN or infinity, or a buffer NaN.
     """
     state = _read(Path(path))
     expected = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     if state.keys().isdisjoint(expected) and all(k.startswith(_DATA_PARALLEL) for k in state):
         state = {k.removeprefix(_DATA_PARALLEL): v for k, v in state.items()}
     _check_fit(state, expected, path)
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.double()).all()):
-            raise NonFiniteError(
-                f"{path}: tensor {name} holds NaN or infinity: the training that wrote it "
-                "diverged, take an earlier checkpoint"
-            )
-    model.load_state_dict(state, strict=False)  # strict in all but num_batches_tracked
+    name = first_non_finite(model, state)
+    if name is not None:
+        raise NonFiniteError(
+            f"{path}: tensor {name} holds NaN or infinity: the training that wrote it "
+            "diverged, take an earlier checkpoint"
+        )
+    named = OrderedDict(state)
+    # Some modules ask for the version that wrote them (torchvision's MNASNet), and no file has it.
+    named._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(named, strict=False)  # strict in all but num_batches_tracked
 
 
 def _check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
