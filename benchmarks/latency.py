@@ -1,10 +1,9 @@
 """How much of a cut in MACs arrives on the clock: ResNet-50, MobileNet-V2, VGG-16, ViT-S.
 
-Random weights, 224 pixels, CPU. Each network is cut to 50 % of the MACs of its convolutions and
-linear layers, by L2: `global` and `uniform` allocation, any width, multiples of 8, and the
-multiple that `choose_round_to` finds in the network's own steps. Torch-Pruning's
-MagnitudePruner, uniform as by default, is beside it at the same MACs (its ratio found by
-bisection), with `round_to` None and 8.
+Random weights, 224 pixels, CPU. Each network is cut to 50 % of its MACs, by L2: `global` and
+`uniform` allocation, any width, multiples of 8, and the multiple that `choose_round_to` finds in
+the network's own steps. Torch-Pruning's MagnitudePruner, uniform as by default, is beside it at the
+same MACs (its ratio found by bisection), with `round_to` None and 8.
 
 All networks of a model are timed in turn in one process, in PyTorch, in ONNX Runtime and, some
 of them, compiled; after a warm-up, dense beside pruned, round by round. Reported are the
@@ -26,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ import torch_pruning as tp
 import torchvision
 from torch import Tensor, nn
 
-from prunability import count, heads
+from prunability import heads
 from prunus.core.errors import ExportError
 from prunus.criteria import score
 from prunus.evaluation import (
@@ -44,6 +44,7 @@ from prunus.evaluation import (
     RuntimeUnavailableError,
     compare_latency,
     compiled_call,
+    count_macs,
     eager_call,
     measure_latency_table,
     onnx_call,
@@ -96,7 +97,7 @@ def networks(name: str) -> tuple[dict[str, nn.Module], dict[str, Any]]:
 
 def rival(model: nn.Module, image: Tensor, multiple: int | None) -> nn.Module:
     """Return what Torch-Pruning makes of `model` with the most MACs that are at most `KEPT`."""
-    dense = count(model, image)
+    dense = count_macs(model, image)
     ends = sorted(probe(copy.deepcopy(model), (image,)).ends)
     low, high, best, most = 0.0, 1.0, None, 0.0
     for _ in range(9):
@@ -117,7 +118,7 @@ def rival(model: nn.Module, image: Tensor, multiple: int | None) -> nn.Module:
                 module.num_heads = pruner.num_heads[qkv]
                 module.attn_dim = qkv.out_features // 3
                 module.head_dim = module.attn_dim // module.num_heads
-        kept = count(cut, image) / dense
+        kept = count_macs(cut, image) / dense
         if kept > KEPT:
             low = ratio
             continue
@@ -151,7 +152,7 @@ def measure(
     runtime: str, nets: dict[str, nn.Module], batch: int, folder: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Time the networks at one batch; return a network's figures by key, or why there are none."""
-    macs = {key: count(net, torch.randn(1, 3, 224, 224)) for key, net in nets.items()}
+    macs = {key: count_macs(net, torch.randn(1, 3, 224, 224)) for key, net in nets.items()}
     try:
         timed = compare_latency(
             calls(runtime, nets, torch.randn(batch, 3, 224, 224), folder),
@@ -202,7 +203,7 @@ def run(options: argparse.Namespace) -> None:
                     "threads": torch.get_num_threads(),
                     "torch": torch.__version__,
                     "onnxruntime": onnxruntime.__version__,
-                    "torch_pruning": tp.__version__,
+                    "torch_pruning": version("torch-pruning"),
                     "seconds": round(time.perf_counter() - start, 1),
                 }
                 with options.out.open("a") as file:

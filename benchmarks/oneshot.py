@@ -21,6 +21,7 @@ import statistics as st
 import sys
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -226,7 +227,7 @@ def run(options: argparse.Namespace) -> None:
         "device": f"{platform.processor() or platform.machine()}, "
         f"{torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "torch_pruning": tp.__version__,
+        "torch_pruning": version("torch-pruning"),
         "rows": [],
     }
     for seed in options.seeds:
