@@ -2,7 +2,6 @@
 
 from prunus.core.config import STRICT, from_dict, read_yaml, to_dict, to_yaml
 from prunus.core.files import sweep_scratch, to_json, write_whole, writing_whole
-from prunus.core.finite import first_non_finite
 from prunus.core.record import Record
 from prunus.core.registry import Registry
 from prunus.core.seeding import derive_seed, keeping_random_state, seed_everything
@@ -13,7 +12,6 @@ __all__ = [
     "Record",
     "Registry",
     "derive_seed",
-    "first_non_finite",
     "from_dict",
     "keeping_random_state",
     "one_blas_thread",

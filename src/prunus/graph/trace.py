@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from prunus.core import first_non_finite
 from prunus.core.errors import NonFiniteError, TraceError
+from prunus.core.finite import first_non_finite
 from prunus.graph.attention import named_layers
 from prunus.graph.consumers import find_consumers
 from prunus.graph.costs import Layer, count_macs, find_layers, raw_layer, reads
