@@ -27,6 +27,7 @@ __all__ = [
     "named_layers",
     "open_heads_",
     "opened",
+    "projection_name",
     "set_in_projection_",
 ]
 
@@ -75,6 +76,11 @@ def is_packed(module: nn.Module) -> TypeGuard[Any]:
     return own.get("in_proj_weight") is not None and not extra
 
 
+def projection_name(owner: str) -> str:
+    """Return the name of the projection of the attention `owner`."""
+    return f"{owner}.in_proj".lstrip(".")
+
+
 def in_projection(owner: Any) -> nn.Linear:
     """Return the linear layer (E → 3·h·d) of a packed attention; it shares the parameters."""
     made = _PROJECTIONS.get(owner)
@@ -107,7 +113,7 @@ def named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules():
         yield name, module
         if is_packed(module):
-            yield f"{name}.in_proj".lstrip("."), in_projection(module)
+            yield projection_name(name), in_projection(module)
 
 
 def open_heads_(owner: Any) -> None:

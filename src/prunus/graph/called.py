@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from prunus.graph.attention import attend, in_projection, is_packed
+from prunus.graph.attention import attend, in_projection, is_packed, projection_name
 
 __all__ = ["Calling", "calling", "plain_attention"]
 
@@ -46,7 +46,7 @@ class Calling(TorchFunctionMode):
         uses = Counter(id(m.weight) for m in named.values() if isinstance(m, nn.Linear))
         for name, module in named.items():
             if isinstance(module, nn.MultiheadAttention) and is_packed(module):
-                wanted = only is None or f"{name}.in_proj".lstrip(".") in only
+                wanted = only is None or projection_name(name) in only
                 if wanted:
                     self.attentions[id(module.out_proj.weight)] = name, module
             elif (
@@ -105,7 +105,7 @@ class Calling(TorchFunctionMode):
         name, owner = self.attentions.get(id(given["out_proj_weight"]), ("", None))
         if owner is None or given.get("static_k") is not None:
             return F.multi_head_attention_forward(*args, **kwargs)
-        inner = f"{name}.in_proj".lstrip(".")
+        inner = projection_name(name)
         self.found |= dict.fromkeys((inner, f"{name}.out_proj".lstrip(".")))
         query, key, value = given["query"], given["key"], given["value"]
         project = in_projection(owner)

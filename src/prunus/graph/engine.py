@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from prunus.core.errors import TraceError
-from prunus.graph.attention import is_packed, named_layers
+from prunus.graph.attention import is_packed, named_layers, projection_name
 from prunus.graph.called import calling, plain_attention
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
 from prunus.graph.layers import (
@@ -123,7 +123,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             track.arrays.append(nodes.view([-1 if d == axis else 1 for d in range(tensor.dim())]))
             owner, kind = name, self._kind(module, key, axis, size)
             if is_packed(module) and key.startswith("in_proj_"):
-                owner, kind = f"{name}.in_proj".lstrip("."), LINEAR[key[8:], axis]
+                owner, kind = projection_name(name), LINEAR[key[8:], axis]
             if kind:
                 self.axes[owner, kind].append(nodes)
             elif not (isinstance(module, CONVOLUTIONS) and key == "weight"):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prunus.core import derive_seed, seed_everything
 from prunus.core.errors import NonFiniteError, TraceError
 from prunus.graph import Group, Groups, find_groups
+from prunus.graph.attention import projection_name
 from prunus.graph.copies import private_copy
 from prunus.graph.engine import counts_heads
 from prunus.graph.probe import flatten_tensors, probe
@@ -314,7 +315,7 @@ def _strangers(model: nn.Module, groups: Groups) -> Iterator[Finding]:
             own = dict(module.named_parameters(recurse=False))
             text = f"the {type(module).__name__} itself holds {{}} parameters, and no group that "
             text += "can be cut reaches them"
-        if name in known or f"{name}.in_proj".lstrip(".") in known:
+        if name in known or projection_name(name) in known:
             continue
         count = sum(p.numel() for key, p in own.items() if f"{name}.{key}".lstrip(".") not in raw)
         if count >= max(1.0, WORTH_A_LINE * groups.total_params):

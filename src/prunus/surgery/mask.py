@@ -40,15 +40,15 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
         if isinstance(module, RawAxis) and is_written_norm(module.owner):
             name, module = name.rpartition(":")[0].rpartition(".")[0], module.owner  # noqa: PLW2901
             if "out" in axes:
-                _put_(model, name, KeptNorm(module, axes["out"]))
+                model.set_submodule(name, KeptNorm(module, axes["out"]))
         elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-            _put_(model, name, KeptNorm(module, axes["out"]))
+            model.set_submodule(name, KeptNorm(module, axes["out"]))
         if not is_mixing(module):
             continue
         if "out" in axes and not isinstance(module, TRANSPOSED):
             _zero_rows_(module, list(axes["out"].removed))
         if "in" in axes and has_own_forward(module):
-            _put_(model, name, KeptInputs(module, axes["in"]))
+            model.set_submodule(name, KeptInputs(module, axes["in"]))
             continue
         for axis in ("in", "select"):
             if axis in axes:
@@ -58,11 +58,6 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
                     channels = gone.nonzero()[:, 0].tolist()
                 _zero_columns_(module, channels)
     return model
-
-
-def _put_(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
 
 
 class KeptNorm(nn.Module):
