@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prunus.models import build_model
-from prunus.models.resnet_cifar import Shortcut
+from prunus.models.families.resnet_cifar import Shortcut
 
 
 @pytest.mark.parametrize(

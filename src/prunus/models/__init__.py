@@ -1,18 +1,21 @@
 """Networks by name: one family a file, external ones by spec, weights that must fit."""
 
 from prunus.models.build import build_model
-from prunus.models.lenet import LeNet5, LeNet300
-from prunus.models.registry import MODELS
-from prunus.models.resnet_cifar import ResNetCifar
+from prunus.models.families.lenet import LeNet5, LeNet300
+from prunus.models.registry import MODELS, ModelEntry, register_model, register_restorer
+from prunus.models.families.resnet_cifar import ResNetCifar
 from prunus.models.usual import usual_input
 from prunus.models.weights import load_weights_
 
 __all__ = [
     "MODELS",
+    "ModelEntry",
     "LeNet5",
     "LeNet300",
     "ResNetCifar",
     "build_model",
     "load_weights_",
+    "register_model",
+    "register_restorer",
     "usual_input",
 ]
