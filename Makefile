@@ -24,11 +24,8 @@ types: $(VENV)/.dev
 layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-# What groups of processes saved is read in a pytest of its own: behind three thousand other tests it
-# ended the worker without a word, three times of three, and never by itself. The cause is not found.
 unit: $(VENV)/.dev
-	$(BIN)/pytest -n 2 -m "not processes"
-	$(BIN)/pytest -m processes
+	$(BIN)/pytest -n 2
 
 # The README's picture: the demo's report as a browser shows it.
 picture: demo $(VENV)/.dev

@@ -1,5 +1,6 @@
 import copy
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -222,3 +223,36 @@ def test_tied_weights_can_be_saved(tmp_path: Path) -> None:
     model[1].weight = model[0].weight
     save_weights(model, tmp_path / "m.safetensors")
     assert set(load_file(tmp_path / "m.safetensors")) == set(model.state_dict())
+
+
+AND_A_SIGNAL = """
+import faulthandler, signal, subprocess, sys
+from pathlib import Path
+import torch
+from torch import nn
+from prunus.export import FORMATS, export_model
+
+faulthandler.enable()
+signal.signal(signal.SIGCHLD, lambda *_: None)
+net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3)).eval()
+path = Path(sys.argv[1]) / "net.xml"
+export_model(net, torch.ones(2, 1, 8, 8), path, "openvino")
+first, second = FORMATS["openvino"].open(path), FORMATS["openvino"].open(path)
+del first
+del second
+subprocess.run([sys.executable, "-c", ""], check=True)
+print("alive")
+"""
+
+
+@OPENVINO
+def test_openvino_leaves_the_stack_for_signals_alone(tmp_path: Path) -> None:
+    """Its Cores free it under one another; a DataLoader with workers then kills the process."""
+    run = subprocess.run(
+        [sys.executable, "-c", AND_A_SIGNAL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (run.returncode, run.stdout.strip()) == (0, "alive"), run.stderr

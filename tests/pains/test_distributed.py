@@ -1,6 +1,5 @@
 """Pain 11: several processes prune alike, and train on together."""
 
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,8 +13,6 @@ from tests.graph.nets import batches, build, images
 from tests.pains.rival import torch_pruning_
 from tests.statistics.oracles import assert_close
 from tests.two_processes import Digits, digits, results
-
-pytestmark = pytest.mark.processes
 
 
 def test_11_torch_pruning_takes_other_channels_on_every_rank() -> None:

@@ -14,8 +14,6 @@ from prunus.statistics.teacher import make_teacher
 from tests.graph.nets import build
 from tests.statistics.oracles import assert_close
 
-pytestmark = pytest.mark.processes
-
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -38,7 +39,7 @@ class OpenVino(Format):
         FORMATS["onnx"].write(network, example, source)
         openvino = _openvino()
         with quiet():
-            model = openvino.Core().read_model(source)
+            model = _core().read_model(source)
             openvino.save_model(model, path, compress_to_fp16=False)  # half floats by default
         source.unlink()
 
@@ -49,8 +50,20 @@ class OpenVino(Format):
         by 10⁻³ then.
         """
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
-        compiled = _openvino().Core().compile_model(path, "CPU", settings)
+        compiled = _core().compile_model(path, "CPU", settings)
         return lambda images: torch.from_numpy(compiled({INPUT: images.numpy()})[OUTPUT].copy())
+
+
+@functools.cache
+def _core() -> Any:
+    """Return the one `openvino.Core` of this process, which is never destroyed.
+
+    A Core takes the thread's stack for signal handlers and gives back, when it goes, the one it
+    found. Of two that go in the order they came, the second gives back the memory that the
+    first has freed, and the next signal with a handler (SIGCHLD, where a DataLoader has
+    workers) kills the process without a word.
+    """
+    return _openvino().Core()
 
 
 def _openvino() -> Any:
