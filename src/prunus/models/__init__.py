@@ -2,16 +2,16 @@
 
 from prunus.models.build import build_model
 from prunus.models.families.lenet import LeNet5, LeNet300
-from prunus.models.registry import MODELS, ModelEntry, register_model, register_restorer
 from prunus.models.families.resnet_cifar import ResNetCifar
+from prunus.models.registry import MODELS, ModelEntry, register_model, register_restorer
 from prunus.models.usual import usual_input
 from prunus.models.weights import load_weights_
 
 __all__ = [
     "MODELS",
-    "ModelEntry",
     "LeNet5",
     "LeNet300",
+    "ModelEntry",
     "ResNetCifar",
     "build_model",
     "load_weights_",

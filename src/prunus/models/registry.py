@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from torch import nn
@@ -45,10 +46,12 @@ class ModelEntry:
     """A network by name: where it comes from, what it is usually given, how it is built.
 
     A classifier maps (B, C, H, W) to logits (B, `num_classes`). A restorer maps (B, C, H, W) to
-    (B, C, s·H, s·W) with s = `scale`; it has no classes (`num_classes` is 0).
+    (B, C, s·H, s·W) with s = `scale`; it has no classes (`num_classes` is 0). `family` is the file
+    that its factory is written in.
     """
 
     build: Callable[[int, Shape], nn.Module]
+    family: str
     task: Task
     source: str
     input_shape: Shape
@@ -77,6 +80,7 @@ def register_model(
         MODELS.register(name)(
             ModelEntry(
                 build=lambda classes, shape: factory(num_classes=classes, input_shape=shape),
+                family=_family(factory),
                 task="classification",
                 source=source,
                 input_shape=input_shape,
@@ -100,6 +104,7 @@ def register_restorer(
         MODELS.register(name)(
             ModelEntry(
                 build=lambda _, shape: factory(input_shape=shape),
+                family=_family(factory),
                 task="restoration",
                 source=source,
                 input_shape=input_shape,
@@ -109,3 +114,9 @@ def register_restorer(
         return factory
 
     return file
+
+
+def _family(factory: Callable[..., nn.Module]) -> str:
+    while isinstance(factory, partial):
+        factory = factory.func
+    return factory.__module__.rpartition(".")[2]

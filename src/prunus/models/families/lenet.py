@@ -79,9 +79,7 @@ class LeNet5(nn.Module):
         return self.fc2(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
 
-@register_model(
-    "lenet300", source="LeCun et al. 1998, LeNet-300-100", input_shape=(1, 28, 28)
-)
+@register_model("lenet300", source="LeCun et al. 1998, LeNet-300-100", input_shape=(1, 28, 28))
 def lenet300(*, num_classes: int, input_shape: tuple[int, int, int]) -> LeNet300:
     """Return a LeNet-300-100 for square images of `input_shape`."""
     return LeNet300(num_classes, input_shape[0], _side("lenet300", input_shape))
