@@ -49,12 +49,13 @@ def _model(name: str, macs: bool) -> Row:
 def list_data(data_root: Path) -> list[Row]:
     """Return the data sets in order; `path` is where one was found below `data_root`, or null.
 
-    Of a set that needs an argument, as folder:PATH, nothing is looked for.
+    Of the user's own images, as folder:PATH, nothing is looked for; of restoration pairs, any of
+    the usual sets of images is enough.
     """
     rows = []
     for name in DATASETS:
         entry = DATASETS[name]
-        path = None if entry.needs_argument else entry.find(data_root, "")
+        path = entry.find(data_root, "") if entry.get or not entry.needs_argument else None
         rows.append(
             {
                 "name": f"{name}:{entry.argument}" if entry.argument else name,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,47 +21,46 @@ def print_models(rows: Sequence[Row], console: Console) -> None:
     if not rows:
         console.print("No network of that name: `prunus models` without a text lists all.")
         return
-    grid = _grid()
-    grid.add_column("network", no_wrap=True)
-    grid.add_column("input", no_wrap=True)
-    grid.add_column("parameters", justify="right", no_wrap=True)
-    counted_ = any(row["macs"] is not None for row in rows)
-    if counted_:
-        grid.add_column("MACs", justify="right", no_wrap=True)
-    grid.add_column("source", overflow="fold")
+    sources: dict[str, list[Row]] = {}
     for row in rows:
-        input_shape = "×".join(map(str, row["input_shape"]))
-        if row["task"] == "restoration":
-            input_shape += f" → ×{row['scale']}"
-        sizes = [grouped(row["params"]), *([_large(row["macs"])] if counted_ else [])]
-        grid.add_row(row["name"], input_shape, *sizes, Text(row["source"]))
-    console.print(grid)
+        sources.setdefault(row["source"], []).append(row)
+    for source, networks in sources.items():
+        console.print(Text(source, style="bold"))
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for column in ("left", "left", "right", "right"):
+            grid.add_column(justify=column, no_wrap=True)
+        for row in networks:
+            grid.add_row(*_facts(row))
+        console.print(Padding(grid, (0, 0, 0, 2)))
+    columns = "name, input → output, parameters" + ("" if rows[0]["macs"] is None else ", MACs")
     console.print(
-        f"{counted(len(rows), 'network')}; also torchvision:NAME, timm:NAME and "
+        f"{counted(len(rows), 'network')}: {columns}. Also torchvision:NAME, timm:NAME and "
         "path/to/file.py:factory."
     )
 
 
+def _facts(row: Row) -> list[str]:
+    input_shape = "×".join(map(str, row["input_shape"]))
+    if row["task"] == "restoration":
+        aim = f"→ ×{row['scale']}" if row["scale"] > 1 else "→ clean"
+    else:
+        aim = f"→ {grouped(row['num_classes'])} classes"
+    macs = "" if row["macs"] is None else _large(row["macs"])
+    return [row["name"], f"{input_shape} {aim}", grouped(row["params"]), macs]
+
+
 def print_data(rows: Sequence[Row], console: Console, data_root: Path) -> None:
-    """Print what `list_data` returns."""
-    grid = _grid()
-    grid.add_column("data set", no_wrap=True)
-    grid.add_column("shape", no_wrap=True)
-    grid.add_column("classes", justify="right", no_wrap=True)
-    grid.add_column("images", overflow="fold")
-    grid.add_column("source and terms", overflow="fold")
-    grid.add_column("here", no_wrap=True)
+    """Print what `list_data` returns: a line of facts and one of origin each."""
     for row in rows:
-        here = "yes" if row["path"] is not None else "no" if row["get"] else "yours"
-        grid.add_row(
-            Text(row["name"]),
-            "×".join(map(str, row["input_shape"])),
-            str(row["num_classes"] or "–"),
-            ", ".join(f"{name} {grouped(count)}" for name, count in row["sizes"].items()) or "–",
-            Text(f"{row['source']}. {row['terms']}"),
-            here,
-        )
-    console.print(grid)
+        here = "here" if row["path"] is not None else "not here" if row["get"] else "your own"
+        facts = ["×".join(map(str, row["input_shape"]))]
+        if row["num_classes"]:
+            facts.append(f"{grouped(row['num_classes'])} classes")
+        facts += [f"{name} {grouped(count)}" for name, count in row["sizes"].items()]
+        console.print(Text(f"{row['name']}  ", style="bold").append(f"({here})", style="dim"))
+        origin = f"{row['source']}. {row['terms']}"
+        console.print(Padding(Text("; ".join(facts)), (0, 0, 0, 2)))
+        console.print(Padding(Text(origin, style="dim"), (0, 0, 0, 2)))
     console.print(Text(f"Looked for in {data_root}; another place: --data-root."))
 
 
@@ -108,7 +107,3 @@ def _large(number: float) -> str:
         if number >= factor:
             return f"{number / factor:.{2 if number < 10 * factor else 1}f} {letter}"
     return str(int(number))
-
-
-def _grid() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
