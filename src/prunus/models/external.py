@@ -25,9 +25,8 @@ def build_external(
         ConfigError: the network cannot be built, or its file or factory is at fault.
     """
     prefix, _, name = spec.partition(":")
-    settings: dict[str, Any] = {"input_shape": input_shape}
-    if num_classes is not None:
-        settings["num_classes"] = num_classes
+    known = {"num_classes": num_classes, "input_shape": input_shape}
+    settings = {key: value for key, value in known.items() if value is not None}
     libraries = {"torchvision": _torchvision, "timm": _timm}
     if prefix in libraries:
         if num_classes is None:
