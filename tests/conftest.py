@@ -24,6 +24,12 @@ settings.register_profile("explore", max_examples=300, **COMMON)
 settings.load_profile("prunus")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--whole", action="store_true", help="every network of the registry, not two a family"
+    )
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets and weights, outside the repository; skips without it."""

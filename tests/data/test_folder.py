@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 
 from prunus.core.errors import DataError
-from prunus.data import folder as folder_module
-from prunus.data import load_data
+from prunus.data import file_splits, load_data
 from prunus.data.folder import load_folder
 from prunus.data.image_files import UnreadableImageError, read_image
 from prunus.data.registry import DataSettings
@@ -127,7 +126,7 @@ def test_a_class_with_too_few_training_images(tmp_path):
 @pytest.mark.parametrize("channels", [2, 4])
 def test_refuses_odd_channels(tmp_path, channels):
     with pytest.raises(DataError, match=f"1 or 3 channels, {channels} were asked for"):
-        load_data(f"folder:{tmp_path}", input_shape=(channels, 8, 8))
+        load_data(f"folder:{fill(tmp_path, a=3, b=3)}", input_shape=(channels, 8, 8))
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "cut"])
@@ -165,9 +164,9 @@ def test_a_worker_gives_the_same_images(tmp_path):
 
 
 def test_large_folders_get_workers_and_no_check_beforehand(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_module, "_FEW", 5)
-    monkeypatch.setattr(folder_module, "_VERIFIED", 5)
-    monkeypatch.setattr(folder_module, "_cores", lambda: 1)
+    monkeypatch.setattr(file_splits, "_FEW", 5)
+    monkeypatch.setattr(file_splits, "_VERIFIED", 5)
+    monkeypatch.setattr(file_splits, "usable_cores", lambda: 1)
     (fill(tmp_path, a=3, b=3) / "b" / "1.png").write_bytes(b"")
     assert load(tmp_path).train.num_workers == 1
 

@@ -1,48 +1,51 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+import torchvision
 
 from prunus.core.errors import ConfigError, DataError, UnknownNameError
-from prunus.data import DATASETS, SeededSampler, load_data
+from prunus.data import DATASETS, DataEntry, SeededSampler, find_data, load_data
+from tests.data.layouts import WRITERS
 
 PARTS = ("train", "validation", "test")
 UNAUGMENTED = ("calibration", "validation", "test")
 
 
+def entries() -> list[tuple[str, DataEntry]]:
+    return [(name, DATASETS[name]) for name in DATASETS]
+
+
+CLASSIFIERS = [name for name, entry in entries() if entry.task == "classification"]
+ARGUMENTS = {"folder": "PATH", "lfwa": "Male", "adience": "age"}
+PUBLISHED = ("flowers102", "lfwa", "adience")  # their validation, too: the seed splits nothing
+
+
 @pytest.fixture(scope="module")
-def names(tmp_path_factory) -> dict[str, dict]:
-    """What to call `load_data` with for every registered data set, small and fast."""
+def root(tmp_path_factory) -> Path:
+    """A data_root that holds every data set that can be missing."""
     root = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    for label, name in enumerate(("apple", "cherry", "plum")):
-        (root / "fruit" / name).mkdir(parents=True)
-        for i in range(10 + 10 * label):
-            pixels = random.integers(0, 256, (12, 14, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / "fruit" / name / f"{i}.png")
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for stem, count in (("train", 240), ("t10k", 40)):
-        images = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        (raw / f"{stem}-images-idx3-ubyte").write_bytes(
-            bytes([0, 0, 8, 3]) + np.array(images.shape, ">u4").tobytes() + images.tobytes()
-        )
-        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(
-            bytes([0, 0, 8, 1]) + np.array(labels.shape, ">u4").tobytes() + labels.tobytes()
-        )
-    return {
-        "digits": {"name": "digits"},
-        "mnist": {"name": "mnist", "data_root": root},
-        "folder": {"name": f"folder:{root / 'fruit'}", "input_shape": (3, 16, 16)},
-    }
+    for write in WRITERS.values():
+        write(root)
+    return root
 
 
-@pytest.fixture(params=list(DATASETS))
-def load(request, names):
-    return lambda **more: load_data(**{"batch_size": 16, **names[request.param], **more})
+def call(kind: str, root: Path) -> dict:
+    """What to call `load_data` with."""
+    argument = str(root / "fruit") if kind == "folder" else ARGUMENTS.get(kind)
+    name = f"{kind}:{argument}" if argument else kind
+    small = DATASETS[kind].input_shape == (3, 224, 224)
+    return {"name": name, "data_root": root} | ({"input_shape": (3, 16, 16)} if small else {})
+
+
+@pytest.fixture(params=CLASSIFIERS)
+def kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def load(kind, root):
+    return lambda **more: load_data(**{"batch_size": 16, **call(kind, root), **more})
 
 
 def fetch(loader) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,6 +59,9 @@ def rows(loader) -> set[bytes]:
 
 def test_batches_are_what_they_should_be(load):
     data = load()
+    assert data.task == "classification"
+    assert data.scale == 1
+    assert len(set(data.class_names)) == data.num_classes
     assert data.num_classes == len(data.class_names) > 1
     for part in (*PARTS, "calibration"):
         loader = getattr(data, part)
@@ -80,7 +86,9 @@ def test_splits_are_disjoint_and_cover(load):
     assert set.union(*parts) == set.union(*(rows(getattr(other, part)) for part in UNAUGMENTED))
 
 
-def test_splits_are_stratified(load):
+def test_splits_are_stratified(load, kind):
+    if kind in PUBLISHED:
+        return  # as published
     data = load()
     shares = []
     for part in UNAUGMENTED:
@@ -91,12 +99,12 @@ def test_splits_are_stratified(load):
     assert (shares[2] - shares[0]).abs().max() < 0.06
 
 
-def test_the_same_seed_gives_the_same_and_another_seed_another_validation(load):
+def test_the_same_seed_gives_the_same_and_another_seed_another_validation(load, kind):
     one, two, other = load(seed=0), load(seed=0), load(seed=1)
     for part in (*PARTS, "calibration"):
         for mine, its in zip(fetch(getattr(one, part)), fetch(getattr(two, part)), strict=True):
             assert torch.equal(mine, its)
-    assert rows(one.validation) != rows(other.validation)
+    assert (rows(one.validation) == rows(other.validation)) == (kind in PUBLISHED)
     assert rows(one.test) == rows(other.test)
     assert torch.equal(fetch(one.test)[0], fetch(other.test)[0])
 
@@ -151,16 +159,83 @@ def test_images_come_in_the_shape_asked_for(load, input_shape):
     assert next(iter(data.train))[0].shape[1:] == input_shape
 
 
+@pytest.mark.parametrize("channels", [2, 5])
+def test_channels_that_cannot_be_made_are_refused(load, kind, channels):
+    if kind in ("digits", "mnist"):  # grey is repeated to any number
+        images = next(iter(load(input_shape=(channels, 8, 8)).test))[0]
+        assert torch.equal(images[:, 0], images[:, channels - 1])
+        return
+    with pytest.raises(DataError, match=f"channels, {channels} were asked for: choose"):
+        load(input_shape=(channels, 8, 8), augment=True)
+
+
+def test_what_the_registry_says_is_so(kind, root):
+    entry = DATASETS[kind]
+    default = load_data(**{**call(kind, root), "input_shape": None})
+    assert default.input_shape == entry.input_shape
+    if entry.num_classes and kind != "imagenet":  # a part of whose classes will do
+        assert default.num_classes == entry.num_classes
+    for line in (entry.source, entry.terms):
+        assert line
+        assert "\n" not in line
+    assert all(count > 0 for count in entry.sizes.values())
+    assert entry.needs_argument == (kind in ARGUMENTS)
+
+
+def test_a_published_size_is_never_smaller_than_its_parts():
+    sizes = {name: sum(entry.sizes.values()) for name, entry in entries()}
+    assert sizes["mnist"] == 70_000
+    assert sizes["cifar10"] == sizes["cifar100"] == 60_000
+    assert sizes["svhn"] == 630_420
+    assert sizes["flowers102"] == 8_189
+    assert sizes["imagenet"] == 1_331_167
+    assert sizes["lfwa"] == 13_143
+
+
+def test_what_is_there_is_found_and_what_is_not_is_not(kind, root, tmp_path):
+    name = call(kind, root)["name"]
+    found = find_data(name, root)
+    assert found is not None
+    assert found.is_dir()
+    if kind == "digits":  # comes with scikit-learn
+        return
+    elsewhere = name.replace(str(root), str(tmp_path))
+    assert find_data(elsewhere, tmp_path) is None
+
+
+@pytest.mark.parametrize("kind", [name for name in CLASSIFIERS if DATASETS[name].get])
+def test_missing_data_say_where_to_get_them_and_where_to_put_them(kind, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("no network.\nAt all")
+
+    for name in ("MNIST", "CIFAR10", "CIFAR100", "SVHN", "Flowers102"):
+        monkeypatch.setattr(torchvision.datasets, name, fail)
+    entry = DATASETS[kind]
+    with pytest.raises(DataError) as caught:
+        load_data(**call(kind, tmp_path))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"{kind} is not whole in {tmp_path / entry.place}" in message
+    assert f"get it from {entry.get}, put " in message
+    assert message.endswith(" there, or name another data_root")
+    downloadable = kind not in ("imagenet", "lfwa", "adience")
+    assert ("could not be downloaded (no network)" in message) == downloadable
+    assert not any(tmp_path.iterdir())
+
+
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(UnknownNameError, match=r"unknown data set 'digit'.*digits, folder, mnist"):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"unknown data set 'digit'.*digits,.* flowers102, folder, imagenet, lfwa, mnist",
+    ):
         load_data("digit")
 
 
 def test_names_that_lack_or_have_a_path():
     for name in ("folder", "folder:"):
-        with pytest.raises(DataError, match="folder came without a path: write folder:PATH"):
+        with pytest.raises(DataError, match="folder came without its PATH: write folder:PATH"):
             load_data(name)
-    with pytest.raises(DataError, match="mnist takes no path, but 'raw' came"):
+    with pytest.raises(DataError, match="mnist takes nothing after its name, but 'raw' came"):
         load_data("mnist:raw", data_root=Path("/nonexistent"))
 
 

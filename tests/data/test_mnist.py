@@ -9,6 +9,7 @@ import torchvision
 from prunus.core.errors import DataError
 from prunus.data import load_data
 from prunus.data.idx import read_idx
+from tests.data.layouts import idx
 
 FILES = {
     "train-images-idx3-ubyte": (120, 28, 28),
@@ -16,11 +17,6 @@ FILES = {
     "t10k-images-idx3-ubyte": (30, 28, 28),
     "t10k-labels-idx1-ubyte": (30,),
 }
-
-
-def idx(array: np.ndarray) -> bytes:
-    sizes = np.array(array.shape, ">u4").tobytes()
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture
@@ -119,7 +115,7 @@ def test_a_failed_download_says_which_files_go_where(raw, tmp_path, monkeypatch,
     assert (
         f"not whole in {raw} and could not be downloaded ({str(error).splitlines()[0]})" in message
     )
-    assert "put t10k-labels-idx1-ubyte there, packed (.gz) or not" in message
+    assert "put t10k-labels-idx1-ubyte (packed, .gz, or not) there" in message
     assert "train-images" not in message
 
 

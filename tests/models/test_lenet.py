@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from prunus.core.errors import ConfigError
+from prunus.evaluation.size import count_macs
 from prunus.models import LeNet5, LeNet300, build_model
 
 
@@ -15,6 +16,16 @@ def test_lenet5_multiplications_by_hand():
     macs = 24 * 24 * model.conv1.weight.numel() + 8 * 8 * model.conv2.weight.numel()
     macs += model.fc1.weight.numel() + model.fc2.weight.numel()
     assert macs == 2_293_000
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"),
+    [("lenet300", 784 * 300 + 300 * 100 + 100 * 10), ("lenet5", 2_293_000)],
+)
+def test_exact_multiplications(name, macs):
+    # MAC, without biases; science.md, section 5 prints 2×2 293 000 for LeNet-5
+    model = build_model(name, num_classes=10, input_shape=(1, 28, 28))
+    assert count_macs(model, torch.empty(1, 1, 28, 28)) == macs
 
 
 def test_lenet300_is_three_affine_maps_with_relu_between():

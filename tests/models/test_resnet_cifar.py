@@ -3,8 +3,9 @@ import importlib.util
 import pytest
 import torch
 
+from prunus.evaluation.size import count_macs
 from prunus.models import build_model
-from prunus.models.resnet_cifar import Shortcut
+from prunus.models.families.resnet_cifar import Shortcut
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,20 @@ from prunus.models.resnet_cifar import Shortcut
 def test_exact_parameter_counts(name, count):
     model = build_model(name, num_classes=10, input_shape=(3, 32, 32))
     assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet20", 3), ("resnet56", 9)])
+def test_exact_multiplications_by_hand(name, blocks):
+    # MAC, without BatchNorm and bias
+    with torch.device("meta"):
+        model = build_model(name, num_classes=10, input_shape=(3, 32, 32))
+    stem = 3 * 16 * 9 * 32**2
+    same = 16 * 16 * 9 * 32**2  # a convolution that keeps its width costs this in every stage
+    macs = stem + (6 * blocks - 2) * same + 2 * same // 2 + 64 * 10
+    assert count_macs(model, torch.empty(1, 3, 32, 32)) == macs
+    if name == "resnet56":
+        assert macs == 125_485_696
+        assert round(macs / 1e6, 2) == 125.49  # science.md, section 5 prints 2×125.49 M
 
 
 def test_shortcut_subsamples_and_pads_half_on_each_side():

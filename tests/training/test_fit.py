@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from prunus.core import from_dict
 from prunus.core.errors import ConfigError, DataError, NonFiniteError
 from prunus.training import TrainConfig, distillation, fit_, task_loss
+from prunus.training.schedule import plateaus
 
 
 def blobs(n: int = 96, seed: int = 0) -> DataLoader:
@@ -23,7 +24,7 @@ def network(seed: int = 0) -> nn.Sequential:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_training_learns(optimizer: str) -> None:
     model = network()
     rows = fit_(
@@ -125,6 +126,80 @@ def test_auxiliary_heads_count_three_tenths() -> None:
     torch.testing.assert_close(task_loss((main, None), y, TrainConfig()), ce(main, y))
 
 
+def test_images_are_compared_pixel_by_pixel() -> None:
+    main, small, target = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4), torch.randn(2, 3, 8, 8)
+    expected = (main - target).abs().mean()
+    torch.testing.assert_close(task_loss(main, target, TrainConfig()), expected)
+    squared = task_loss(main, target, TrainConfig(loss="mse"))
+    torch.testing.assert_close(squared, (main - target).square().mean())
+    half = nn.functional.interpolate(target, (4, 4), mode="bicubic", antialias=True)
+    expected = expected + (small - half).abs().mean()
+    torch.testing.assert_close(task_loss((main, small), target, TrainConfig()), expected)
+    torch.testing.assert_close(distillation(main, target, 4.0), (main - target).abs().mean())
+
+
+def test_a_loss_that_does_not_fit_the_targets_is_an_error() -> None:
+    images, labels = torch.randn(2, 3, 8, 8), torch.tensor([0, 1])
+    with pytest.raises(DataError, match=r"'l1' does not fit targets of torch.int64"):
+        task_loss(torch.randn(2, 5), labels, TrainConfig(loss="l1"))
+    with pytest.raises(DataError, match=r"'cross_entropy' does not fit targets of torch.float32"):
+        task_loss(images, images, TrainConfig(loss="cross_entropy"))
+    with pytest.raises(DataError, match="take data of the scale that the network is for"):
+        task_loss(images, torch.randn(2, 3, 16, 16), TrainConfig())
+
+
+def test_a_restorer_learns_and_is_measured_in_decibel() -> None:
+    torch.manual_seed(0)
+    clean = torch.rand(32, 1, 16, 16)
+    pairs = DataLoader(TensorDataset(0.5 * clean, clean), batch_size=8)
+    model = nn.Conv2d(1, 1, 3, padding=1)
+    config = TrainConfig(epochs=20, lr=0.05, optimizer="adam", schedule="constant")
+    rows = fit_(model, pairs, config, validation=pairs)
+    assert rows[-1]["validation_psnr"] > rows[0]["validation_psnr"] + 6  # half the error
+    assert 0 < rows[-1]["validation_ssim"] <= 1
+    assert "train_accuracy" not in rows[-1]
+
+
+def rates(**changed: object) -> list[float]:
+    config = TrainConfig(epochs=8, warmup=0.0, lr=1.0, **changed)  # type: ignore[arg-type]
+    loader = blobs(32)  # two steps an epoch
+    return [row["lr"] for row in fit_(network(), loader, config)]
+
+
+def test_schedules() -> None:
+    assert rates(schedule="constant") == [1.0] * 8
+    steps = rates(schedule="step", milestones=(0.25, 0.75), gamma=0.5)
+    assert steps == [1.0] * 2 + [0.5] * 4 + [0.25] * 2
+
+
+def test_a_plateau_lowers_the_rate_and_a_resumed_phase_knows_it(tmp_path: Path) -> None:
+    losses = [3.0, 2.0, 2.0, 1.99999, 2.5, 1.0, 1.0, 1.0]
+    counts = [plateaus(losses[:n], patience=2) for n in range(len(losses) + 1)]
+    assert counts == [0, 0, 0, 0, 1, 1, 1, 1, 2]
+
+    # Labels that nothing can learn: the loss stalls.
+    x, y = torch.zeros(32, 8), torch.arange(32) % 3
+    loader = DataLoader(TensorDataset(x, y), batch_size=16)
+    config = TrainConfig(
+        epochs=9, warmup=0.0, lr=1e-6, schedule="plateau", patience=2, gamma=0.5, weight_decay=0
+    )
+    whole = fit_(nn.Linear(8, 3, bias=False), loader, config)
+    assert [row["lr"] for row in whole] == [1e-6 * 0.5**n for n in (0, 0, 0, 1, 1, 2, 2, 3, 3)]
+
+    class KilledError(Exception):
+        pass
+
+    def kill(row: dict[str, float]) -> None:
+        if row["epoch"] == 4:
+            raise KilledError
+
+    path = tmp_path / "fit.pt"
+    with pytest.raises(KilledError):
+        fit_(nn.Linear(8, 3, bias=False), loader, config, checkpoint=path, on_epoch=kill)
+    again = fit_(nn.Linear(8, 3, bias=False), loader, config, checkpoint=path)
+    assert [row["lr"] for row in again] == [row["lr"] for row in whole]
+
+
 def test_a_diverging_loss_names_the_epoch() -> None:
     model = network()
     nn.init.constant_(model[0].weight, float("inf"))
@@ -140,6 +215,6 @@ def test_an_empty_loader_is_an_error() -> None:
 def test_settings_are_checked_when_made() -> None:
     with pytest.raises(ConfigError, match="lr is -1"):
         from_dict(TrainConfig, {"lr": -1.0})
-    with pytest.raises(ConfigError, match="momentum"):
-        from_dict(TrainConfig, {"momentum": 0.9})
+    with pytest.raises(ConfigError, match="nesterov"):
+        from_dict(TrainConfig, {"nesterov": 0.9})
     assert from_dict(TrainConfig, {"lr": "1e-3"}).lr == 1e-3

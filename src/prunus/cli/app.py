@@ -5,18 +5,41 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from prunus.cli.catalogue import data as data_
+from prunus.cli.catalogue import models
 from prunus.cli.diff import diff
 from prunus.cli.doctor import doctor
+from prunus.cli.evaluate import evaluate
 from prunus.cli.export import export
 from prunus.cli.listing import ListingCommand
 from prunus.cli.load import load
+from prunus.cli.options import (
+    Augment,
+    BatchSize,
+    DataName,
+    DataRoot,
+    Device,
+    InputShape,
+    ModelName,
+    Precision,
+    Resume,
+    Seed,
+    Settings,
+)
 from prunus.cli.score import score
-from prunus.cli.settings import parse_names, parse_shape, put_flags, put_settings
+from prunus.cli.settings import (
+    base_settings,
+    parse_names,
+    parse_shape,
+    put_flags,
+    put_settings,
+)
+from prunus.cli.train import train
 from prunus.core.errors import ConfigError, PrunusError
 
 __all__ = ["app", "main"]
@@ -45,14 +68,8 @@ def version(
 @app.command(cls=ListingCommand)
 def prune(
     out: Annotated[Path, typer.Option(help="Folder of the run; made here.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="lenet300, lenet5, resnet20 … resnet110, torchvision:NAME, timm:NAME "
-            "or path/to/file.py:factory."
-        ),
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="digits, mnist or folder:PATH.")] = None,
+    model: ModelName = None,
+    data: DataName = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -66,10 +83,8 @@ def prune(
     weights: Annotated[
         Path | None, typer.Option(help="Trained weights (.safetensors, .pt); else train first.")
     ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Where data sets lie.")] = None,
-    input_shape: Annotated[
-        str | None, typer.Option(help="Channels, height, width, as in 3,32,32.")
-    ] = None,
+    data_root: DataRoot = None,
+    input_shape: InputShape = None,
     criterion: Annotated[str | None, typer.Option(help="What a unit is worth: {criteria}.")] = None,
     allocation: Annotated[
         str | None, typer.Option(help="How the budget is spread over layers: {allocations}.")
@@ -95,13 +110,11 @@ def prune(
     epochs: Annotated[int | None, typer.Option(help="Epochs of the dense training.")] = None,
     finetune_epochs: Annotated[int | None, typer.Option(help="Epochs after each cut.")] = None,
     final_epochs: Annotated[int | None, typer.Option(help="Epochs at the end.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a batch.")] = None,
-    augment: Annotated[
-        bool | None, typer.Option("--augment/--no-augment", help="Shift or crop training images.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")] = None,
-    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed, 16-mixed.")] = None,
+    batch_size: BatchSize = None,
+    augment: Augment = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
     export_: Annotated[
         str | None,
         typer.Option(
@@ -116,11 +129,8 @@ def prune(
             show_default="onnxruntime",
         ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting by its path, as in train.lr=1e-3; repeatable."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")] = False,
+    set_: Settings = None,
+    resume: Resume = False,
 ) -> None:
     """Prune a network to a budget: train or load, score, cut, repair, retrain, report, export."""
     flags = {
@@ -148,7 +158,7 @@ def prune(
         "prune.finetune.epochs": finetune_epochs,
         "prune.final.epochs": final_epochs,
     }
-    values = _base(config, out if resume else None)
+    values = base_settings(config, out if resume else None)
     put_flags(values, flags)
     put_settings(values, set_ or (), "train.lr=1e-3")
     for key in ("model", "data", "budget"):
@@ -168,11 +178,15 @@ def prune(
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
+app.command()(train)
+app.command("eval")(evaluate)
 app.command()(score)
 app.command()(doctor)
 app.command()(diff)
 app.command()(load)
 app.command(cls=ListingCommand)(export)
+app.command()(models)
+app.command("data")(data_)
 
 
 @app.command()
@@ -192,16 +206,3 @@ def main() -> None:
     except PrunusError as error:
         typer.echo(f"prunus: {error}", err=True)
         raise SystemExit(2) from None
-
-
-def _base(config: Path | None, out: Path | None) -> dict[str, Any]:
-    """Return the settings to start from: those of --config, or of the run to resume."""
-    path = config
-    if path is None and out is not None and (out / "config.yaml").exists():
-        path = out / "config.yaml"
-    if path is None:
-        return {}
-    from prunus.core import read_yaml, to_dict  # noqa: PLC0415
-    from prunus.pipelines import RunConfig  # noqa: PLC0415
-
-    return to_dict(read_yaml(RunConfig, path))

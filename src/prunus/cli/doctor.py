@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from prunus.cli.options import MODEL_HELP, AsJson
 from prunus.cli.settings import parse_image_shape
 
 __all__ = ["doctor"]
@@ -21,10 +22,7 @@ EXIT_CODES = {"healthy": 0, "faulty": 1, "unprunable": 2}
 def doctor(
     model: Annotated[
         str,
-        typer.Argument(
-            help="lenet300, lenet5, resnet20 … resnet110, torchvision:NAME, timm:NAME "
-            "or path/to/file.py:factory."
-        ),
+        typer.Argument(help=MODEL_HELP),
     ],
     weights: Annotated[
         Path | None, typer.Option(help="Trained weights (.safetensors, .pt); else random ones.")
@@ -38,9 +36,7 @@ def doctor(
     num_classes: Annotated[
         int | None, typer.Option(help="Classes.", show_default="the network's usual number")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look at a network without data: what can be pruned, what cannot, why, and what to change.
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from prunus.cli.options import AsJson
 from prunus.cli.settings import parse_image_shape
 
 __all__ = ["load"]
@@ -37,9 +38,7 @@ def load(
     batch: Annotated[
         int, typer.Option(min=1, help="Random images that artefacts are compared on.")
     ] = 64,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rebuild a run's network from its plan and weights, and check what the folder holds.
 

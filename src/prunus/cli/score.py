@@ -10,6 +10,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from prunus.cli.options import (
+    BatchSize,
+    DataName,
+    DataRoot,
+    Device,
+    InputShape,
+    ModelName,
+    Seed,
+    Weights,
+)
 from prunus.cli.settings import parse_shape, put_flags, put_settings
 from prunus.core.errors import ConfigError
 
@@ -20,17 +30,9 @@ def score(
     run: Annotated[
         Path | None, typer.Argument(help="Folder of a finished run: its pruned network and data.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="lenet300, lenet5, resnet20 … resnet110, torchvision:NAME, timm:NAME "
-            "or path/to/file.py:factory."
-        ),
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="digits, mnist or folder:PATH.")] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Trained weights (.safetensors, .pt).")
-    ] = None,
+    model: ModelName = None,
+    data: DataName = None,
+    weights: Weights = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -38,10 +40,8 @@ def score(
             show_default="runs/scores, or scores in the run",
         ),
     ] = None,
-    data_root: Annotated[Path | None, typer.Option(help="Where data sets lie.")] = None,
-    input_shape: Annotated[
-        str | None, typer.Option(help="Channels, height, width, as in 3,32,32.")
-    ] = None,
+    data_root: DataRoot = None,
+    input_shape: InputShape = None,
     criterion: Annotated[
         str | None,
         typer.Option(help="stacked, di, fdr, taylor, l1 …; a wrong one lists all."),
@@ -50,9 +50,9 @@ def score(
         str | None, typer.Option(help="patch, pixel, pool:G, flatten, flatten:G or dual.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Units printed at either end of each group.")] = 3,
-    batch_size: Annotated[int | None, typer.Option(help="Images a batch.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")] = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    device: Device = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from prunus.core.errors import ConfigError
 
-__all__ = ["parse_image_shape", "parse_names", "parse_shape", "put", "put_flags", "put_settings"]
+__all__ = [
+    "base_settings",
+    "parse_image_shape",
+    "parse_names",
+    "parse_shape",
+    "put",
+    "put_flags",
+    "put_settings",
+]
+
+
+def base_settings(config: Path | None, out: Path | None) -> dict[str, Any]:
+    """Return the settings to start from: those of --config, or of the run to resume."""
+    path = config
+    if path is None and out is not None and (out / "config.yaml").exists():
+        path = out / "config.yaml"
+    if path is None:
+        return {}
+    from prunus.core import read_yaml, to_dict  # noqa: PLC0415
+    from prunus.pipelines import RunConfig  # noqa: PLC0415
+
+    return to_dict(read_yaml(RunConfig, path))
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:

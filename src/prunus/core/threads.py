@@ -1,13 +1,14 @@
-"""How many threads the linear algebra of small matrices takes: one."""
+"""How many cores there are, and how many threads the algebra of small matrices takes: one."""
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from functools import lru_cache
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["one_blas_thread"]
+__all__ = ["one_blas_thread", "usable_cores"]
 
 
 @lru_cache(maxsize=1)
@@ -23,3 +24,10 @@ def one_blas_thread() -> AbstractContextManager[object]:
     """
     limited: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
     return limited
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

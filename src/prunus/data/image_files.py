@@ -15,16 +15,19 @@ from torch.utils.data import Dataset
 from prunus.core.errors import DataError
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "Files",
     "ImageFiles",
+    "Recipe",
     "UnreadableImageError",
     "find_images",
     "find_layout",
     "read_image",
+    "same_classes",
     "verify_images",
 ]
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _RGB = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's mean and deviation
 _GREY = ((0.449,), (0.226,))  # their averages
 
@@ -80,14 +83,14 @@ def find_images(root: Path, *, least: int) -> tuple[tuple[str, ...], Files]:
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     found = {
         folder.name: sorted(
-            p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()
+            p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
         )
         for folder in folders
     }
     if not any(found.values()):
         raise DataError(
             f"{root} holds no images in subfolders: put the images of each class in a subfolder "
-            f"of its own, as {', '.join(_SUFFIXES)}"
+            f"of its own, as {', '.join(IMAGE_SUFFIXES)}"
         )
     if len(found) == 1:
         raise DataError(
@@ -103,6 +106,23 @@ def find_images(root: Path, *, least: int) -> tuple[tuple[str, ...], Files]:
     labels = [label for label, paths in enumerate(found.values()) for _ in paths]
     files = Files(tuple(p for paths in found.values() for p in paths), torch.tensor(labels))
     return tuple(found), files
+
+
+def same_classes(root: Path, expected: tuple[str, ...]) -> Files:
+    """Return the images in the subfolders of `root`, which are those of another part.
+
+    Raises:
+        DataError: the classes are others, or one of them has no image.
+    """
+    classes, files = find_images(root, least=1)
+    odd = sorted(set(classes) ^ set(expected))
+    if odd:
+        where = "only there" if odd[0] in classes else "missing there"
+        raise DataError(
+            f"{root} has other classes than the training split, {odd[0]!r} is {where}: "
+            "give every split the same class folders"
+        )
+    return files
 
 
 def verify_images(paths: tuple[Path, ...]) -> None:
@@ -142,16 +162,41 @@ def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a file becomes an image (C, H, W) of the size asked for.
+
+    | field | meaning |
+    | --- | --- |
+    | margin | the shorter side becomes `margin` × max(H, W) before the centre is cropped |
+    | least_area | augmented: the share of the image that a random crop keeps at least |
+    | squash | resized to H×W without keeping its proportions, so that nothing is cropped |
+
+    Augmented images are mirrored at random, too.
+    """
+
+    margin: float = 1.0
+    least_area: float = 0.5
+    squash: bool = False
+
+
 class ImageFiles(Dataset[tuple[Tensor, int]]):
     """Image files, decoded and transformed when fetched.
 
     Shapes: index → float32 (C, H, W) of `input_shape`, and the label.
     """
 
-    def __init__(self, files: Files, input_shape: tuple[int, int, int], *, augment: bool) -> None:
+    def __init__(
+        self,
+        files: Files,
+        input_shape: tuple[int, int, int],
+        *,
+        augment: bool,
+        recipe: Recipe | None = None,
+    ) -> None:
         self.files = files
         self.channels = input_shape[0]
-        self.transform = _transform(input_shape, augment)
+        self.transform = _transform(input_shape, augment, recipe or Recipe())
 
     def __len__(self) -> int:
         return len(self.files.paths)
@@ -161,14 +206,16 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         return self.transform(image), int(self.files.labels[index])
 
 
-def _transform(input_shape: tuple[int, int, int], augment: bool) -> Any:
+def _transform(input_shape: tuple[int, int, int], augment: bool, recipe: Recipe) -> Any:
     v2 = importlib.import_module("torchvision.transforms.v2")  # heavy: only where asked for
     C, H, W = input_shape
-    crop = (
-        [v2.RandomResizedCrop((H, W), scale=(0.5, 1.0)), v2.RandomHorizontalFlip()]
-        if augment
-        else [v2.Resize(max(H, W)), v2.CenterCrop((H, W))]
-    )
+    if augment:
+        area = (recipe.least_area, 1.0)
+        crop = [v2.RandomResizedCrop((H, W), scale=area), v2.RandomHorizontalFlip()]
+    elif recipe.squash:
+        crop = [v2.Resize((H, W))]
+    else:
+        crop = [v2.Resize(round(recipe.margin * max(H, W))), v2.CenterCrop((H, W))]
     mean, std = _GREY if C == 1 else _RGB
     to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()]
     return v2.Compose([*crop, *to_tensor, v2.Normalize(mean, std)])

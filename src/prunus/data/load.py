@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
 
 from prunus.core.errors import DataError
-
-# The data sets register themselves when imported.
-from prunus.data import digits, folder, mnist  # noqa: F401
 from prunus.data.registry import DATASETS, DataSettings
 from prunus.data.splits import DataSplits
 
-__all__ = ["load_data"]
+__all__ = ["find_data", "load_data"]
+
+# Each data set registers itself when its file in this folder is imported.
+for _module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    importlib.import_module(f"prunus.data.{_module.name}")
 
 
 def load_data(
@@ -23,13 +26,15 @@ def load_data(
     input_shape: tuple[int, int, int] | None = None,
     augment: bool = False,
 ) -> DataSplits:
-    """Load the data set `name`: 'digits', 'mnist' or 'folder:PATH'.
+    """Load the data set `name`, as 'digits', 'cifar10:cutout' or 'folder:PATH'.
 
-    The test split is the same for every seed, so that runs can be compared; `seed` picks the
-    validation images out of the rest, and the order of training. The same seed gives the same
-    splits. Images are resized to `input_shape` (C, H, W), by default the data set's own; grey
-    ones are repeated to C channels. `augment` shifts, or crops and flips, the training images
-    (not those of `calibration`), by PyTorch's global generator.
+    `DATASETS` tells what there is, and each builder's docstring where it is read from and how it
+    is split. The test split is the published one and the same for every seed, so that runs can be
+    compared; `seed` picks the validation images out of the rest (where they are not published
+    as well), and the order of training. The same seed gives the same splits. Images are resized
+    to `input_shape` (C, H, W), by default the data set's own; grey ones are repeated to C
+    channels. `augment` shifts, or crops and flips, the training images (not those of
+    `calibration`), by PyTorch's global generator.
 
     Raises:
         UnknownNameError: no such data set; the message lists the known ones.
@@ -42,12 +47,12 @@ def load_data(
         (10, (1, 28, 28))
     """
     kind, colon, argument = name.partition(":")
-    builder = DATASETS[kind]
-    if kind == "folder" and not argument:
-        raise DataError("folder came without a path: write folder:PATH")
-    if kind != "folder" and colon:
-        raise DataError(f"{kind} takes no path, but {argument!r} came: write {kind}")
-    return builder(
+    entry = DATASETS[kind]
+    if entry.needs_argument and not argument:
+        raise DataError(f"{kind} came without its {entry.argument}: write {kind}:{entry.argument}")
+    if colon and not entry.argument:
+        raise DataError(f"{kind} takes nothing after its name, but {argument!r} came: write {kind}")
+    return entry.build(
         DataSettings(
             argument=argument,
             seed=seed,
@@ -57,3 +62,15 @@ def load_data(
             augment=augment,
         )
     )
+
+
+def find_data(name: str, data_root: Path = Path("data")) -> Path | None:
+    """Return the folder that holds the data set `name`, None where it is not there whole.
+
+    Looks at names of files alone and downloads nothing; a file that is there may still be broken.
+
+    Raises:
+        UnknownNameError: no such data set.
+    """
+    kind, _, argument = name.partition(":")
+    return DATASETS[kind].find(Path(data_root), argument)

@@ -1,6 +1,8 @@
-"""Grey images held in memory as bytes, made into batches of floats by one index."""
+"""Images held in memory as bytes, made into batches of floats by one index."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -8,28 +10,48 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from prunus.core import derive_seed
-from prunus.data.registry import DataSettings
+from prunus.core.errors import DataError
+from prunus.data.augment import Augmentation
+from prunus.data.registry import DataSettings, Shape
 from prunus.data.splits import DataSplits, make_splits, split_stratified
 
-__all__ = ["GreyImages", "as_is", "shift_images", "split_in_memory"]
+__all__ = ["Batch", "MemoryImages", "Scaling", "as_is", "split_in_memory"]
 
-_MAX_SHIFT = 2  # pixels of the resized image
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601's weights of red, green and blue
 
 Batch = tuple[Tensor, Tensor]
 
 
 def as_is(batch: Batch) -> Batch:
-    """Collate nothing: `GreyImages` gives whole batches."""
+    """Collate nothing: `MemoryImages` gives whole batches."""
     return batch
 
 
-class GreyImages(Dataset[Batch]):
-    """Grey images and labels, resized, shifted and normalised when fetched.
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """How bytes become what a network reads: (bytes / `most` - `mean`) / `std`, by channel."""
 
-    x = (bytes / `scale`, resized - `mean`) / `std`, repeated to C channels. The black
-    background shifts in with the image.
+    most: float = 255
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
-    Shapes: images uint8 (N, h, w), labels int64 (N,) → float32 (B, C, H, W), int64 (B,).
+    def grey(self) -> Scaling:
+        """Return the same for the luma of colour images: mean's luma, the average deviation."""
+        luma = sum(weight * mean for weight, mean in zip(_LUMA, self.mean, strict=True))
+        return replace(self, mean=(luma,), std=(sum(self.std) / 3,))
+
+
+class MemoryImages(Dataset[Batch]):
+    """Images and labels, resized, augmented and normalised when fetched, a whole batch at once.
+
+    x = (augmented(resized(bytes / most)) - mean) / std. Grey images are repeated to as many
+    channels as are asked for; colour ones are asked for as 3 channels, or as 1: their luma
+    .299 R + .587 G + .114 B, normalised by the luma of `mean` and the average of `std`.
+
+    Shapes: images uint8 (N, c, h, w), labels int64 (N,) → float32 (B, C, H, W), int64 (B,).
+
+    Raises:
+        DataError: `input_shape` asks for channels that cannot be made.
     """
 
     def __init__(
@@ -37,16 +59,23 @@ class GreyImages(Dataset[Batch]):
         images: Tensor,
         labels: Tensor,
         *,
-        scale: float,
-        mean: float,
-        std: float,
-        input_shape: tuple[int, int, int],
-        max_shift: int = 0,
+        scaling: Scaling,
+        input_shape: Shape,
+        augment: Augmentation | None = None,
     ) -> None:
+        channels = images.shape[1]
+        if channels not in (1, input_shape[0]) and (channels, input_shape[0]) != (3, 1):
+            raise DataError(
+                f"these images have {channels} channels, {input_shape[0]} were asked for: "
+                f"choose {channels} or 1 in input_shape"
+            )
         self.images, self.labels = images, labels
-        self.scale, self.mean, self.std = scale, mean, std
+        self.grey = (channels, input_shape[0]) == (3, 1)
+        scaling = scaling.grey() if self.grey else scaling
+        self.most = scaling.most
+        self.mean, self.std = _column(scaling.mean), _column(scaling.std)
         self.input_shape = input_shape
-        self.max_shift = max_shift
+        self.augment = augment
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,29 +88,22 @@ class GreyImages(Dataset[Batch]):
         """Return the batch (B, C, H, W), (B,) of `indices`."""
         index = torch.as_tensor(indices)
         C, H, W = self.input_shape
-        x = self.images[index].unsqueeze(1).float() / self.scale  # (B, 1, h, w)
+        x = self.images[index].float() / self.most  # (B, c, h, w)
+        if self.grey:
+            x = (x * _column(_LUMA)).sum(1, keepdim=True)  # (B, 1, h, w)
         h, w = x.shape[2:]
         if (h, w) != (H, W):
             smaller = h > H or w > W
-            x = F.interpolate(x, (H, W), mode="bilinear", antialias=smaller)  # (B, 1, H, W)
-        if self.max_shift:
-            x = shift_images(x, self.max_shift)
+            x = F.interpolate(x, (H, W), mode="bilinear", antialias=smaller)  # (B, c, H, W)
+        if self.augment is not None:
+            x = self.augment(x)
         x = (x - self.mean) / self.std
-        return x.repeat(1, C, 1, 1), self.labels[index]
+        return x.expand(-1, C, -1, -1).contiguous(), self.labels[index]
 
 
-def shift_images(x: Tensor, reach: int) -> Tensor:
-    """Move each image by its own whole pixels, up to `reach` along each axis, zeros moving in.
-
-    Shapes: (B, C, H, W) → (B, C, H, W). Draws from PyTorch's global generator.
-    """
-    B, _, H, W = x.shape
-    padded = F.pad(x, (reach, reach, reach, reach))
-    top, left = torch.randint(0, 2 * reach + 1, (2, B, 1))
-    rows = (top + torch.arange(H))[:, :, None]  # (B, H, 1)
-    columns = (left + torch.arange(W))[:, None, :]  # (B, 1, W)
-    moved = padded[torch.arange(B)[:, None, None], :, rows, columns]  # (B, H, W, C)
-    return moved.permute(0, 3, 1, 2).contiguous()
+def _column(values: tuple[float, ...]) -> Tensor:
+    """Return one value a channel, (c, 1, 1)."""
+    return torch.tensor(values)[:, None, None]
 
 
 def split_in_memory(
@@ -91,42 +113,41 @@ def split_in_memory(
     rest: Batch,
     test: Batch,
     validation_size: int,
-    scale: float,
-    mean: float,
-    std: float,
-    default_shape: tuple[int, int, int],
+    class_names: tuple[str, ...],
+    scaling: Scaling,
+    default_shape: Shape,
+    augment: Augmentation,
+    parents: tuple[int, ...] | None = None,
+    parent_names: tuple[str, ...] = (),
 ) -> DataSplits:
     """Split validation off `rest` by the seed, and wrap all into loaders.
 
-    `rest` and `test` are images uint8 (N, h, w) and labels int64 (N,) of ten digits.
+    `rest` and `test` are images uint8 (N, c, h, w) and labels int64 (N,). Which images are the
+    validation depends on the seed and on `name` up to its colon. `augment` is for the training
+    images, where the settings ask for it.
     """
     input_shape = settings.input_shape or default_shape
-    train_index, validation_index = split_stratified(
-        rest[1], validation_size, derive_seed(settings.seed, name, "validation")
+    kept, taken = split_stratified(
+        rest[1], validation_size, derive_seed(settings.seed, name.partition(":")[0], "validation")
     )
+    train = rest[0][kept], rest[1][kept]  # once: training and calibration share it
 
-    def images(batch: Batch, index: Tensor | slice = slice(None), shift: int = 0) -> GreyImages:
-        return GreyImages(
-            batch[0][index],
-            batch[1][index],
-            scale=scale,
-            mean=mean,
-            std=std,
-            input_shape=input_shape,
-            max_shift=shift,
-        )
+    def images(batch: Batch, augment: Augmentation | None = None) -> MemoryImages:
+        return MemoryImages(*batch, scaling=scaling, input_shape=input_shape, augment=augment)
 
     return make_splits(
         name=name,
         datasets={
-            "train": images(rest, train_index, _MAX_SHIFT if settings.augment else 0),
-            "calibration": images(rest, train_index),
-            "validation": images(rest, validation_index),
+            "train": images(train, augment if settings.augment else None),
+            "calibration": images(train),
+            "validation": images((rest[0][taken], rest[1][taken])),
             "test": images(test),
         },
-        class_names=tuple("0123456789"),
+        class_names=class_names,
         input_shape=input_shape,
         batch_size=settings.batch_size,
         seed=settings.seed,
         collate=as_is,
+        parents=parents,
+        parent_names=parent_names,
     )

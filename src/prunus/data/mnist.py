@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from prunus.core.errors import DataError
+from prunus.data.augment import shift_images
+from prunus.data.download import download
 from prunus.data.idx import read_idx
-from prunus.data.memory import Batch, split_in_memory
-from prunus.data.registry import DATASETS, DataSettings
+from prunus.data.memory import Batch, Scaling, split_in_memory
+from prunus.data.registry import DataSettings, register_data
 from prunus.data.splits import DataSplits
 
 __all__ = ["load_mnist"]
 
-_MEAN, _STD = 0.1307, 0.3081  # of the training pixels, the usual constants
 _STEMS = {"train": "train", "test": "t10k"}
 _KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 _FILES = tuple(f"{stem}-{kind}" for stem in _STEMS.values() for kind in _KINDS)
 
 
-@DATASETS.register("mnist")
+def _find(data_root: Path, argument: str) -> Path | None:
+    folder = data_root / "MNIST" / "raw"
+    return None if any(_path(folder, name) is None for name in _FILES) else folder
+
+
+@register_data(
+    "mnist",
+    source="LeCun, Cortes, Burges: The MNIST database of handwritten digits, 1998",
+    terms="none stated; often given as CC BY-SA 3.0",
+    input_shape=(1, 28, 28),
+    num_classes=10,
+    sizes={"train": 60_000, "test": 10_000},
+    find=_find,
+    place="MNIST/raw",
+    get="https://ossci-datasets.s3.amazonaws.com/mnist",
+)
 def load_mnist(settings: DataSettings) -> DataSplits:
     """Load MNIST from `data_root`/MNIST/raw, the four idx files packed (.gz) or unpacked.
 
@@ -31,9 +48,15 @@ def load_mnist(settings: DataSettings) -> DataSplits:
         DataError: a file is broken, or missing and not to be downloaded.
     """
     folder = settings.data_root / "MNIST" / "raw"
-    missing = [name for name in _FILES if _find(folder, name) is None]
-    if missing:
-        _download(settings.data_root, missing)
+    absent = [name for name in _FILES if _path(folder, name) is None]
+    if absent:
+        files = f"{', '.join(absent)} (packed, .gz, or not)"
+        download(
+            "mnist",
+            settings.data_root,
+            files,
+            lambda datasets: datasets.MNIST(settings.data_root, download=True),
+        )
     rest, test = _read(folder, "train"), _read(folder, "test")
     return split_in_memory(
         settings,
@@ -41,14 +64,14 @@ def load_mnist(settings: DataSettings) -> DataSplits:
         rest=rest,
         test=test,
         validation_size=len(rest[1]) // 12,
-        scale=255,
-        mean=_MEAN,
-        std=_STD,
+        class_names=tuple("0123456789"),
+        scaling=Scaling(mean=(0.1307,), std=(0.3081,)),  # of the training pixels: the usual ones
         default_shape=(1, 28, 28),
+        augment=partial(shift_images, reach=2),
     )
 
 
-def _find(folder: Path, name: str) -> Path | None:
+def _path(folder: Path, name: str) -> Path | None:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
@@ -56,10 +79,10 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _read(folder: Path, split: str) -> Batch:
-    """Return images uint8 (N, 28, 28) and labels int64 (N,)."""
-    image_path, label_path = (_find(folder, f"{_STEMS[split]}-{kind}") for kind in _KINDS)
-    if image_path is None or label_path is None:
-        raise _missing(folder, "the download left them out")
+    """Return images uint8 (N, 1, 28, 28) and labels int64 (N,)."""
+    image_path, label_path = (
+        _path(folder, f"{_STEMS[split]}-{kind}") or folder / kind for kind in _KINDS
+    )
     images, labels = read_idx(image_path, dimensions=3), read_idx(label_path, dimensions=1).long()
     if images.shape[1:] != (28, 28):
         raise DataError(
@@ -73,22 +96,4 @@ def _read(folder: Path, split: str) -> Batch:
         )
     if len(labels) == 0 or int(labels.max()) > 9:
         raise DataError(f"{label_path} holds no labels 0 to 9: put the original file there")
-    return images, labels
-
-
-def _download(root: Path, missing: list[str]) -> None:
-    from torchvision.datasets import MNIST  # noqa: PLC0415 - heavy: only where asked for
-
-    try:
-        MNIST(root, download=True)
-    except Exception as error:  # no network, no mirror, or a folder that is read-only
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _missing(root / "MNIST" / "raw", reason.rstrip(".: "), missing) from error
-
-
-def _missing(folder: Path, reason: str, names: list[str] | None = None) -> DataError:
-    listed = ", ".join(names or _FILES)
-    return DataError(
-        f"MNIST is not whole in {folder} and could not be downloaded ({reason}): "
-        f"put {listed} there, packed (.gz) or not, or name another data_root"
-    )
+    return images.unsqueeze(1), labels

@@ -1,16 +1,30 @@
-"""The registry of data sets: a builder takes the seed and the settings of its loaders."""
+"""The registry of data sets: what is known of each name, whether it is there, how it is loaded."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prunus.core import Registry
-from prunus.core.errors import ConfigError
+from prunus.core.errors import ConfigError, DataError
+from prunus.core.tasks import Task
 from prunus.data.splits import DataSplits
 
-__all__ = ["DATASETS", "DataSettings", "DatasetBuilder"]
+__all__ = [
+    "DATASETS",
+    "DataEntry",
+    "DataSettings",
+    "DatasetBuilder",
+    "DatasetFinder",
+    "Shape",
+    "find_nothing",
+    "missing",
+    "register_data",
+]
+
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +39,7 @@ class DataSettings:
     seed: int = 0
     data_root: Path = Path("data")
     batch_size: int = 128
-    input_shape: tuple[int, int, int] | None = None
+    input_shape: Shape | None = None
     augment: bool = False
 
     def __post_init__(self) -> None:
@@ -47,4 +61,106 @@ class DatasetBuilder(Protocol):
         ...
 
 
-DATASETS = Registry[DatasetBuilder]("data set", hint=" (folder as folder:PATH)")
+class DatasetFinder(Protocol):
+    """Looks whether a data set is there, by the names of its files alone."""
+
+    def __call__(self, data_root: Path, argument: str) -> Path | None:
+        """Return the folder that holds it whole, None where something is missing."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataEntry:
+    """A data set by name: whose it is, what it holds, where it lies, how it is loaded.
+
+    | field | meaning |
+    | --- | --- |
+    | build | makes the loaders |
+    | find | where it is, without reading it; None: not there |
+    | task | classification, or restoration: pairs of images, no classes |
+    | source | whose it is and where it is described, one line |
+    | terms | its licence or terms of use, one line |
+    | input_shape | (C, H, W) it is shown at unless asked otherwise |
+    | num_classes | 0: not known before the data are seen, or restoration |
+    | sizes | images of each published split, by its name; empty: the user's own |
+    | argument | what follows the colon of its name; "" if nothing, "[…]" if it may be left out |
+    | place | where its files go, below data_root; "" if nowhere |
+    | get | where to get them |
+    """
+
+    build: DatasetBuilder
+    find: DatasetFinder
+    task: Task
+    source: str
+    terms: str
+    input_shape: Shape
+    num_classes: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    argument: str = ""
+    place: str = ""
+    get: str = ""
+
+    @property
+    def needs_argument(self) -> bool:
+        """Whether the name alone says too little, as `folder` without its path."""
+        return bool(self.argument) and not self.argument.startswith("[")
+
+
+DATASETS = Registry[DataEntry]("data set", hint=" (folder as folder:PATH)")
+
+B = TypeVar("B", bound=DatasetBuilder)
+
+
+def find_nothing(data_root: Path, argument: str) -> Path | None:
+    """Find a data set that lies nowhere, because it comes with a package: `data_root` itself."""
+    return data_root
+
+
+def register_data(
+    name: str,
+    *,
+    source: str,
+    terms: str,
+    input_shape: Shape,
+    find: DatasetFinder = find_nothing,
+    task: Task = "classification",
+    num_classes: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    argument: str = "",
+    place: str = "",
+    get: str = "",
+) -> Callable[[B], B]:
+    """Return a decorator that files a builder under `name`; see `DataEntry` for the rest."""
+
+    def file(build: B) -> B:
+        DATASETS.register(name)(
+            DataEntry(
+                build=build,
+                find=find,
+                task=task,
+                source=source,
+                terms=terms,
+                input_shape=input_shape,
+                num_classes=num_classes,
+                sizes=dict(sizes or {}),
+                argument=argument,
+                place=place,
+                get=get,
+            )
+        )
+        return build
+
+    return file
+
+
+def missing(name: str, data_root: Path, files: str, reason: str = "") -> DataError:
+    """Return the one sentence that a data set is not there, where to get it and where to put it.
+
+    `files` says what is missing; `reason`, why it was not downloaded, where that was tried.
+    """
+    entry = DATASETS[name]
+    tried = f" and could not be downloaded ({reason})" if reason else ""
+    return DataError(
+        f"{name} is not whole in {data_root / entry.place}{tried}: get it from {entry.get}, "
+        f"put {files} there, or name another data_root"
+    )

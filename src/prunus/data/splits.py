@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from prunus.core.errors import DataError
+from prunus.core.tasks import Task
 from prunus.data.sampler import SeededSampler
 
 __all__ = ["DataSplits", "make_splits", "split_stratified"]
@@ -19,10 +20,17 @@ __all__ = ["DataSplits", "make_splits", "split_stratified"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataSplits:
-    """The loaders of one data set; each yields (images, labels).
+    """The loaders of one data set; each yields (images, labels), or (degraded, target) images.
 
-    Images are float32 (B, C, H, W), normalised, with (C, H, W) = `input_shape`; labels are
-    int64 (B,) in 0 … `num_classes` - 1, and `class_names[label]` is the class's name.
+    Classification: images are float32 (B, C, H, W), normalised, with (C, H, W) = `input_shape`;
+    labels are int64 (B,) in 0 … `num_classes` - 1, and `class_names[label]` is the class's name.
+    `parents[label]` is its published coarse class, where the data set has some, and
+    `parent_names[parents[label]]` that one's name.
+
+    Restoration: degraded images float32 (B, C, H, W) and targets (B, C, s·H, s·W), s = `scale`,
+    black 0 and white 1 (noise may leave that range); there are no classes. `input_shape` is that
+    of the training images; `test` comes in batches of one, as its images may be of any size.
+
     `train` is shuffled by a `SeededSampler` and augmented where asked for; `calibration` holds
     the same images in a fixed order, unaugmented, for collecting scores; `validation` and `test`
     are unshuffled and unaugmented. Iterating the last three leaves the global generators alone.
@@ -36,6 +44,10 @@ class DataSplits:
     num_classes: int
     class_names: tuple[str, ...]
     input_shape: tuple[int, int, int]
+    task: Task = "classification"
+    scale: int = 1
+    parents: tuple[int, ...] | None = None
+    parent_names: tuple[str, ...] = ()
 
 
 def split_stratified(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -86,11 +98,17 @@ def make_splits(
     seed: int,
     num_workers: int = 0,
     collate: Callable[[Any], Any] | None = None,
+    one_by_one: Collection[str] = (),
+    task: Task = "classification",
+    scale: int = 1,
+    parents: tuple[int, ...] | None = None,
+    parent_names: tuple[str, ...] = (),
 ) -> DataSplits:
     """Wrap the data sets 'train', 'calibration', 'validation' and 'test' into loaders.
 
-    The last training batch is dropped where it would be a single image, of which BatchNorm
-    has no variance.
+    The parts named in `one_by_one` come in batches of one, for images of different sizes. The
+    last training batch is dropped where it would be a single image, of which BatchNorm has no
+    variance.
     """
 
     def loader(part: str) -> DataLoader[Any]:
@@ -99,7 +117,7 @@ def make_splits(
         training = part == "train"
         return DataLoader(
             dataset,
-            batch_size=batch_size,
+            batch_size=1 if part in one_by_one else batch_size,
             sampler=SeededSampler(dataset, seed) if training else None,
             drop_last=training and count > batch_size > 1 and count % batch_size == 1,
             num_workers=num_workers,
@@ -117,4 +135,8 @@ def make_splits(
         num_classes=len(class_names),
         class_names=class_names,
         input_shape=input_shape,
+        task=task,
+        scale=scale,
+        parents=parents,
+        parent_names=parent_names,
     )

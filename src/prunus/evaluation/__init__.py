@@ -4,6 +4,8 @@ from prunus.evaluation.accuracy import accuracy, primary
 from prunus.evaluation.latency import Comparison, Estimate, compare_latency
 from prunus.evaluation.latency_table import Grid, LatencyTable
 from prunus.evaluation.measure_table import measure_latency_table
+from prunus.evaluation.quality import measure
+from prunus.evaluation.restoration import Quality, psnr, restoration_quality, ssim
 from prunus.evaluation.runtimes import (
     RUNTIMES,
     RuntimeUnavailableError,
@@ -21,6 +23,7 @@ __all__ = [
     "Estimate",
     "Grid",
     "LatencyTable",
+    "Quality",
     "RuntimeUnavailableError",
     "Steps",
     "accuracy",
@@ -31,7 +34,11 @@ __all__ = [
     "count_params",
     "eager_call",
     "excess_shares",
+    "measure",
     "measure_latency_table",
     "onnx_call",
     "primary",
+    "psnr",
+    "restoration_quality",
+    "ssim",
 ]

@@ -25,7 +25,7 @@ def accuracy(
     """Return the share of images whose largest output is their class, in [0, 1].
 
     Raises:
-        DataError: the loader gave no image.
+        DataError: the loader gave no image, or images in place of labels.
         NonFiniteError: an output is NaN, so that there is no largest one.
     """
     device = next(model.parameters()).device
@@ -35,6 +35,11 @@ def accuracy(
     try:
         with torch.no_grad():
             for x, y in progress(loader) if progress else loader:
+                if y.is_floating_point():
+                    raise DataError(
+                        f"the loader gave targets of {y.dtype}, accuracy needs class labels: "
+                        "measure images by restoration_quality"
+                    )
                 output = primary(model(x.to(device)))
                 if torch.isnan(output).any():
                     raise NonFiniteError(

@@ -7,7 +7,7 @@ A *consumer* is a module that reads a group and mixes its channels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Literal
@@ -174,7 +174,8 @@ class Groups(Sequence[Group]):
     """All groups of one network, with the network itself for reading weights.
 
     `layers` holds the cost of each module, `total_macs`, `total_params` and `total_bytes` those
-    of the whole network; `normalizer` names the BatchNorm that directly follows a module;
+    of the whole network; `normalizer` names the BatchNorm that directly follows every call of a
+    module, `normalizers` the one behind each of its calls, in running order, or None;
     `uncalled` are layers whose weights the network reads without calling them (`graph.called`),
     `worked_out` those that compute the weight they use.
     """
@@ -190,6 +191,7 @@ class Groups(Sequence[Group]):
     normalizer: dict[str, str]
     uncalled: tuple[str, ...] = ()
     worked_out: tuple[str, ...] = ()
+    normalizers: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.entries)

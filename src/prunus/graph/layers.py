@@ -16,6 +16,7 @@ __all__ = [
     "TRANSPOSED",
     "RawAxis",
     "channel_count",
+    "exchange_",
     "has_own_forward",
     "input_columns",
     "is_depthwise",
@@ -142,6 +143,14 @@ def module_at(model: nn.Module, name: str) -> nn.Module:
     if not isinstance(getattr(owner, leaf), Tensor):
         raise AttributeError(f"{path!r} is no parameter or buffer")
     return RawAxis(owner, leaf, int(last))
+
+
+def exchange_(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place of the one at `name`, at every other name that it has too."""
+    old = model.get_submodule(name)
+    for other, held in list(model.named_modules(remove_duplicate=False)):
+        if held is old and held is not module:
+            model.set_submodule(other, module)
 
 
 def quotas(module: nn.Module) -> int:

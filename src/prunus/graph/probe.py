@@ -30,17 +30,18 @@ __all__ = ["Probe", "flatten_tensors", "probe"]
 class Probe:
     """What one forward pass showed.
 
-    `positions`: kernel applications per example, by module. `normalizer`: the BatchNorm that
-    reads a module's output and nothing else. `ends`: modules whose output reaches the network's
-    output with no mixing module between. `starts`: linear modules that read the network's input
-    with no mixing module between. `dims`: axes of each module's first input. `uncalled`: layers
-    whose weights are read without calling them. `worked_out`: layers that compute the weight they
-    use, as weight standardisation does.
+    `positions`: kernel applications per example, by module. `normalizers`: for every call of a
+    module the BatchNorm that reads its output, where it reads that of no other module and nothing
+    else reads it, or None; only modules that have one. `ends`: modules whose output reaches the
+    network's output with no mixing module between. `starts`: linear modules that read the
+    network's input with no mixing module between. `dims`: axes of each module's first input.
+    `uncalled`: layers whose weights are read without calling them. `worked_out`: layers that
+    compute the weight they use, as weight standardisation does.
     """
 
     order: list[str] = field(default_factory=list)
     positions: collections.Counter[str] = field(default_factory=collections.Counter)
-    normalizer: dict[str, str] = field(default_factory=dict)
+    normalizers: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     ends: set[str] = field(default_factory=set)
     starts: set[str] = field(default_factory=set)
     dims: dict[str, int] = field(default_factory=dict)
@@ -71,9 +72,10 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
     names = {module: name for name, module in named_layers(model)}
     running: list[str] = []
     kept: list[Tensor] = []  # holds tensors, so that an id means one tensor
-    made_by: dict[int, str] = {}
+    made_by: dict[int, tuple[str, int]] = {}  # the module, and which of its calls
+    runs: collections.Counter[str] = collections.Counter()
     node_of: dict[Any, str] = {}
-    readers: dict[str, list[str]] = collections.defaultdict(list)
+    readers: dict[tuple[str, int], list[str]] = collections.defaultdict(list)
     inputs_of: dict[str, Tensor] = {}
     hooks = []
     given = flatten_tensors(example)
@@ -97,7 +99,8 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
             inputs_of.setdefault(name, tensor)
             seen.dims[name] = tensor.dim()
         kept.append(made)
-        made_by[id(made)] = name
+        made_by[id(made)] = name, runs[name]
+        runs[name] += 1
         seen.positions[name] += _positions(module, args, made, examples)
         if is_mixing(module) or is_depthwise(module) or isinstance(module, Scripted):
             node_of[made.grad_fn] = name
@@ -129,9 +132,16 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
     )
     for name in calls.thrice:  # a third of its rows each time
         seen.positions[name] //= 3
-    for name, read_by in readers.items():
-        if len(read_by) == 1 and isinstance(module_at(model, read_by[0]), BATCHNORMS):
-            seen.normalizer[name] = read_by[0]
+    for name, count in runs.items():
+        read_by = [readers.get((name, call), []) for call in range(count)]
+        sole = [by[0] if len(by) == 1 else "" for by in read_by]
+        norms = tuple(
+            by if by and isinstance(module_at(model, by), BATCHNORMS) and runs[by] == sole.count(by)
+            else None
+            for by in sole
+        )  # fmt: skip
+        if any(norms):
+            seen.normalizers[name] = norms
     mixing = {n: m for n, m in node_of.items() if not is_depthwise(module_at(model, m))}
     seen.ends = _reach((t.grad_fn for t in flatten_tensors(outputs)), node_of, mixing)
     for name, tensor in inputs_of.items():

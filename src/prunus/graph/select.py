@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.graph.copies import private_copy
+from prunus.graph.layers import exchange_
 from prunus.graph.scripts import hide_scripts_
 
 __all__ = ["SelectLinear", "widen"]
@@ -65,6 +66,5 @@ def widen(model: nn.Module) -> nn.Module:
                 plain.weight[:, module.index.long()] = module.weight
                 if module.bias is not None:
                     plain.bias.copy_(module.bias)
-            parent, _, leaf = name.rpartition(".")
-            setattr(wide.get_submodule(parent), leaf, plain)
+            exchange_(wide, name, plain)
     return wide

@@ -99,10 +99,16 @@ def find_groups(
         total_macs=_all_macs(model, layers, arguments),
         total_bytes=sum(t.numel() * t.element_size() for t in model.state_dict().values()),
         unprunable=tuple(rejected),
-        normalizer=seen.normalizer,
+        normalizer={n: one for n, norms in seen.normalizers.items() if (one := _sole(norms))},
         uncalled=seen.uncalled,
         worked_out=seen.worked_out,
+        normalizers=seen.normalizers,
     )
+
+
+def _sole(norms: tuple[str | None, ...]) -> str | None:
+    """Return the norm that follows every call of a module, if it is one and the same."""
+    return norms[0] if len(set(norms)) == 1 else None
 
 
 def _all_macs(model: nn.Module, layers: dict[str, Layer], arguments: tuple[Any, ...]) -> int:

@@ -1,9 +1,9 @@
 """Networks by name: one family a file, external ones by spec, weights that must fit."""
 
 from prunus.models.build import build_model
-from prunus.models.lenet import LeNet5, LeNet300
-from prunus.models.registry import MODELS
-from prunus.models.resnet_cifar import ResNetCifar
+from prunus.models.families.lenet import LeNet5, LeNet300
+from prunus.models.families.resnet_cifar import ResNetCifar
+from prunus.models.registry import MODELS, ModelEntry, register_model, register_restorer
 from prunus.models.usual import usual_input
 from prunus.models.weights import load_weights_
 
@@ -11,8 +11,11 @@ __all__ = [
     "MODELS",
     "LeNet5",
     "LeNet300",
+    "ModelEntry",
     "ResNetCifar",
     "build_model",
     "load_weights_",
+    "register_model",
+    "register_restorer",
     "usual_input",
 ]

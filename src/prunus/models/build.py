@@ -9,7 +9,7 @@ from torch import nn
 from prunus.core.errors import ConfigError
 
 # The families register themselves when imported.
-from prunus.models import lenet, resnet_cifar  # noqa: F401
+from prunus.models import families  # noqa: F401
 from prunus.models.external import build_external
 from prunus.models.registry import MODELS
 from prunus.models.weights import load_weights_
@@ -20,11 +20,13 @@ __all__ = ["build_model"]
 def build_model(
     spec: str,
     *,
-    num_classes: int,
+    num_classes: int | None = None,
     input_shape: tuple[int, int, int],
     weights: Path | None = None,
 ) -> nn.Module:
     """Build the network `spec` for `num_classes` classes of images (C, H, W) = `input_shape`.
+
+    A network for restoration has no classes: leave `num_classes` out.
 
     `spec` is a name in `MODELS`, `torchvision:NAME`, `timm:NAME` or `path/to/file.py:factory`.
     Random weights are drawn from PyTorch's global generator; `weights` names a file to load.
@@ -33,7 +35,8 @@ def build_model(
 
     Raises:
         UnknownNameError: no such network; the message lists the known ones.
-        ConfigError: the network cannot be built for this shape, or its file or factory fails.
+        ConfigError: the network cannot be built for this shape, its file or factory fails, or it
+            classifies and came without a number of classes.
         WeightsError: the weight file is missing, broken or of another network.
         NonFiniteError: the weight file holds NaN or infinity.
 
@@ -41,7 +44,7 @@ def build_model(
         >>> build_model("lenet300", num_classes=10, input_shape=(1, 28, 28)).fc3.out_features
         10
     """
-    if num_classes < 1:
+    if num_classes is not None and num_classes < 1:
         raise ConfigError(f"num_classes is {num_classes}, expected at least 1")
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ConfigError(
@@ -50,7 +53,10 @@ def build_model(
         )
     model = build_external(spec, num_classes=num_classes, input_shape=input_shape)
     if model is None:
-        model = MODELS[spec](num_classes=num_classes, input_shape=input_shape)
+        entry = MODELS[spec]
+        if num_classes is None and entry.task == "classification":
+            raise ConfigError(f"{spec} classifies, and came without num_classes: say how many")
+        model = entry.build(num_classes or 0, input_shape)
     if weights is not None:
         load_weights_(model, weights)
     return model

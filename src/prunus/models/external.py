@@ -16,7 +16,7 @@ __all__ = ["build_external"]
 
 
 def build_external(
-    spec: str, *, num_classes: int, input_shape: tuple[int, int, int]
+    spec: str, *, num_classes: int | None, input_shape: tuple[int, int, int]
 ) -> nn.Module | None:
     """Return the network of an external `spec`, or None where `spec` is a plain name.
 
@@ -25,11 +25,13 @@ def build_external(
         ConfigError: the network cannot be built, or its file or factory is at fault.
     """
     prefix, _, name = spec.partition(":")
-    settings = {"num_classes": num_classes, "input_shape": input_shape}
-    if prefix == "torchvision":
-        return _build(spec, lambda: _torchvision(name, num_classes, input_shape))
-    if prefix == "timm":
-        return _build(spec, lambda: _timm(name, num_classes, input_shape))
+    known = {"num_classes": num_classes, "input_shape": input_shape}
+    settings = {key: value for key, value in known.items() if value is not None}
+    libraries = {"torchvision": _torchvision, "timm": _timm}
+    if prefix in libraries:
+        if num_classes is None:
+            raise ConfigError(f"{spec} classifies, and came without num_classes: say how many")
+        return _build(spec, lambda: libraries[prefix](name, num_classes, input_shape))
     path, _, factory_name = spec.rpartition(":")
     if spec.endswith(".py"):
         path, factory_name = spec, ""

@@ -1,24 +1,122 @@
-"""The registry of networks: a factory takes the number of classes and the image's shape."""
+"""The registry of networks: what is known of each name, and how it is built."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
 
 from torch import nn
 
 from prunus.core import Registry
+from prunus.core.tasks import Task
 
-__all__ = ["MODELS", "ModelFactory"]
+__all__ = [
+    "MODELS",
+    "ModelEntry",
+    "ModelFactory",
+    "RestorerFactory",
+    "Shape",
+    "register_model",
+    "register_restorer",
+]
+
+Shape = tuple[int, int, int]
 
 
 class ModelFactory(Protocol):
     """Builds a network for `num_classes` classes of images of `input_shape` (C, H, W)."""
 
-    def __call__(self, *, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    def __call__(self, *, num_classes: int, input_shape: Shape) -> nn.Module:
         """Return the network, its weights drawn from PyTorch's global generator."""
         ...
 
 
-MODELS = Registry[ModelFactory](
+class RestorerFactory(Protocol):
+    """Builds a network from images of `input_shape` (C, H, W) to better ones."""
+
+    def __call__(self, *, input_shape: Shape) -> nn.Module:
+        """Return the network, its weights drawn from PyTorch's global generator."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A network by name: where it comes from, what it is usually given, how it is built.
+
+    A classifier maps (B, C, H, W) to logits (B, `num_classes`). A restorer maps (B, C, H, W) to
+    (B, C, s·H, s·W) with s = `scale`; it has no classes (`num_classes` is 0). `family` is the file
+    that its factory is written in.
+    """
+
+    build: Callable[[int, Shape], nn.Module]
+    family: str
+    task: Task
+    source: str
+    input_shape: Shape
+    num_classes: int = 0
+    scale: int = 1
+
+
+MODELS = Registry[ModelEntry](
     "model", hint=", or torchvision:NAME, timm:NAME, path/to/file.py:factory"
 )
+
+F = TypeVar("F", bound=ModelFactory)
+R = TypeVar("R", bound=RestorerFactory)
+
+
+def register_model(
+    name: str, *, source: str, input_shape: Shape = (3, 32, 32), num_classes: int = 10
+) -> Callable[[F], F]:
+    """Return a decorator that files a classifier's factory under `name`.
+
+    `source` says in one line whose network it is and where it is described; `input_shape` and
+    `num_classes` are what it was made for.
+    """
+
+    def file(factory: F) -> F:
+        MODELS.register(name)(
+            ModelEntry(
+                build=lambda classes, shape: factory(num_classes=classes, input_shape=shape),
+                family=_family(factory),
+                task="classification",
+                source=source,
+                input_shape=input_shape,
+                num_classes=num_classes,
+            )
+        )
+        return factory
+
+    return file
+
+
+def register_restorer(
+    name: str, *, source: str, input_shape: Shape, scale: int = 1
+) -> Callable[[R], R]:
+    """Return a decorator that files a restorer's factory under `name`.
+
+    Its images become `scale` times as high and wide: 1 for denoising and deblocking.
+    """
+
+    def file(factory: R) -> R:
+        MODELS.register(name)(
+            ModelEntry(
+                build=lambda _, shape: factory(input_shape=shape),
+                family=_family(factory),
+                task="restoration",
+                source=source,
+                input_shape=input_shape,
+                scale=scale,
+            )
+        )
+        return factory
+
+    return file
+
+
+def _family(factory: Callable[..., nn.Module]) -> str:
+    while isinstance(factory, partial):
+        factory = factory.func
+    return factory.__module__.rpartition(".")[2]

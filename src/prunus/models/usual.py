@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 
-from prunus.models.registry import MODELS
+# The families register themselves when imported.
+from prunus.models import families  # noqa: F401
+from prunus.models.registry import MODELS, Shape
 
 __all__ = ["usual_input"]
-
-Shape = tuple[int, int, int]
 
 
 def usual_input(spec: str) -> tuple[Shape, int]:
@@ -21,7 +21,8 @@ def usual_input(spec: str) -> tuple[Shape, int]:
         ((1, 28, 28), 10)
     """
     if spec in MODELS:
-        return ((1, 28, 28) if spec.startswith("lenet") else (3, 32, 32)), 10
+        entry = MODELS[spec]
+        return entry.input_shape, entry.num_classes
     prefix, _, name = spec.partition(":")
     if prefix == "timm":
         timm = importlib.import_module("timm")  # heavy: only where asked for

@@ -89,12 +89,13 @@ class PruneConfig:
 class RunConfig:
     """The main job: a model, data and a budget. `input_shape` is the data's where not given.
 
+    Without a budget a run only trains (`prunus train`), and `prune` is not looked at.
     `export` names the formats, of `prunus.export.FORMATS`, that the network is written in.
     """
 
     model: str
     data: str
-    budget: str
+    budget: str | None = None
     weights: str | None = None
     seed: int = 0
     data_root: str = "data"

@@ -192,7 +192,7 @@ def run_doctor(
     seed_everything(0, "build")
     network = build_model(
         model,
-        num_classes=classes if num_classes is None else num_classes,
+        num_classes=(classes or None) if num_classes is None else num_classes,
         input_shape=shape if input_shape is None else input_shape,
         weights=None if weights is None else Path(weights),
     )

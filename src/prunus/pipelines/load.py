@@ -75,7 +75,7 @@ def build_dense(
             f"{folder} does not say how its network is built: pass model=<a freshly built dense "
             "network>, or --model path/to/file.py:factory on the command line"
         )
-    if input_shape is None or num_classes is None:
+    if input_shape is None or (num_classes is None and run is None):
         raise RunFolderError(
             f"{folder} does not say its input shape or its number of classes: pass model=<a "
             "freshly built dense network>, or --input-shape and --num-classes on the command line"

@@ -9,14 +9,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from prunus.core import read_yaml, seed_everything, sweep_scratch, to_dict, to_yaml, write_whole
-from prunus.core.errors import ExportError, RunFolderError
+from prunus.core import seed_everything, write_whole
+from prunus.core.errors import ConfigError, ExportError
 from prunus.data import DataSplits, load_data
 from prunus.export import require_formats, save_weights
 from prunus.models import build_model
 from prunus.pipelines.audit import fingerprints
 from prunus.pipelines.config import RunConfig
 from prunus.pipelines.export import export_all, exported
+from prunus.pipelines.folder import open_folder
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.latency import keep_table, table_for
 from prunus.pipelines.load import load
@@ -29,6 +30,7 @@ from prunus.pipelines.settings import checked
 from prunus.pipelines.surroundings import (
     describe_run,
     open_fabric,
+    require_labels,
     require_one_process,
     resolve_paths,
 )
@@ -56,12 +58,15 @@ def run_prune(
     Everything that can be wrong with the input is looked at before the first step.
 
     Raises:
-        ConfigError: settings do not go together, or this is one of several ranks.
+        ConfigError: settings do not go together, there is no budget, or this is one of several
+            ranks.
         RunFolderError: `out` holds another run, or this one and `resume` is off.
     """
     require_one_process()
     watch = watch or Watch()
     config = resolve_paths(config)
+    if config.budget is None:
+        raise ConfigError("no budget came: say what is kept at most, as in --budget macs=50%")
     budget = Budget.parse(config.budget)
     checked(dataclasses.replace(config.prune, keep_class=()))
     require_formats(config.export)
@@ -74,6 +79,7 @@ def run_prune(
         input_shape=config.input_shape,
         augment=config.augment,
     )
+    require_labels(data, "prune")
     config = dataclasses.replace(
         config,
         num_classes=data.num_classes,
@@ -95,7 +101,7 @@ def run_prune(
     check_reachable(
         groups, budget, least=config.prune.least, round_to=config.prune.round_to or 1, table=table
     )
-    journal = _open(config, out, resume=resume)
+    journal = open_folder(config, out, resume=resume)
     journal.append_once("run", describe_run(command, fabric, config.seed))
 
     session = Session(
@@ -178,28 +184,3 @@ def _time(
             result = journal.record.find("result")
             assert result is not None
             watch.say(say_latency(result, row, table.batch))
-
-
-def _open(config: RunConfig, out: Path, *, resume: bool) -> Journal:
-    path = out / "config.yaml"
-    if not path.exists():
-        if out.exists() and any(out.iterdir()):
-            raise RunFolderError(
-                f"{out} is not empty and holds no run of Prunus: name another folder with --out"
-            )
-        write_whole(path, to_yaml(config))
-        return Journal(out)
-    other = read_yaml(RunConfig, path)
-    if not resume:
-        raise RunFolderError(
-            f"{out} already holds a run ({other.model} on {other.data}, {other.budget}): "
-            "go on with it by --resume, or name another folder with --out"
-        )
-    for key, value in to_dict(config).items():
-        if to_dict(other)[key] != value:
-            raise RunFolderError(
-                f"{out} holds a run with {key} {to_dict(other)[key]!r}, this one asks for "
-                f"{value!r}: --resume takes the same settings; name another folder with --out"
-            )
-    sweep_scratch(out)
-    return Journal(out)

@@ -31,7 +31,12 @@ from prunus.pipelines.load import load
 from prunus.pipelines.s_phase import find_sound_groups
 from prunus.pipelines.score_config import ScoreConfig
 from prunus.pipelines.score_content import score_content
-from prunus.pipelines.surroundings import describe_run, open_fabric, resolve_paths
+from prunus.pipelines.surroundings import (
+    describe_run,
+    open_fabric,
+    require_labels,
+    resolve_paths,
+)
 from prunus.pipelines.watch import Watch
 from prunus.reports import print_scores, render_scores
 from prunus.statistics import collect
@@ -116,6 +121,7 @@ def run_score(
         _check_folder(Path(out))
     fabric = open_fabric(config.device)
     data = _data(config)
+    require_labels(data, "score")
     seed_everything(config.seed, "build")
     model = _model(config, data).to(fabric.device)
     groups = find_sound_groups(

@@ -20,7 +20,11 @@ __all__ = ["Loader", "Loaders", "Session", "p_phase_", "spread"]
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 
-TITLES = {"dense": "training the dense network", "final": "final training"}
+TITLES = {
+    "dense": "training the dense network",
+    "final": "final training",
+    "train": "training",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,7 @@ def p_phase_(
 ) -> nn.Module:
     """Train the parameters in place, journalled by epochs; return the model.
 
-    `phase` is `dense`, `iteration` or `final`; it names the stream of randomness and, with
+    `phase` is `dense`, `train`, `iteration` or `final`; it names the stream of randomness and, with
     `iteration`, the checkpoint that a killed phase is taken up from. Local teachers
     (`config.local`) go from the coarsest of `parents` to the classes themselves.
     """

@@ -13,9 +13,10 @@ import torch
 from lightning_fabric import Fabric
 
 from prunus.core.errors import ConfigError
+from prunus.data import DATASETS, DataSplits
 from prunus.statistics.ranks import rank_and_size
 
-__all__ = ["describe_run", "open_fabric", "require_one_process", "resolve_paths"]
+__all__ = ["describe_run", "open_fabric", "require_labels", "require_one_process", "resolve_paths"]
 
 
 class _Settings(Protocol):
@@ -40,11 +41,22 @@ def resolve_paths(config: S) -> S:
     changes: dict[str, Any] = {"data_root": str(Path(config.data_root).absolute())}
     if colon and file.endswith(".py"):
         changes["model"] = f"{Path(file).absolute()}:{factory}"
-    if config.data.startswith("folder:"):
-        changes["data"] = f"folder:{Path(config.data.removeprefix('folder:')).absolute()}"
+    changes["data"] = _absolute(config.data)
     if config.weights is not None:
         changes["weights"] = str(Path(config.weights).absolute())
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def _absolute(data: str) -> str:
+    """Make the folders in a data set's name absolute; names of known sets stay as they are."""
+    kind, _, argument = data.partition(":")
+    if kind == "folder":
+        return f"folder:{Path(argument).absolute()}"
+    if kind not in DATASETS or DATASETS[kind].task != "restoration":
+        return data
+    level, _, places = argument.partition(":")
+    whole = [str(Path(each).absolute()) if "/" in each else each for each in places.split(",")]
+    return f"{kind}:{level}:{','.join(whole)}"
 
 
 def require_one_process() -> None:
@@ -55,6 +67,16 @@ def require_one_process() -> None:
             f"prune drives one process, found {size} ranks of torch.distributed, whose repairs and "
             "training would differ: call prunus.collect, prunus.plan.broadcast_plan and "
             "prunus.apply_ on every rank, and train with DistributedDataParallel"
+        )
+
+
+def require_labels(data: DataSplits, verb: str) -> None:
+    """Raise `ConfigError` where the data have no classes, which `verb` needs."""
+    if data.task != "classification":
+        raise ConfigError(
+            f"{data.name} holds pairs of images, and `prunus {verb}` needs class labels: train, "
+            "eval, doctor and export take restoration; prune a restorer with a plan of your own "
+            "(prunus.find_groups, prunus.plan, prunus.apply_)"
         )
 
 

@@ -1,6 +1,12 @@
 """Reports: the journal of a run as tables, figures and one self-contained HTML page."""
 
 from prunus.reports.audit_console import print_audit, print_exports, say_parity
+from prunus.reports.catalogue_console import (
+    print_data,
+    print_models,
+    say_evaluation,
+    say_trained,
+)
 from prunus.reports.console import print_headline
 from prunus.reports.diff_console import print_difference
 from prunus.reports.doctor_console import print_diagnosis
@@ -15,13 +21,17 @@ __all__ = [
     "headline",
     "layer_table",
     "print_audit",
+    "print_data",
     "print_diagnosis",
     "print_difference",
     "print_exports",
     "print_headline",
+    "print_models",
     "print_scores",
     "render_page",
     "render_scores",
+    "say_evaluation",
     "say_parity",
+    "say_trained",
     "write_report",
 ]

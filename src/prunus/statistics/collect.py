@@ -41,6 +41,8 @@ def collect(
 ) -> Statistics:
     """Sum up the input of every consumer over `loader`: one pass, nothing kept an image.
 
+    A consumer that runs several times for an image is summed over all its calls.
+
     Args:
         loader: batches (images, labels or targets) of the training data; images alone do for
             `teacher="logits"`.
@@ -71,7 +73,8 @@ def collect(
 
     Raises:
         NonFiniteError: an activation is NaN or infinite; names the first module that makes one.
-        DataError: no batch came, or labels that do not fit the network.
+        DataError: no batch came, or labels that do not fit the network, or maps of several sizes
+            where they are flattened.
         ConfigError: the Gram matrices would not fit into memory (says what would), or settings
             that do not go together; or the ranks hold different weights or buffers.
         PrunusError: another rank failed; all ranks stop.

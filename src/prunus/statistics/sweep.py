@@ -218,6 +218,11 @@ class Sweep:
     def _scatter(self, block: int, name: str, features: int, cells: int) -> Scatter:
         found = self.scatters[block].get(name)
         if found is None or found.features != features:
+            if any(float(h[name].weight) for h in self.scatters if name in h):
+                raise DataError(
+                    f"module {name!r} reads maps of several sizes, which have no features in "
+                    f"common with sampling={self.sampling.kind!r}: say 'pixel', or 'flatten:4'"
+                )
             self._check_memory(name, features)
             for held in self.scatters:
                 held[name] = self._zeros(features, cells)

@@ -14,6 +14,7 @@ from prunus.graph.layers import (
     TRANSPOSED,
     RawAxis,
     channel_count,
+    exchange_,
     is_depthwise,
     is_mixing,
     module_at,
@@ -57,15 +58,14 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
 
 def put_(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put a module that was cut where it belongs; an attention with fewer heads is opened."""
-    parent, _, leaf = name.rpartition(".")
     if (owner := attention_of(model, name)) is not None:
         open_heads_(owner)
-        if leaf == "in_proj":
+        if name.rpartition(".")[2] == "in_proj":
             assert isinstance(module, nn.Linear)
             set_in_projection_(owner, module)
             return
     if not isinstance(module, RawAxis):
-        setattr(model.get_submodule(parent), leaf, module)
+        exchange_(model, name, module)
 
 
 def check_plan(model: nn.Module, plan: Plan) -> None:

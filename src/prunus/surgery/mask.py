@@ -12,6 +12,7 @@ from prunus.graph.attention import attention_of, open_heads_
 from prunus.graph.layers import (
     TRANSPOSED,
     RawAxis,
+    exchange_,
     has_own_forward,
     is_mixing,
     is_written_norm,
@@ -40,15 +41,15 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
         if isinstance(module, RawAxis) and is_written_norm(module.owner):
             name, module = name.rpartition(":")[0].rpartition(".")[0], module.owner  # noqa: PLW2901
             if "out" in axes:
-                model.set_submodule(name, KeptNorm(module, axes["out"]))
+                exchange_(model, name, KeptNorm(module, axes["out"]))
         elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-            model.set_submodule(name, KeptNorm(module, axes["out"]))
+            exchange_(model, name, KeptNorm(module, axes["out"]))
         if not is_mixing(module):
             continue
         if "out" in axes and not isinstance(module, TRANSPOSED):
             _zero_rows_(module, list(axes["out"].removed))
         if "in" in axes and has_own_forward(module):
-            model.set_submodule(name, KeptInputs(module, axes["in"]))
+            exchange_(model, name, KeptInputs(module, axes["in"]))
             continue
         for axis in ("in", "select"):
             if axis in axes:

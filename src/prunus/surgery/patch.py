@@ -10,13 +10,21 @@ reader's output is added to another stream s (a residual connection), the cut ne
 drifted by s_dense − s_cut; then T is what makes the *sum* right, T = (z + s)_dense − s_cut, mapped
 back through the BatchNorm between. Where a ReLU alone reads the result y, what is negative in the
 dense network need only be negative: T is lifted to min(y_cut, 0) there and V solved again, a few
-times. Sources: ThiNet (Luo et al. 2017, eq. 7) and He et al. 2017 (Channel pruning, §3.1) for the
+times.
+
+A reader that runs several times in a pass has one weight for all its calls. At each call it is
+fitted to all calls so far, so that at the last the regression sums over all of them
+(`refit_weight_`). What lies behind its first call was fitted to weights that it had on the way,
+and is fitted once more with the last ones.
+
+Sources: ThiNet (Luo et al. 2017, eq. 7) and He et al. 2017 (Channel pruning, §3.1) for the
 layer-wise least squares, Zhang et al. 2015 (Accelerating very deep networks, §3.2) for the ReLU;
-science.md §1 and §4; the drift correction is a reconstruction of ours.
+science.md §1 and §4; the drift correction and the sharing are reconstructions of ours.
 
 Both networks run in step over all calibration images at once, so it costs one forward pass of
-each and n·F² multiply-adds a reader, n at least 40 000 positions, and holds the live maps of a
-forward pass of all images; as many of these are taken as fit into 4 GB, 2 048 where they suffice.
+each (two where a reader runs several times) and n·F² multiply-adds a reader, n at least 40 000
+positions, and holds the live maps of a forward pass of all images; as many of these are taken as
+fit into 4 GB, 2 048 where they suffice.
 """
 
 from __future__ import annotations
@@ -24,7 +32,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,25 +41,19 @@ from prunus.core import derive_seed
 from prunus.core.errors import DataError
 from prunus.graph import Groups, SelectLinear
 from prunus.graph.attention import opened
-from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED, input_columns, is_mixing, module_at
+from prunus.graph.layers import CONVOLUTIONS, module_at
 from prunus.plan import Plan
-from prunus.statistics.sampling import Samples, draw_places, kernel_taps, patches
+from prunus.statistics.sampling import Samples, draw_places, patches
 from prunus.surgery.compensate import Repair
 from prunus.surgery.joint import fit_pair_
+from prunus.surgery.readers import Reader, Use, behind_shared, find_readers
 from prunus.surgery.refit import Target, refit_weight_
-from prunus.surgery.watch import Run, Watch
+from prunus.surgery.watch import Call, Run, norms_of
 
 __all__ = ["refit_"]
 
-#: Samples a reader is fitted to: at least so many, and so many a feature.
-LEAST_SAMPLES, SAMPLES_A_FEATURE = 40_000, 16
-
 #: Fewer samples a feature than this fit noise: the reader is left as it is.
 LEAST_A_FEATURE = 2
-
-#: Images taken: at least so many, more for a wide linear layer, which sees one sample an image;
-#: never more than fit into so many bytes, at so many maps of the largest size at a time.
-LEAST_IMAGES, MEMORY, LIVE_MAPS = 2_048, 4 * 10**9, 6
 
 
 @torch.no_grad()
@@ -94,14 +95,17 @@ def refit_(
     try:
         with opened(model, dense):
             x = _images(first)[:1].to(device)
-            readers, repairs, count = _readers(dense, groups, plan, x, joint)
+            readers, repairs, count = find_readers(dense, groups, plan, x, joint)
             if not readers:
                 return repairs
             taken = [_images(first)]
             while sum(map(len, taken)) < count and (batch := next(stream, None)) is not None:
                 taken.append(_images(batch))
             x = torch.cat(taken)[:count].to(device)
-            return repairs + _lockstep(model, dense, readers, groups, x, ridge)
+            made = _lockstep(model, dense, readers, groups, x, ridge)
+            if again := behind_shared(readers):
+                made += _lockstep(model, dense, again, groups, x, ridge)
+            return repairs + list({repair.module: repair for repair in made}.values())
     finally:
         for module, mode in modes:
             module.training = mode
@@ -116,7 +120,7 @@ def _images(batch: Any) -> Tensor:
 def _lockstep(
     model: nn.Module,
     dense: nn.Module,
-    readers: dict[str, _Reader],
+    readers: dict[str, Reader],
     groups: Groups,
     x: Tensor,
     ridge: float,
@@ -138,85 +142,13 @@ def _lockstep(
     return pupil.repairs
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """A module to refit.
-
-    `norm` is the BatchNorm behind it, `summed` tells whether a sum follows, `rectified` whether a
-    ReLU alone reads the result, `kept` which of the dense module's outputs are left, `samples`
-    how many it is fitted to, and `maker` what is fitted with it.
-    """
-
-    name: str
-    norm: str | None
-    summed: bool
-    rectified: bool
-    kept: list[int] | None
-    samples: int
-    maker: str | None
-
-
-def _readers(
-    dense: nn.Module, groups: Groups, plan: Plan, x: Tensor, joint: bool
-) -> tuple[dict[str, _Reader], list[Repair], int]:
-    """Return the modules to refit in running order, those that cannot be, and images to take."""
-    watch = Watch(dense, [n for n in groups.layers if is_mixing(module_at(dense, n))], groups)
-    with watch:
-        dense(x)
-    readers: dict[str, _Reader] = {}
-    repairs: list[Repair] = []
-    rows = LEAST_IMAGES
-    pairs = {
-        reader: maker
-        for reader, maker in watch.sole_pairs().items()
-        if joint and "out" in plan.modules.get(maker, {}) and _plain(dense, reader, maker)
-    }
-    for name, calls in watch.calls.items():
-        module = module_at(dense, name)
-        if not readers and not {"in", "select"} & set(plan.modules.get(name, ())):
-            continue  # nothing is cut before it
-        if calls > 1:
-            repairs.append(Repair(name, None, "it runs several times in one pass"))
-        elif name in groups.worked_out:
-            repairs.append(Repair(name, None, "it works its weight out from others"))
-        elif isinstance(module, TRANSPOSED):
-            repairs.append(Repair(name, None, "a transposed convolution reads no patches"))
-        else:
-            cut = plan.modules.get(name, {}).get("out")
-            taps = kernel_taps(module)
-            readers[name] = _Reader(
-                name,
-                groups.normalizer.get(name),
-                name in watch.summed,
-                name in watch.rectified,
-                None if cut is None else cut.kept(),
-                max(LEAST_SAMPLES, SAMPLES_A_FEATURE * input_columns(module).shape[0] * taps),
-                pairs.get(name),
-            )
-            if isinstance(module, nn.Linear):
-                rows = max(rows, SAMPLES_A_FEATURE * module.in_features)
-    return readers, repairs, max(1, min(rows, MEMORY // (LIVE_MAPS * watch.largest)))
-
-
-def _plain(dense: nn.Module, *names: str) -> bool:
-    """Tell whether modules are convolutions whose patches can be taken, without groups."""
-    modules = [module_at(dense, name) for name in names]
-    return all(kernel_taps(m) and getattr(m, "groups", 0) == 1 for m in modules) and not any(
-        isinstance(m, TRANSPOSED) for m in modules
-    )
-
-
-def _norms(readers: dict[str, _Reader]) -> dict[str, str]:
-    return {name: r.norm for name, r in readers.items() if r.norm is not None}
-
-
 class _Stopped(Exception):  # noqa: N818 - a signal, not an error
     pass
 
 
 def _tell(
     dense: nn.Module,
-    readers: dict[str, _Reader],
+    readers: dict[str, Reader],
     groups: Groups,
     x: Tensor,
     told: queue.Queue[Any],
@@ -242,35 +174,38 @@ class _Teacher(Run):
     def __init__(
         self,
         dense: nn.Module,
-        readers: dict[str, _Reader],
+        readers: dict[str, Reader],
         groups: Groups,
         told: queue.Queue[Any],
         stop: threading.Event,
     ) -> None:
-        super().__init__(dense, readers, _norms(readers), groups.uncalled)
+        super().__init__(dense, readers, norms_of(groups), groups.uncalled)
         self.readers, self.told, self.stop = readers, told, stop
 
-    def after(self, name: str, z: Tensor) -> None:
+    def after(self, call: Call, z: Tensor) -> None:
         """Tell the output of a reader without a norm."""
-        if not self.readers[name].summed and name not in self.norms:
-            self._put(name, z)
+        if not self._use(call).summed and call not in self.norms:
+            self._put(call, z)
 
-    def at_sum(self, names: list[str | None], terms: list[Tensor]) -> list[Tensor]:
+    def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
         """Tell the sum, to each of its terms' readers."""
         total = terms[0] + terms[1]
-        for name in filter(None, names):
-            self._put(name, total)
+        for call in filter(None, calls):
+            self._put(call, total)
         return terms
 
     def _passing(self, module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
         super()._passing(module, args, y)
-        _, name = self.made.get(id(y), (None, None))
-        if name is not None and not self.readers[name].summed:
-            self._put(name, y)
+        _, call = self.made.get(id(y), (None, None))
+        if call is not None and not self._use(call).summed:
+            self._put(call, y)
 
-    def _put(self, name: str, z: Tensor) -> None:
-        reader = self.readers[name]
-        item = _sampled_output(reader, module_at(self.model, name), z)
+    def _use(self, call: Call) -> Use:
+        return self.readers[call[0]].uses[call[1]]
+
+    def _put(self, call: Call, z: Tensor) -> None:
+        reader = self.readers[call[0]]
+        item = _sampled_output(reader, module_at(self.model, reader.name), z)
         item = item if reader.kept is None else item[:, reader.kept]
         while not self.stop.is_set():
             try:
@@ -286,69 +221,86 @@ class _Pupil(Run):
     def __init__(
         self,
         model: nn.Module,
-        readers: dict[str, _Reader],
+        readers: dict[str, Reader],
         groups: Groups,
         told: queue.Queue[Any],
         ridge: float,
     ) -> None:
         self.makers = {r.maker: r.name for r in readers.values() if r.maker is not None}
         names = {**readers, **dict.fromkeys(self.makers)}
-        super().__init__(model, names, _norms(readers), groups.uncalled)
-        self.readers, self.told = readers, told
-        self.norm_of, self.ridge = groups.normalizer, ridge
+        super().__init__(model, names, norms_of(groups), groups.uncalled)
+        self.readers, self.told, self.ridge = readers, told, ridge
         self.repairs: list[Repair] = []
-        self.waiting: dict[str, Tensor] = {}  # inputs of readers whose sum is still to come
+        self.waiting: dict[Call, Tensor] = {}  # inputs of readers whose sum is still to come
         self.sources: dict[str, Tensor] = {}  # inputs of makers, by the reader's name
+        self.earlier: dict[str, list[tuple[Tensor, Target]]] = {}  # of readers with calls to come
+        self.first: dict[str, Tensor] = {}  # weights of those before any refit
 
-    def before(self, name: str, module: nn.Module, x: Tensor) -> Tensor | None:
+    def before(self, call: Call, module: nn.Module, x: Tensor) -> Tensor | None:
         """Refit a reader, unless a sum behind it will say better what it should do."""
+        name, number = call
         if name not in self.readers:
             self.sources[self.makers[name]] = x
             return None
         again = None
-        if self.readers[name].summed:
-            self.waiting[name] = x
+        if self.readers[name].uses[number].summed:
+            self.waiting[call] = x
         else:
-            again = self._refit(name, x, self._hear())
+            again = self._refit(call, x, self._hear())
         if name in self.makers:  # refitted itself before its input is kept
             self.sources[self.makers[name]] = x if again is None else again
         return again
 
-    def at_sum(self, names: list[str | None], terms: list[Tensor]) -> list[Tensor]:
+    def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
         """Refit the readers that made a term, and put what they make now in its place."""
-        totals = [self._hear() if name else None for name in names]
-        for i, (name, total) in enumerate(zip(names, totals, strict=True)):
-            if name is None or total is None:
+        totals = [self._hear() if call else None for call in calls]
+        for i, (call, total) in enumerate(zip(calls, totals, strict=True)):
+            if call is None or total is None:
                 continue
-            module, norm = module_at(self.model, name), self._norm(name)
-            x = self.waiting.pop(name)
-            other = _sampled_output(self.readers[name], module, terms[1 - i])
-            x_now = self._refit(name, x, total, other)
+            module, norm = module_at(self.model, call[0]), self._norm(call)
+            x = self.waiting.pop(call)
+            other = _sampled_output(self.readers[call[0]], module, terms[1 - i])
+            x_now = self._refit(call, x, total, other)
             z = self._run(module, x if x_now is None else x_now)
             terms[i].copy_(z if norm is None else self._run(norm, z))
         return terms
 
-    def _refit(self, name: str, x: Tensor, T: Tensor, other: Tensor | None = None) -> Tensor | None:
-        """Refit one reader; return its input anew where what makes it was changed too."""
+    def _refit(
+        self, call: Call, x: Tensor, T: Tensor, other: Tensor | None = None
+    ) -> Tensor | None:
+        """Refit one reader to its calls so far; what is reported is the fit to all of them.
+
+        Returns its input anew where what makes it was changed too.
+        """
+        name, number = call
         reader, module = self.readers[name], module_at(self.model, name)
-        target = Target(T, self._norm(name), other, reader.rectified)
+        target = Target(T, self._norm(call), other, reader.uses[number].rectified)
         seen = _sampled_input(reader, module, x)
-        samples, features = len(T), seen.x.shape[1] // getattr(module, "groups", 1)
+        rows, earlier = _rows(seen), self.earlier.pop(name, [])
+        last = len(earlier) + 1 == len(reader.uses)
+        if not last:
+            self.earlier[name] = [*earlier, (rows, target)]
+            self.first.setdefault(name, module.get_parameter("weight").clone())
+        samples = sum(len(r) for r, _ in earlier) + len(rows)
+        features = seen.x.shape[1] // getattr(module, "groups", 1)
         if samples < LEAST_A_FEATURE * features:
             reason = f"{samples} samples are too few to refit {features} features: give more images"
-            self.repairs.append(Repair(name, None, reason))
+            self.repairs += [Repair(name, None, reason)] * last
             return None
-        left = refit_weight_(module, _rows(seen), target, ridge=self.ridge)
+        towards = self.first.get(name)
+        left = refit_weight_(
+            module, rows, target, ridge=self.ridge, earlier=earlier, towards=towards
+        )
         again = None
         if reader.maker is not None:
             maker, source = module_at(self.model, reader.maker), self.sources.pop(name)
-            behind = self._norm(reader.maker)
+            behind = self._norm((reader.maker, 0))
             fit_pair_(maker, behind, module, source, seen, target, seed=_seed(name))
             again = self._run(maker, source)
             again = (again if behind is None else self._run(behind, again)).relu()
             rows = _rows(_sampled_input(reader, module, again))
             left = refit_weight_(module, rows, target, ridge=self.ridge)
-        self.repairs.append(Repair(name, left))
+        self.repairs += [Repair(name, left)] * last
         return again
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
@@ -361,8 +313,8 @@ class _Pupil(Run):
         assert isinstance(y, Tensor)
         return y
 
-    def _norm(self, name: str) -> nn.Module | None:
-        norm = self.norm_of.get(name)
+    def _norm(self, call: Call) -> nn.Module | None:
+        norm = self.norms.get(call)
         return None if norm is None else module_at(self.model, norm)
 
     def _hear(self) -> Tensor:
@@ -377,7 +329,7 @@ def _seed(name: str) -> int:
     return derive_seed(0, "refit", name)
 
 
-def _sampled_input(reader: _Reader, module: nn.Module, x: Tensor) -> Samples:
+def _sampled_input(reader: Reader, module: nn.Module, x: Tensor) -> Samples:
     """Return what a reader sees at the places looked at."""
     if isinstance(module, CONVOLUTIONS):
         return patches(x, module, -(-reader.samples // len(x)), _seed(reader.name))
@@ -391,7 +343,7 @@ def _rows(samples: Samples) -> Tensor:
     return samples.x.transpose(1, 2).flatten(0, 1)
 
 
-def _sampled_output(reader: _Reader, module: nn.Module, z: Tensor) -> Tensor:
+def _sampled_output(reader: Reader, module: nn.Module, z: Tensor) -> Tensor:
     """Return an output (or what it is summed to) at the same places: (n, O)."""
     if not isinstance(module, CONVOLUTIONS):
         return z.flatten(0, -2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,59 +34,112 @@ class Target:
     rectified: bool = False
 
 
-def refit_weight_(module: nn.Module, X: Tensor, target: Target, *, ridge: float) -> float:
+def refit_weight_(
+    module: nn.Module,
+    X: Tensor,
+    target: Target,
+    *,
+    ridge: float,
+    earlier: Sequence[tuple[Tensor, Target]] = (),
+    towards: Tensor | None = None,
+) -> float:
     """Fit the module's weight, and its bias or the running mean of the norm, to `target`.
 
     X (n, F) is its unfolded input. For each group of a grouped convolution on its own,
 
-        V = (S + R)⁻¹(XᵀT_z + R W),  R = ridge·diag(S),  S = XᵀX,
+        V = (S + R)⁻¹(D + R W),  R = ridge·diag(S),  S = Σ_c X_cᵀX_c,  D = Σ_c X_cᵀT_c,
 
-    with T_z the target taken back through sum and norm, all centred where a bias can be taken.
-    Outputs that a norm multiplies by zero keep their weight.
+    with T_c the target taken back through sum and norm, all centred where a bias can be taken.
+    The sums are over the calls c of a module that runs several times in a pass: one weight
+    serves them all. Calls with a bias in common, the module's own or that of one norm, are
+    centred together; a call with a norm to itself about its own mean. W is `towards`, by default
+    the weight as it is. Outputs that a norm multiplies by zero do not count in that call, and
+    keep their weight where that is so in every call.
+
+    Args:
+        earlier: input and target of the module's earlier calls in the same pass.
+
     Cost: O(n·F² + F³ + rounds·n·F·O). Returns the share of the target's variance (second moment
     without a bias) that is left.
     """
-    affine = Affine.of(target.norm, target.T.shape[1], target.T)
-    other = target.other
-    takes_bias = getattr(module, "bias", None) is not None or affine.movable
+    calls = [*earlier, (X, target)]
+    affines = [Affine.of(t.norm, t.T.shape[1], t.T) for _, t in calls]
+    live = torch.stack([affine.live for affine in affines]).any(0)
+    shares = _shares(module, [t for _, t in calls], affines)
     weight = module.get_parameter("weight")
     groups = getattr(module, "groups", 1)
-    old = weight.detach().flatten(1).double()  # (O, F/g)
+    old = (weight.detach() if towards is None else towards).flatten(1).double()  # (O, F/g)
     F, O = X.shape[1] // groups, len(old) // groups  # noqa: E741 - outputs
-    new, shift = old.clone(), torch.zeros(len(old), dtype=torch.float64, device=X.device)
+    new = old.clone()
+    shifts = [torch.zeros(len(old), dtype=torch.float64, device=X.device) for _ in calls]
     left = whole = 0.0
     for g in range(groups):
         f, o = slice(g * F, (g + 1) * F), slice(g * O, (g + 1) * O)
-        x = X[:, f]
-        mean = x.mean(0, dtype=torch.float64) * takes_bias
-        S = _product(x, x, mean)
+        xs = [x[:, f] for x, _ in calls]
+        means = _means(xs, shares)
+        S = _sum(_product(x, x, mean) for x, mean in zip(xs, means, strict=True))
         R = ridge * S.diagonal()
         R = R + 1e-9 * R.mean() + 1e-30
         factor = torch.linalg.cholesky(S + torch.diag(R))
-        T = target.T[:, o]
-        for _ in range(ROUNDS if target.rectified else 1):
-            z = affine.back(T if other is None else T - other[:, o], o)
-            mean_t = z.mean(0, dtype=torch.float64) * takes_bias
-            D = _product(x, z, mean) - len(x) * torch.outer(
-                x.mean(0, dtype=torch.float64) - mean, mean_t
-            )
+        Ts = [t.T[:, o] for _, t in calls]
+        for _ in range(ROUNDS if any(t.rectified for _, t in calls) else 1):
+            zs = []
+            for x, T, (_, t), affine in zip(xs, Ts, calls, affines, strict=True):
+                z = affine.back(T if t.other is None else T - t.other[:, o], o)
+                if not bool(affine.live[o][live[o]].all()):
+                    z = torch.where(affine.live[o], z, x @ old[o].T.to(x))  # asks for nothing
+                zs.append(z)
+            means_z = _means(zs, shares)
+            D = _sum(_product(x, z, mean) for x, z, mean in zip(xs, zs, means, strict=True))
             V = torch.cholesky_solve(D + R[:, None] * old[o].T, factor)
-            b = mean_t - mean @ V
-            if target.rectified:
-                y = affine.forth(x @ V.to(x) + b.to(x), o)
-                y = y if other is None else y + other[:, o]
-                T = torch.where(target.T[:, o] > 0, target.T[:, o], y.clamp(max=0))
-        live = affine.live[o]
-        energy = (z - mean_t).double().square().sum(0)
+            bs = [mean_z - mean @ V for mean, mean_z in zip(means, means_z, strict=True)]
+            for c, ((_, t), affine) in enumerate(zip(calls, affines, strict=True)):
+                if t.rectified:
+                    y = affine.forth(xs[c] @ V.to(xs[c]) + bs[c].to(xs[c]), o)
+                    y = y if t.other is None else y + t.other[:, o]
+                    Ts[c] = torch.where(t.T[:, o] > 0, t.T[:, o], y.clamp(max=0))
+        energy = _sum((z - m).double().square().sum(0) for z, m in zip(zs, means_z, strict=True))
         error = energy - 2 * (V * D).sum(0) + (V * (S @ V)).sum(0)
-        left += float(error[live].clamp(min=0).sum())
-        whole += float(energy[live].sum())
-        new[o] = torch.where(live[:, None], V.T, old[o])
-        shift[o] = torch.where(live, b, 0.0)
+        left += float(error[live[o]].clamp(min=0).sum())
+        whole += float(energy[live[o]].sum())
+        new[o] = torch.where(live[o][:, None], V.T, old[o])
+        for shift, b in zip(shifts, bs, strict=True):
+            shift[o] = torch.where(live[o], b, 0.0)
     weight.copy_(new.view(weight.shape))
-    if takes_bias:
-        affine.set_bias_(module, shift)
+    for share in shares:
+        every = torch.stack([affines[c].live for c in share]).any(0)
+        replace(affines[share[0]], live=every).set_bias_(module, shifts[share[0]])
     return min(left / whole, 1.0) if whole > 0 else 0.0
+
+
+def _shares(
+    module: nn.Module, targets: Sequence[Target], affines: Sequence[Affine]
+) -> list[list[int]]:
+    """Return the calls that take each bias there is; those that can take none are in no list."""
+    if getattr(module, "bias", None) is not None:
+        return [list(range(len(targets)))]
+    shares: dict[int, list[int]] = {}
+    for call, (target, affine) in enumerate(zip(targets, affines, strict=True)):
+        if affine.movable:
+            shares.setdefault(id(target.norm), []).append(call)
+    return list(shares.values())
+
+
+def _means(rows: Sequence[Tensor], shares: list[list[int]]) -> list[Tensor]:
+    """Return what each call's rows are centred about: the mean over its share, or 0."""
+    means = [torch.zeros(r.shape[1], dtype=torch.float64, device=r.device) for r in rows]
+    for share in shares:
+        total = _sum(rows[c].sum(0, dtype=torch.float64) for c in share)
+        for c in share:
+            means[c] = total / sum(len(rows[c]) for c in share)
+    return means
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    first, *rest = tensors
+    for tensor in rest:
+        first = first + tensor
+    return first
 
 
 def _product(x: Tensor, z: Tensor, mean: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from prunus.graph.layers import (
     TRANSPOSED,
     RawAxis,
     channel_count,
+    exchange_,
     module_at,
 )
 from prunus.plan import Edit, Plan
@@ -148,8 +149,7 @@ def _relinked_(
         layer = nn.Linear(incoming, len(weight), bias=False, device="meta")
         layer.weight = nn.Parameter(weight.clone(), cut.weight.requires_grad)
         layer.bias = cut.bias
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, layer.train(cut.training))
+    exchange_(model, name, layer.train(cut.training))
     return layer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,40 +12,55 @@ from prunus.graph import Groups
 from prunus.graph.called import calling
 from prunus.graph.layers import CONVOLUTIONS, module_at
 
-__all__ = ["Run", "Watch"]
+__all__ = ["Call", "Run", "Watch", "norms_of"]
+
+#: One call of a module in a pass: its name, and how many calls of it came before.
+Call = tuple[str, int]
 
 ADDITIONS = {"add", "__add__", "__radd__", "add_", "__iadd__"}
 
 
-class Run(TorchFunctionMode):
-    """One forward pass in which readers and the sums behind them are seen.
+def norms_of(groups: Groups) -> dict[Call, str]:
+    """Return the BatchNorm behind each call that has one."""
+    return {
+        (name, call): norm
+        for name, norms in groups.normalizers.items()
+        for call, norm in enumerate(norms)
+        if norm is not None
+    }
 
-    Subclasses say what happens before a reader, after it, and at a sum of its output.
+
+class Run(TorchFunctionMode):
+    """One forward pass in which every call of readers and the sums behind them are seen.
+
+    Subclasses say what happens before a reader, after it, and at a sum of its output. `calls`
+    counts how often each has run.
     """
 
     def __init__(
         self,
         model: nn.Module,
         names: Iterable[str],
-        norms: dict[str, str],
+        norms: Mapping[Call, str],
         uncalled: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.model, self.names, self.norms = model, list(names), norms
+        self.calls: dict[str, int] = {}
         self.calling = calling(model, uncalled)
-        self.made: dict[int, tuple[Tensor, str]] = {}  # outputs that may meet a sum, by id
+        self.made: dict[int, tuple[Tensor, Call]] = {}  # outputs that may meet a sum, by id
         self.handles: list[Any] = []
         self.paused = False
 
-    def before(self, name: str, module: nn.Module, x: Tensor) -> Tensor | None:
+    def before(self, call: Call, module: nn.Module, x: Tensor) -> Tensor | None:
         """See the input of a reader; return what it shall read instead, or None."""
         return None
 
-    def after(self, name: str, z: Tensor) -> None:
+    def after(self, call: Call, z: Tensor) -> None:
         """See the output of a reader."""
 
-    def at_sum(self, names: list[str | None], terms: list[Tensor]) -> list[Tensor]:
-        """See a sum of two maps, of which readers `names` made some; return its terms."""
+    def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
+        """See a sum of two maps, of which `calls` of readers made some; return its terms."""
         return terms
 
     def __enter__(self) -> Run:
@@ -53,9 +68,10 @@ class Run(TorchFunctionMode):
             module = module_at(self.model, name)
             self.handles.append(module.register_forward_pre_hook(self._entering(name)))
             self.handles.append(module.register_forward_hook(self._leaving(name)))
-            if name in self.norms:
-                norm = module_at(self.model, self.norms[name])
-                self.handles.append(norm.register_forward_hook(self._passing))
+        wanted = {norm: None for (name, _), norm in self.norms.items() if name in self.names}
+        for norm in wanted:
+            handle = module_at(self.model, norm).register_forward_hook(self._passing)
+            self.handles.append(handle)
         self.calling.__enter__()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -69,22 +85,27 @@ class Run(TorchFunctionMode):
 
     def _entering(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> Tensor | None:
-            return None if self.paused else self.before(name, module, args[0])
+            if self.paused:
+                return None
+            call = name, self.calls.get(name, 0)
+            self.calls[name] = call[1] + 1
+            return self.before(call, module, args[0])
 
         return hook
 
     def _leaving(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, z: Tensor) -> None:
             if not self.paused:
-                self.after(name, z)
-                self.made[id(z)] = z, name
+                call = name, self.calls[name] - 1
+                self.after(call, z)
+                self.made[id(z)] = z, call
 
         return hook
 
     def _passing(self, module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
         if not self.paused and id(args[0]) in self.made:
-            _, name = self.made.pop(id(args[0]))
-            self.made[id(y)] = y, name
+            _, call = self.made.pop(id(args[0]))
+            self.made[id(y)] = y, call
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -98,9 +119,9 @@ class Run(TorchFunctionMode):
             and all(isinstance(t, Tensor) for t in terms)
             and terms[0].shape == terms[1].shape
         ):
-            names = [self.made.pop(id(t), (None, None))[1] for t in terms]
-            if any(names):
-                args = tuple(self.at_sum(names, terms))
+            calls = [self.made.pop(id(t), (None, None))[1] for t in terms]
+            if any(calls):
+                args = tuple(self.at_sum(calls, terms))
         return func(*args, **(kwargs or {}))
 
 
@@ -110,52 +131,54 @@ class Watch(Run):
     Attributes:
         calls: how often each module ran, in running order.
         largest: bytes of the largest map.
-        summed: modules whose output, or that of the norm behind, is a term of a sum.
-        pairs: the convolution that makes all a convolution reads, by the reader's name, where
-            its result goes through one ReLU to this reader and nowhere else.
+        summed: calls whose output, or that of the norm behind, is a term of a sum.
+        pairs: the call that makes all that a convolution reads, by the reader's call, where its
+            result goes through one ReLU to this reader.
     """
 
     def __init__(self, model: nn.Module, names: list[str], groups: Groups) -> None:
-        super().__init__(model, names, groups.normalizer, groups.uncalled)
-        self.calls: dict[str, int] = {}
+        super().__init__(model, names, norms_of(groups), groups.uncalled)
         self.largest = 1
-        self.summed: set[str] = set()
-        self.pairs: dict[str, str] = {}
-        self.results: dict[int, tuple[Tensor, list[str]]] = {}  # sums, and outputs behind norms
-        self.read_by: dict[str, list[str]] = {}
-        self.relus: dict[int, tuple[Tensor, str]] = {}
-        self.relu_read: dict[str, int] = {}
+        self.summed: set[Call] = set()
+        self.pairs: dict[Call, Call] = {}
+        self.results: dict[int, tuple[Tensor, list[Call]]] = {}  # sums, and outputs behind norms
+        self.read_by: dict[Call, list[str]] = {}
+        self.relus: dict[int, tuple[Tensor, Call]] = {}
+        self.relu_read: dict[Call, int] = {}
 
     @property
-    def rectified(self) -> set[str]:
-        """The modules whose result nothing but one ReLU reads."""
-        return {n for n, by in self.read_by.items() if by in (["relu"], ["relu_"])}
+    def rectified(self) -> set[Call]:
+        """The calls whose result nothing but one ReLU reads."""
+        return {c for c, by in self.read_by.items() if by in (["relu"], ["relu_"])}
 
     def sole_pairs(self) -> dict[str, str]:
-        """Return `pairs` once the pass is over: only then is it known who else reads."""
+        """Return reader and maker of `pairs` that run once and have no other reader or source.
+
+        Only once the pass is over is it known who else reads.
+        """
         return {
-            reader: maker
+            reader[0]: maker[0]
             for reader, maker in self.pairs.items()
             if maker in self.rectified - self.summed and self.relu_read.get(maker) == 1
+            if self.calls[reader[0]] == self.calls[maker[0]] == 1
         }
 
-    def before(self, name: str, module: nn.Module, x: Tensor) -> Tensor | None:
-        """Count, and note whose rectified result is read."""
-        self.calls[name] = self.calls.get(name, 0) + 1
+    def before(self, call: Call, module: nn.Module, x: Tensor) -> Tensor | None:
+        """Note whose rectified result is read."""
         self.largest = max(self.largest, x.nbytes)
         if id(x) in self.relus and isinstance(module, CONVOLUTIONS):
-            self.pairs[name] = self.relus[id(x)][1]
+            self.pairs[call] = self.relus[id(x)][1]
         return None
 
-    def after(self, name: str, z: Tensor) -> None:
+    def after(self, call: Call, z: Tensor) -> None:
         """Follow the output of a module without a norm."""
         self.largest = max(self.largest, z.nbytes)
-        if name not in self.norms:
-            self.results[id(z)] = z, [name]
+        if call not in self.norms:
+            self.results[id(z)] = z, [call]
 
-    def at_sum(self, names: list[str | None], terms: list[Tensor]) -> list[Tensor]:
+    def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
         """Note the terms."""
-        self.summed |= {name for name in names if name}
+        self.summed |= {call for call in calls if call}
         return terms
 
     def _passing(self, module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
@@ -179,9 +202,9 @@ class Watch(Run):
         if fresh:
             self.results[id(result)] = result, sorted(fresh)
             return result
-        for name in (name for names in read for name in names):
-            self.read_by.setdefault(name, []).append(func.__name__)
+        for call in (call for calls in read for call in calls):
+            self.read_by.setdefault(call, []).append(func.__name__)
             if func.__name__ in ("relu", "relu_"):
                 self.results.pop(id(result), None)  # in place: what follows reads the ReLU
-                self.relus[id(result)] = result, name
+                self.relus[id(result)] = result, call
         return result

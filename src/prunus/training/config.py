@@ -19,10 +19,19 @@ class TrainConfig:
     | setting | meaning |
     |---|---|
     | epochs | passes over the training split |
-    | optimizer | `sgd` (Nesterov momentum 0.9) or `adamw` |
-    | lr | peak learning rate; a cosine takes it to 0 after a warm-up |
+    | optimizer | `sgd` (Nesterov momentum), `adam` or `adamw` |
+    | momentum | of `sgd` |
+    | lr | peak learning rate, reached after the warm-up |
     | warmup | share of the steps that rise linearly to `lr` |
-    | weight_decay | L2 (sgd) or decoupled (adamw) decay of weights, not of biases and norms |
+    | schedule | from there: `cosine` to 0, `step` (times `gamma` at each of `milestones`), |
+    | | `plateau` (times `gamma` where `patience` epochs brought no better training loss), |
+    | | or `constant` |
+    | milestones | of `step`, as shares of the epochs |
+    | gamma | factor of `step` and `plateau` |
+    | patience | epochs that `plateau` waits for |
+    | weight_decay | L2 (sgd, adam) or decoupled (adamw) decay of weights, not of biases and norms |
+    | loss | `auto`: cross-entropy where targets are labels, L1 where they are images; or named: |
+    | | `cross_entropy`, `l1`, `mse` |
     | label_smoothing | of the cross-entropy |
     | distill | weight of the teacher's soft targets beside the labels, 0 to 1 |
     | temperature | of the soft targets |
@@ -33,10 +42,16 @@ class TrainConfig:
     """
 
     epochs: Annotated[int, Field(ge=0)] = 10
-    optimizer: Literal["sgd", "adamw"] = "adamw"
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     lr: Annotated[float, Field(gt=0)] = 2e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    schedule: Literal["cosine", "step", "plateau", "constant"] = "cosine"
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: Annotated[int, Field(ge=1)] = 10
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    loss: Literal["auto", "cross_entropy", "l1", "mse"] = "auto"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     distill: Annotated[float, Field(ge=0, le=1)] = 0.0
     temperature: Annotated[float, Field(gt=0)] = 2.0

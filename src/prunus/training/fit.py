@@ -18,10 +18,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from prunus.core import seed_everything
 from prunus.core.errors import DataError, NonFiniteError
 from prunus.core.files import writing_whole
-from prunus.evaluation import accuracy, primary
+from prunus.evaluation import measure, primary
 from prunus.training.config import TrainConfig
 from prunus.training.local import LocalTeachers
 from prunus.training.loss import distillation, task_loss
+from prunus.training.schedule import make_optimizer, make_schedule
 
 __all__ = ["fit_"]
 
@@ -43,6 +44,9 @@ def fit_(
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
     """Train `model` in place; return one row an epoch.
+
+    Targets are labels int64 (B,), or images (B, C, H, W) for restoration; `validation` is
+    measured accordingly (`measure`).
 
     Loss: (1−d)·cross-entropy + d·distillation from `teacher`, d = config.distill, and with local
     teachers, whose granularity goes from `parents` (the coarse class of each class) to the
@@ -71,12 +75,14 @@ def fit_(
     if config.local:
         local = LocalTeachers(model, config.local_layers, parents=parents, ridge=config.local_ridge)
     batches = _length(loader)
-    optimizer = _optimizer(model, config)
-    schedule = LambdaLR(optimizer, _cosine(config, batches))
+    optimizer = make_optimizer(model, config)
+    losses: list[float] = []
+    schedule = LambdaLR(optimizer, make_schedule(config, batches, losses))
     wrapped, optimizer = fabric.setup(model, optimizer)
     rows: list[Epoch] = []
     if checkpoint is not None and checkpoint.exists():
         rows = _restore_(checkpoint, model, optimizer, schedule)
+        losses += [row["loss"] for row in rows]
     model.train()
     for epoch in range(len(rows) + 1, config.epochs + 1):
         seed_everything(seed, "epoch", epoch)
@@ -91,8 +97,12 @@ def fit_(
             )
         row = {"epoch": epoch, **row}
         if validation is not None:
-            row["validation_accuracy"] = accuracy(model, validation)
+            row |= {f"validation_{k}": v for k, v in measure(model, validation).items()}
         rows.append(row)
+        losses.append(row["loss"])
+        if config.schedule == "plateau":  # this epoch counts from the next step on
+            for group, lr in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
+                group["lr"] = lr * schedule.lr_lambdas[0](schedule.last_epoch)
         if checkpoint is not None:
             _save(checkpoint, model, optimizer, schedule, rows)
         if on_epoch is not None:
@@ -140,43 +150,17 @@ def _epoch(
             optimizer.step()
             schedule.step()
             total += loss.detach().cpu().double() * len(x)
-            right += int((primary(output).argmax(1) == y).sum())
+            if not y.is_floating_point():
+                right += int((primary(output).argmax(1) == y).sum())
             count += len(x)
     if not count:
         raise DataError("the training loader gave no batch: give it at least one image a class")
-    row = {
-        "loss": float(total) / count,
-        "train_accuracy": right / count,
-        "lr": lr,
-        "seconds": time.perf_counter() - start,
-    }
+    row = {"loss": float(total) / count, "lr": lr, "seconds": time.perf_counter() - start}
+    if not y.is_floating_point():
+        row["train_accuracy"] = right / count
     if local is not None:
         row["local_information"] = explained / max(taught, 1)
     return row
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Decay matrices and kernels; leave biases and norms alone."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=config.lr)
-
-
-def _cosine(config: TrainConfig, batches: int) -> Callable[[int], float]:
-    steps = max(1, config.epochs * batches)
-    warm = int(config.warmup * steps)
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
-
-    return factor
 
 
 def _length(loader: Any) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from prunus.core.errors import DataError
 from prunus.evaluation import primary
 from prunus.training.config import TrainConfig
 
@@ -18,22 +19,55 @@ __all__ = ["AUXILIARY_WEIGHT", "distillation", "task_loss"]
 AUXILIARY_WEIGHT = 0.3
 
 
-def task_loss(output: Any, labels: Tensor, config: TrainConfig) -> Tensor:
-    """Return the cross-entropy of the main output plus 0.3 times that of each auxiliary one.
+def task_loss(output: Any, targets: Tensor, config: TrainConfig) -> Tensor:
+    """Return the loss of the main output, and of the auxiliary ones beside it.
 
-    Of an output with names (Hugging Face's) the first is the main one, and the others are features.
+    For labels int64 (B,): the cross-entropy plus 0.3 times that of each auxiliary head. For
+    images float (B, C, H, W): the mean absolute or squared error, plus that of each smaller
+    output of a pyramid against the target resized to it (bicubic, antialiased), all of weight 1
+    as in LapSRN. Of an output with names (Hugging Face's) the first is the main one, and the
+    others are features.
+
+    Raises:
+        DataError: the targets do not fit the loss that `config` names, or the output.
     """
     several = isinstance(output, Sequence)
     heads = [h for h in output if h is not None] if several else [primary(output)]
-    losses = [F.cross_entropy(h, labels, label_smoothing=config.label_smoothing) for h in heads]
-    return losses[0] + AUXILIARY_WEIGHT * torch.stack([losses[0] * 0, *losses[1:]]).sum()
+    kind = config.loss
+    if kind == "auto":
+        kind = "l1" if targets.is_floating_point() else "cross_entropy"
+    if (kind == "cross_entropy") == targets.is_floating_point():
+        came = f"targets of {targets.dtype} in the shape {tuple(targets.shape)}"
+        raise DataError(f"the loss {kind!r} does not fit {came}: set train.loss to auto")
+    if kind == "cross_entropy":
+        smoothing = config.label_smoothing
+        losses = [F.cross_entropy(head, targets, label_smoothing=smoothing) for head in heads]
+        return losses[0] + AUXILIARY_WEIGHT * torch.stack([losses[0] * 0, *losses[1:]]).sum()
+    if heads[0].shape != targets.shape:
+        raise DataError(
+            f"the network answers with {tuple(heads[0].shape)} and the targets are "
+            f"{tuple(targets.shape)}: take data of the scale that the network is for"
+        )
+    error = F.l1_loss if kind == "l1" else F.mse_loss
+    return torch.stack([error(head, _resized(targets, head)) for head in heads]).sum()
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T²·KL(teacher ‖ student) of outputs softened by T (Hinton et al. 2015, eq. 1)."""
+    """Return T²·KL(teacher ‖ student) of outputs softened by T (Hinton et al. 2015, eq. 1).
+
+    Of images, which are no logits, it is the mean absolute difference.
+    """
+    if student.dim() == 4:
+        return F.l1_loss(student, teacher)
     return temperature**2 * F.kl_div(
         F.log_softmax(student / temperature, dim=1),
         F.log_softmax(teacher / temperature, dim=1),
         reduction="batchmean",
         log_target=True,
     )
+
+
+def _resized(targets: Tensor, like: Tensor) -> Tensor:
+    if targets.shape == like.shape:
+        return targets
+    return F.interpolate(targets, like.shape[2:], mode="bicubic", antialias=True)

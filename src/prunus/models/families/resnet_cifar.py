@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.models.registry import MODELS
+from prunus.models.registry import register_model
 
 __all__ = ["BasicBlock", "ResNetCifar", "Shortcut"]
 
@@ -97,4 +97,6 @@ def _resnet(blocks: int, *, num_classes: int, input_shape: tuple[int, int, int])
 
 
 for _depth in (20, 32, 44, 56, 110):
-    MODELS.register(f"resnet{_depth}")(partial(_resnet, (_depth - 2) // 6))
+    register_model(f"resnet{_depth}", source="He et al. 2016, section 4.2, option A")(
+        partial(_resnet, (_depth - 2) // 6)
+    )

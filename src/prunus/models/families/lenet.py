@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
-from prunus.models.registry import MODELS
+from prunus.models.registry import register_model
 
 __all__ = ["LeNet5", "LeNet300"]
 
@@ -79,13 +79,15 @@ class LeNet5(nn.Module):
         return self.fc2(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
 
-@MODELS.register("lenet300")
+@register_model("lenet300", source="LeCun et al. 1998, LeNet-300-100", input_shape=(1, 28, 28))
 def lenet300(*, num_classes: int, input_shape: tuple[int, int, int]) -> LeNet300:
     """Return a LeNet-300-100 for square images of `input_shape`."""
     return LeNet300(num_classes, input_shape[0], _side("lenet300", input_shape))
 
 
-@MODELS.register("lenet5")
+@register_model(
+    "lenet5", source="LeCun et al. 1998, as in Caffe's MNIST example", input_shape=(1, 28, 28)
+)
 def lenet5(*, num_classes: int, input_shape: tuple[int, int, int]) -> LeNet5:
     """Return a LeNet-5 for square images of `input_shape`."""
     return LeNet5(num_classes, input_shape[0], _side("lenet5", input_shape))

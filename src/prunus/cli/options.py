@@ -1,0 +1,50 @@
+"""The options that several verbs share: one declaration each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "MODEL_HELP",
+    "AsJson",
+    "Augment",
+    "BatchSize",
+    "DataName",
+    "DataRoot",
+    "Device",
+    "InputShape",
+    "ModelName",
+    "Precision",
+    "Resume",
+    "Seed",
+    "Settings",
+    "Weights",
+]
+
+MODEL_HELP = (
+    "A name that `prunus models` lists, torchvision:NAME, timm:NAME or path/to/file.py:factory."
+)
+
+ModelName = Annotated[str | None, typer.Option(help=MODEL_HELP)]
+DataName = Annotated[
+    str | None, typer.Option(help="A name that `prunus data` lists, as mnist, or folder:PATH.")
+]
+Weights = Annotated[Path | None, typer.Option(help="Trained weights (.safetensors, .pt).")]
+DataRoot = Annotated[Path | None, typer.Option(help="Where data sets lie.")]
+InputShape = Annotated[str | None, typer.Option(help="Channels, height, width, as in 3,32,32.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images a batch.")]
+Augment = Annotated[
+    bool | None, typer.Option("--augment/--no-augment", help="Shift or crop training images.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")]
+Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed, 16-mixed.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting by its path, as in train.lr=1e-3; repeatable."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

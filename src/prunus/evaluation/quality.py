@@ -1,0 +1,39 @@
+"""How well a network does what it is for: accuracy of labels, PSNR and SSIM of images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunus.core.errors import DataError
+from prunus.evaluation.accuracy import accuracy
+from prunus.evaluation.restoration import restoration_quality
+
+__all__ = ["measure"]
+
+
+def measure(
+    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Any = None
+) -> dict[str, float]:
+    """Return {'accuracy'} where the targets are labels, {'psnr', 'ssim'} where they are images.
+
+    The scale of super-resolution is read off the first batch; so many pixels are cropped.
+
+    Raises:
+        DataError: the loader gave nothing.
+        NonFiniteError: an output is NaN.
+    """
+    batches = iter(progress(loader) if progress else loader)
+    first = next(batches, None)
+    if first is None:
+        raise DataError("the loader gave no image to measure on")
+    images, targets = first
+    rest = itertools.chain([first], batches)
+    if not targets.is_floating_point():
+        return {"accuracy": accuracy(model, rest)}
+    scale = max(1, round(targets.shape[-1] / images.shape[-1]))
+    found = restoration_quality(model, rest, scale)
+    return {"psnr": found.psnr, "ssim": found.ssim}

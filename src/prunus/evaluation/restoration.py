@@ -1,0 +1,164 @@
+"""How near restored images are to the true ones: PSNR and SSIM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prunus.core.errors import ConfigError, DataError, NonFiniteError
+from prunus.data.bicubic import rgb_to_luma
+from prunus.evaluation.accuracy import primary
+
+__all__ = ["Quality", "psnr", "restoration_quality", "ssim"]
+
+_WINDOW, _SIGMA = 11, 1.5
+_C1, _C2 = 0.01**2, 0.03**2  # (K₁L)² and (K₂L)² with L = 1
+_IDENTICAL = 100.0  # dB; PSNR of equal images is infinite, and so would be every mean of it
+
+
+class Quality(NamedTuple):
+    """Means over images: `psnr` in dB, `ssim` at most 1."""
+
+    psnr: float
+    ssim: float
+
+
+def restoration_quality(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    scale: int,
+    progress: Any = None,
+) -> Quality:
+    """Return the mean PSNR and SSIM of the images that `model` restores.
+
+    Answers are clipped to [0, 1] and rounded to 8 bits, as if they were written to a file. Then,
+    in the convention of each field,
+
+    * `scale` > 1, super-resolution: colour is taken to Y of YCbCr (BT.601, 16 … 235, in 8 bits,
+      `rgb_to_luma`), `scale` pixels are cropped at each border, and what is left is measured.
+      Images of one channel are Y already.
+    * `scale` = 1, denoising and deblocking: all channels, grey or RGB, up to the border.
+
+    Both measures are taken for each image by itself, and the mean is that over images. Equal
+    images, whose PSNR is infinite, count as 100 dB. The model's training mode is restored.
+
+    Shapes: the loader yields float (B, C, h, w) and (B, C, H, W) in [0, 1]; several main outputs
+    are told apart as in `primary`.
+
+    Raises:
+        ConfigError: `scale` is less than 1, or the answers are of another shape than the images.
+        DataError: the loader gave no image, or one that is smaller than SSIM's window.
+        NonFiniteError: an answer is NaN or infinite.
+    """
+    if scale < 1:
+        raise ConfigError(f"the scale of a restoration is {scale}, expected 1 or more")
+    parameter = next(model.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    ratios: list[float] = []
+    similarities: list[float] = []
+    try:
+        with torch.no_grad():
+            for x, y in progress(loader) if progress else loader:
+                answer = primary(model(x.to(device)))
+                if answer.shape != y.shape:
+                    raise ConfigError(
+                        f"{type(model).__name__} makes {tuple(answer.shape)} of "
+                        f"{tuple(x.shape)}, but the images are {tuple(y.shape)}: "
+                        "choose data of the network's scale and channels"
+                    )
+                if not torch.isfinite(answer).all():
+                    raise NonFiniteError(
+                        f"{type(model).__name__} answers NaN or infinity: its training diverged "
+                        "or its weights are broken; start from another checkpoint"
+                    )
+                pair = _measured(answer, scale), _measured(y.to(device), scale)
+                ratios += psnr(*pair).clamp(max=_IDENTICAL).tolist()
+                similarities += ssim(*pair).tolist()
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not ratios:
+        raise DataError("the loader gave no image to measure PSNR and SSIM on")
+    return Quality(sum(ratios) / len(ratios), sum(similarities) / len(similarities))
+
+
+def _measured(image: Tensor, scale: int) -> Tensor:
+    """Return what is measured of (B, C, H, W), float64 in [0, 1]."""
+    image = _round(image.double())
+    if scale == 1:
+        return image
+    if image.shape[1] == 3:
+        image = _round(rgb_to_luma(image))
+    return image[..., scale:-scale, scale:-scale]
+
+
+def _round(image: Tensor) -> Tensor:
+    """Return `image` as 8 bits hold it, halves up."""
+    return torch.floor(image.clamp(0, 1) * 255 + 0.5) / 255
+
+
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio of each image, in dB.
+
+    PSNR = 10·log₁₀(L²/MSE), L = 1, the mean square over all pixels and channels; ∞ where x = y.
+
+    Shapes: two of (B, C, H, W) in [0, 1] → float64 (B,).
+
+    Example:
+        >>> psnr(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.1)).round(decimals=4)
+        tensor([20.], dtype=torch.float64)
+    """
+    error = (x.double() - y.double()).square().flatten(1).mean(1)
+    return -10 * torch.log10(error)
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Return the mean structural similarity of each image.
+
+    At every place of a window that lies within the image, with w its weights (Σw = 1),
+    μ_x = Σ w x, σ_x² = Σ w x² - μ_x², σ_xy = Σ w x y - μ_x μ_y,
+
+        SSIM = (2μ_x μ_y + C₁)(2σ_xy + C₂) / ((μ_x² + μ_y² + C₁)(σ_x² + σ_y² + C₂)),
+
+    C₁ = (0.01 L)², C₂ = (0.03 L)², L = 1; the mean is over places and channels. The window is
+    11×11, Gaussian with σ 1.5 pixels. Images are not shrunk first, as in `ssim_index.m`, which
+    the tables of the field are made with.
+
+    Shapes: two of (B, C, H, W) in [0, 1] → float64 (B,).
+
+    Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
+    structural similarity", IEEE Transactions on Image Processing 13(4), 2004, equation 13.
+
+    Raises:
+        DataError: the images are smaller than 11×11.
+    """
+    if min(x.shape[-2:]) < _WINDOW:
+        raise DataError(
+            f"SSIM needs images of at least {_WINDOW}×{_WINDOW} pixels inside the border, but "
+            f"{x.shape[-2]}×{x.shape[-1]} came: give larger images"
+        )
+    x, y = x.double(), y.double()
+    mu_x, mu_y, xx, yy, xy = (_windowed(image) for image in (x, y, x * x, y * y, x * y))
+    var_x, var_y, covariance = xx - mu_x**2, yy - mu_y**2, xy - mu_x * mu_y
+    similarity = ((2 * mu_x * mu_y + _C1) * (2 * covariance + _C2)) / (
+        (mu_x**2 + mu_y**2 + _C1) * (var_x + var_y + _C2)
+    )  # (B, C, H - 10, W - 10)
+    return similarity.flatten(1).mean(1)
+
+
+def _windowed(image: Tensor) -> Tensor:
+    """Return the weighted mean in each window: (B, C, H, W) → (B, C, H - 10, W - 10)."""
+    t = torch.arange(_WINDOW, dtype=image.dtype, device=image.device) - _WINDOW // 2
+    line = torch.exp(-(t**2) / (2 * _SIGMA**2))
+    line = line / line.sum()
+    B, C, H, W = image.shape
+    planes = image.reshape(B * C, 1, H, W)
+    rows = F.conv2d(planes, line.view(1, 1, -1, 1))
+    smooth = F.conv2d(rows, line.view(1, 1, 1, -1))
+    return smooth.view(B, C, *smooth.shape[2:])

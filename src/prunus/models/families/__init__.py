@@ -1,0 +1,12 @@
+"""The networks of the seeds: one family a file, readable from top to bottom.
+
+Each file registers its networks when it is imported, and all are imported here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,103 @@
+"""Pre-activation ResNets of bottleneck units for CIFAR.
+
+Source: He, Zhang, Ren, Sun, "Identity mappings in deep residual networks", 2016, Figure 4(e) and
+the appendix: where the width or the size changes, the unit's first BN and ReLU serve the
+projection too. Seed 000, section 6.2 (ResNet-164 on CIFAR-100). The stride is at the 3×3
+convolution: so the counts of science.md, section 5 are met.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prunus.core.errors import ConfigError
+from prunus.models.registry import register_model
+
+__all__ = ["PreactBottleneck", "PreactResNet"]
+
+
+class PreactBottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions, each behind BN and ReLU, added to the input.
+
+    Shapes: (B, `in_planes`, H, W) → (B, 4·`planes`, H/`stride`, W/`stride`).
+    """
+
+    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_planes)
+        self.conv1 = nn.Conv2d(in_planes, planes, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
+        self.projection: nn.Conv2d | None = None
+        if stride != 1 or in_planes != 4 * planes:
+            self.projection = nn.Conv2d(in_planes, 4 * planes, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the unit's output."""
+        out = F.relu(self.bn1(x))
+        shortcut = x if self.projection is None else self.projection(out)
+        out = self.conv1(out)
+        out = self.conv2(F.relu(self.bn2(out)))
+        out = self.conv3(F.relu(self.bn3(out)))
+        return out + shortcut  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+
+class PreactResNet(nn.Module):
+    """Pre-activation ResNet of depth 9·n + 2: three stages of n units, 64, 128, 256 channels.
+
+    Shapes: (B, `in_channels`, H, W) → (B, num_classes), any H and W.
+
+    Raises:
+        ConfigError: `depth` is not 9·n + 2.
+
+    Example:
+        >>> sum(p.numel() for p in PreactResNet(164, num_classes=100).parameters())
+        1726388
+    """
+
+    def __init__(self, depth: int, num_classes: int = 10, in_channels: int = 3) -> None:
+        super().__init__()
+        units, rest = divmod(depth - 2, 9)
+        if rest or units < 1:
+            raise ConfigError(
+                f"a pre-activation ResNet of depth {depth} was asked for, but bottlenecks make "
+                "depths of 9·n + 2: take 11, 20, 29, …, 164"
+            )
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.layer1 = _stage(16, 16, units, stride=1)
+        self.layer2 = _stage(64, 32, units, stride=2)
+        self.layer3 = _stage(128, 64, units, stride=2)
+        self.bn = nn.BatchNorm2d(256)
+        self.linear = nn.Linear(256, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, num_classes) of images; comments are at 32 × 32."""
+        x = self.conv1(x)  # (B, 16, 32, 32)
+        x = self.layer1(x)  # (B, 64, 32, 32)
+        x = self.layer2(x)  # (B, 128, 16, 16)
+        x = self.layer3(x)  # (B, 256, 8, 8)
+        x = F.relu(self.bn(x))
+        x = F.adaptive_avg_pool2d(x, 1)  # (B, 256, 1, 1)
+        x = torch.flatten(x, 1)  # (B, 256)
+        return self.linear(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+
+def _stage(in_planes: int, planes: int, units: int, stride: int) -> nn.Sequential:
+    first = PreactBottleneck(in_planes, planes, stride)
+    rest = (PreactBottleneck(4 * planes, planes, 1) for _ in range(units - 1))
+    return nn.Sequential(first, *rest)
+
+
+@register_model(
+    "preact_resnet164", source="He et al. 2016, Identity mappings, Table 4", num_classes=100
+)
+def preact_resnet164(*, num_classes: int, input_shape: tuple[int, int, int]) -> PreactResNet:
+    """Return the pre-activation ResNet-164: 1 726 388 parameters at 3 channels, 100 classes."""
+    return PreactResNet(164, num_classes, input_shape[0])

@@ -1,0 +1,109 @@
+"""SqueezeNet 1.1: few channels before each 3×3 convolution, no fully connected layer.
+
+Source: Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer, "SqueezeNet: AlexNet-level accuracy with
+50x fewer parameters and < 0.5 MB model size", 2016, in the authors' release 1.1. A rival in seed
+002 (chapters 3 and 4). The seed says nothing of a form for CIFAR; ours has stride 1 in its stem.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prunus.core.errors import ConfigError
+from prunus.models.registry import register_model
+
+__all__ = ["Fire", "SqueezeNet"]
+
+#: Fire modules between the poolings: (squeeze, expand), the latter each of 1×1 and of 3×3.
+FIRES = (
+    ((16, 64), (16, 64)),
+    ((32, 128), (32, 128)),
+    ((48, 192), (48, 192), (64, 256), (64, 256)),
+)
+
+
+class Fire(nn.Module):
+    """A 1×1 convolution to `squeeze` channels, then 1×1 and 3×3 side by side, ReLU after each.
+
+    Shapes: (B, `in_planes`, H, W) → (B, 2·`expand`, H, W).
+    """
+
+    def __init__(self, in_planes: int, squeeze: int, expand: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(in_planes, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the module's output."""
+        x = F.relu(self.squeeze(x))
+        return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
+
+
+class SqueezeNet(nn.Module):
+    """SqueezeNet 1.1: 1 235 496 parameters at 3 channels and 1000 classes.
+
+    Shapes: (B, `in_channels`, H, W) → (B, num_classes), H and W ≥ 17. `small_images` is the
+    form for CIFAR: its stem keeps the image's size, and H and W ≥ 8 do.
+
+    Example:
+        >>> sum(p.numel() for p in SqueezeNet().parameters())
+        1235496
+    """
+
+    def __init__(
+        self, num_classes: int = 1000, in_channels: int = 3, *, small_images: bool = False
+    ) -> None:
+        super().__init__()
+        stride, padding = (1, 1) if small_images else (2, 0)
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, 64, 3, stride, padding), nn.ReLU()]
+        width = 64
+        for fires in FIRES:
+            layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
+            for squeeze, expand in fires:
+                layers.append(Fire(width, squeeze, expand))
+                width = 2 * expand
+        self.features = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(0.5)
+        self.conv = nn.Conv2d(width, num_classes, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.normal_(self.conv.weight, std=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, num_classes), none negative; comments are at 224 × 224."""
+        x = self.features(x)  # (B, 512, 13, 13)
+        x = F.relu(self.conv(self.dropout(x)))  # (B, num_classes, 13, 13)
+        x = F.adaptive_avg_pool2d(x, 1)  # (B, num_classes, 1, 1)
+        return torch.flatten(x, 1)  # (B, num_classes)
+
+
+@register_model(
+    "squeezenet",
+    source="Iandola et al. 2016, release 1.1",
+    input_shape=(3, 224, 224),
+    num_classes=1000,
+)
+def squeezenet(*, num_classes: int, input_shape: tuple[int, int, int]) -> SqueezeNet:
+    """Return SqueezeNet 1.1 for images of at least 17×17."""
+    _check_side("squeezenet", input_shape, 17)
+    return SqueezeNet(num_classes, input_shape[0])
+
+
+@register_model("squeezenet_cifar", source="Iandola et al. 2016, release 1.1, our stem for CIFAR")
+def squeezenet_cifar(*, num_classes: int, input_shape: tuple[int, int, int]) -> SqueezeNet:
+    """Return SqueezeNet 1.1 whose stem keeps the size of images, which are at least 8×8."""
+    _check_side("squeezenet_cifar", input_shape, 8)
+    return SqueezeNet(num_classes, input_shape[0], small_images=True)
+
+
+def _check_side(name: str, input_shape: tuple[int, int, int], least: int) -> None:
+    _, height, width = input_shape
+    if min(height, width) < least:
+        raise ConfigError(
+            f"{name} was asked for images of {height}×{width}, but its poolings need at least "
+            f"{least}×{least}: resize the images"
+        )

@@ -1,0 +1,144 @@
+"""Measure a network on a split of its data: `prunus eval`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as settings
+
+from prunus.core import STRICT, seed_everything
+from prunus.core.errors import ConfigError
+from prunus.core.tasks import Task
+from prunus.data import load_data
+from prunus.evaluation import count_bytes, count_macs, count_params, measure
+from prunus.models import build_model
+from prunus.pipelines.load import load
+from prunus.pipelines.surroundings import open_fabric, resolve_paths
+from prunus.pipelines.watch import Watch
+
+__all__ = ["EvalConfig", "Evaluation", "run_eval", "wilson"]
+
+Size = Annotated[int, Field(gt=0)]
+#: Two-sided 95 % point of the normal distribution.
+Z = 1.959963984540054
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class EvalConfig:
+    """Which network, on which images. With `run` the network is that run's own."""
+
+    model: str
+    data: str
+    weights: str | None = None
+    run: str | None = None
+    split: Literal["train", "validation", "test"] = "test"
+    seed: int = 0
+    data_root: str = "data"
+    batch_size: Size = 256
+    input_shape: tuple[Size, Size, Size] | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was measured. `interval` is the 95 % interval of the accuracy, None without labels."""
+
+    model: str
+    data: str
+    split: str
+    task: Task
+    images: int
+    quality: dict[str, float]
+    interval: tuple[float, float] | None
+    params: int
+    macs: int
+    bytes: int
+    input_shape: tuple[int, int, int]
+    notes: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
+    """Measure a network on one split, unaugmented: accuracy, or PSNR and SSIM.
+
+    Parameters and MACs are those of the network as it is, at the shape of its images.
+
+    Raises:
+        ConfigError: the network came without trained weights, or with two kinds of them.
+        UnknownNameError, DataError, WeightsError, RunFolderError, NonFiniteError: see their
+            messages.
+    """
+    watch = watch or Watch()
+    if config.run is not None and config.weights is not None:
+        raise ConfigError(
+            f"weights {config.weights} came with the run {config.run}, which has its own: give "
+            "one of them"
+        )
+    config = resolve_paths(config)
+    fabric = open_fabric(config.device)
+    data = load_data(
+        config.data,
+        seed=config.seed,
+        data_root=Path(config.data_root),
+        batch_size=config.batch_size,
+        input_shape=config.input_shape,
+    )
+    seed_everything(config.seed, "build")
+    if config.run is not None:
+        model = load(config.run)
+    else:
+        model = build_model(
+            config.model,
+            num_classes=data.num_classes or None,
+            input_shape=data.input_shape,
+            weights=Path(config.weights) if config.weights else None,
+        ).eval()
+    notes: tuple[str, ...] = ()
+    if config.run is None and config.weights is None:
+        notes = ("no weights came: the network is as it was built",)
+    loader = {"train": data.calibration, "validation": data.validation, "test": data.test}[
+        config.split
+    ]
+    model = model.to(fabric.device)
+    quality = measure(model, loader, watch.batches(f"measuring on the {config.split} split"))
+    images = sum(len(targets) for _, targets in loader)
+    share = quality.get("accuracy")
+    example = torch.zeros(1, *data.input_shape, device=fabric.device)
+    return Evaluation(
+        model=config.run or config.model,
+        data=config.data,
+        split=config.split,
+        task=data.task,
+        images=images,
+        quality=quality,
+        interval=None if share is None else wilson(share, images),
+        params=count_params(model),
+        macs=count_macs(model, example),
+        bytes=count_bytes(model),
+        input_shape=data.input_shape,
+        notes=notes,
+    )
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share seen in `count` trials (Wilson 1927).
+
+    (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n).
+
+    Example:
+        >>> low, high = wilson(0.5, 100)
+        >>> round(low, 4), round(high, 4)
+        (0.4038, 0.5962)
+    """
+    square = Z * Z / count
+    middle = share + square / 2
+    reach = Z * math.sqrt(share * (1 - share) / count + square / (4 * count))
+    return (middle - reach) / (1 + square), (middle + reach) / (1 + square)

@@ -1,0 +1,43 @@
+"""Open the folder of a run: a new one, or the same run to be resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prunus.core import read_yaml, sweep_scratch, to_dict, to_yaml, write_whole
+from prunus.core.errors import RunFolderError
+from prunus.pipelines.config import RunConfig
+from prunus.pipelines.journal import Journal
+
+__all__ = ["open_folder"]
+
+
+def open_folder(config: RunConfig, out: Path, *, resume: bool) -> Journal:
+    """Return the journal of `out`, new with its `config.yaml`, or that of the run to resume.
+
+    Raises:
+        RunFolderError: `out` holds something else, another run, or this one and `resume` is off.
+    """
+    path = out / "config.yaml"
+    if not path.exists():
+        if out.exists() and any(out.iterdir()):
+            raise RunFolderError(
+                f"{out} is not empty and holds no run of Prunus: name another folder with --out"
+            )
+        write_whole(path, to_yaml(config))
+        return Journal(out)
+    other = read_yaml(RunConfig, path)
+    if not resume:
+        aim = "trained" if other.budget is None else other.budget
+        raise RunFolderError(
+            f"{out} already holds a run ({other.model} on {other.data}, {aim}): "
+            "go on with it by --resume, or name another folder with --out"
+        )
+    for key, value in to_dict(config).items():
+        if to_dict(other)[key] != value:
+            raise RunFolderError(
+                f"{out} holds a run with {key} {to_dict(other)[key]!r}, this one asks for "
+                f"{value!r}: --resume takes the same settings; name another folder with --out"
+            )
+    sweep_scratch(out)
+    return Journal(out)

@@ -1,0 +1,106 @@
+"""Train a network by name on data by name; a run folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from prunus.core import seed_everything, write_whole
+from prunus.data import load_data
+from prunus.evaluation import count_bytes, count_macs, count_params, measure
+from prunus.export import save_weights
+from prunus.models import build_model
+from prunus.pipelines.audit import fingerprints
+from prunus.pipelines.config import RunConfig
+from prunus.pipelines.folder import open_folder
+from prunus.pipelines.journal import Journal
+from prunus.pipelines.session import Loaders, Session, p_phase_
+from prunus.pipelines.surroundings import (
+    describe_run,
+    open_fabric,
+    require_one_process,
+    resolve_paths,
+)
+from prunus.pipelines.watch import Watch
+from prunus.plan import Plan
+
+__all__ = ["run_train"]
+
+
+def run_train(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    watch: Watch | None = None,
+) -> Journal:
+    """Train as `config.train` says and write everything to `out`; return the journal.
+
+    The weights start random, or from `config.weights`. The last epoch's weights are kept; the
+    test split is read once, after it. The folder is that of a run whose plan is empty, so
+    `prunus.load`, `score`, `export` and `prune --config … --weights …` take it.
+
+    Raises:
+        RunFolderError: `out` holds another run, or this one and `resume` is off.
+        UnknownNameError, ConfigError, DataError, WeightsError, NonFiniteError: see their messages.
+    """
+    require_one_process()
+    watch = watch or Watch()
+    config = dataclasses.replace(resolve_paths(config), budget=None)
+    fabric = open_fabric(config.device, config.precision)
+    data = load_data(
+        config.data,
+        seed=config.seed,
+        data_root=Path(config.data_root),
+        batch_size=config.batch_size,
+        input_shape=config.input_shape,
+        augment=config.augment,
+    )
+    classes = data.num_classes or None
+    config = dataclasses.replace(config, num_classes=classes, input_shape=data.input_shape)
+    seed_everything(config.seed, "build")
+    model = build_model(
+        config.model,
+        num_classes=classes,
+        input_shape=data.input_shape,
+        weights=Path(config.weights) if config.weights else None,
+    )
+    journal = open_folder(config, out, resume=resume)
+    journal.append_once("run", describe_run(command, fabric, config.seed))
+    session = Session(
+        loaders=Loaders(train=data.train, calibration=data.calibration, validation=data.validation),
+        fabric=fabric,
+        seed=config.seed,
+        journal=journal,
+        watch=watch,
+    )
+    if (out / "model.safetensors").exists():
+        model = build_model(
+            config.model,
+            num_classes=classes,
+            input_shape=data.input_shape,
+            weights=out / "model.safetensors",
+        )
+    else:
+        parents = config.prune.parents or ((data.parents,) if data.parents else ())
+        p_phase_(model, config.train, session, phase="train", parents=parents)
+        write_whole(out / "plan.json", Plan().to_json())
+        save_weights(model, out / "model.safetensors")
+    journal.append_once("files", {"sha256": fingerprints(out)})
+    if journal.record.find("trained") is None:
+        watch.say("measuring on the test split")
+        model = model.to(fabric.device).eval()
+        row = {
+            "params": count_params(model),
+            "macs": count_macs(model, torch.zeros(1, *data.input_shape, device=fabric.device)),
+            "bytes": count_bytes(model),
+            **{f"validation_{k}": v for k, v in measure(model, data.validation).items()},
+            **{f"test_{k}": v for k, v in measure(model, data.test).items()},
+            "test_images": sum(len(y) for _, y in data.test),
+        }
+        journal.record.append("trained", **row)
+    journal.clean()
+    return journal

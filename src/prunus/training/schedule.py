@@ -1,0 +1,74 @@
+"""The optimiser of a P-phase, and its learning rate step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from prunus.training.config import TrainConfig
+
+__all__ = ["make_optimizer", "make_schedule", "plateaus"]
+
+#: Smallest share by which a loss must fall to count as better.
+BETTER = 1e-4
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Decay matrices and kernels; leave biases and norms alone."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        nesterov = config.momentum > 0
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.lr)
+
+
+def make_schedule(
+    config: TrainConfig, batches: int, losses: Sequence[float]
+) -> Callable[[int], float]:
+    """Return the factor of the learning rate at each step.
+
+    `losses` are those of the finished epochs, and grow while training goes on; only `plateau`
+    looks at them.
+    """
+    steps = max(1, config.epochs * batches)
+    warm = int(config.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        if config.schedule == "cosine":
+            done = min(1.0, (step - warm) / max(1, steps - warm))
+            return 0.5 * (1 + math.cos(math.pi * done))
+        if config.schedule == "step":
+            return config.gamma ** sum(step >= share * steps for share in config.milestones)
+        if config.schedule == "plateau":
+            return config.gamma ** plateaus(losses, config.patience)
+        return 1.0
+
+    return factor
+
+
+def plateaus(losses: Sequence[float], patience: int) -> int:
+    """Return how often `patience` epochs in a row brought no loss better than the best before.
+
+    Example:
+        >>> plateaus([3.0, 2.0, 2.0, 2.0, 1.0, 1.0], patience=2)
+        1
+    """
+    best, waited, found = math.inf, 0, 0
+    for loss in losses:
+        waited += 1
+        if loss < best * (1 - BETTER):
+            best, waited = loss, 0
+        elif waited == patience:
+            found, waited = found + 1, 0
+    return found

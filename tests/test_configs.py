@@ -1,0 +1,37 @@
+"""The recipes of the seeds: each reads, names its table, and asks for what there is."""
+
+from pathlib import Path
+
+import pytest
+
+from prunus.core import read_yaml
+from prunus.data import DATASETS
+from prunus.models import MODELS, build_model
+from prunus.pipelines import RunConfig
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+
+
+def test_there_are_recipes_of_every_seed() -> None:
+    heads = [path.read_text().splitlines()[0] for path in RECIPES]
+    for seed in ("000", "001", "002", "003", "004"):
+        assert any(f"Seed {seed}" in head or f"/{seed}" in head for head in heads), seed
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_names_its_table_and_what_exists(path: Path) -> None:
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert comment[0].startswith("# Seed 00")
+    where = " ".join(comment).lower()
+    assert any(word in where for word in ("table", "figure", "section", "4.3", "rows"))
+    config = read_yaml(RunConfig, path)
+    entry = MODELS[config.model]
+    data = DATASETS[config.data.partition(":")[0]]
+    assert entry.task == data.task
+    assert config.train.epochs > 0
+    shape = config.input_shape or data.input_shape
+    import torch
+
+    with torch.device("meta"):
+        build_model(config.model, num_classes=entry.num_classes or None, input_shape=shape)
