@@ -109,7 +109,8 @@ def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
     ]
     model = model.to(fabric.device)
     quality = measure(model, loader, watch.batches(f"measuring on the {config.split} split"))
-    images = sum(len(targets) for _, targets in loader)
+    dataset: Any = loader.dataset
+    images = len(dataset)
     share = quality.get("accuracy")
     example = torch.zeros(1, *data.input_shape, device=fabric.device)
     return Evaluation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -93,13 +94,14 @@ def run_train(
     if journal.record.find("trained") is None:
         watch.say("measuring on the test split")
         model = model.to(fabric.device).eval()
+        tested: Any = data.test.dataset
         row = {
             "params": count_params(model),
             "macs": count_macs(model, torch.zeros(1, *data.input_shape, device=fabric.device)),
             "bytes": count_bytes(model),
             **{f"validation_{k}": v for k, v in measure(model, data.validation).items()},
             **{f"test_{k}": v for k, v in measure(model, data.test).items()},
-            "test_images": sum(len(y) for _, y in data.test),
+            "test_images": len(tested),
         }
         journal.record.append("trained", **row)
     journal.clean()
