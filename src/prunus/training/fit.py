@@ -62,7 +62,7 @@ def fit_(
 
     Raises:
         NonFiniteError: the loss became NaN or infinite; names the epoch.
-        DataError: the loader is empty, or a class has no parent.
+        DataError: the loader is empty, a class has no parent, or local teachers came with images.
         ConfigError: `config.local_layers` are not layers of the network that can be taught.
     """
     config = config or TrainConfig()
@@ -136,6 +136,11 @@ def _epoch(
                     target = primary(teacher(x))
                 soft = distillation(primary(output), target, config.temperature)
                 loss = (1 - config.distill) * loss + config.distill * soft
+            if local is not None and y.is_floating_point():
+                raise DataError(
+                    "local teachers teach class labels, and the targets are images: "
+                    "set train.local to 0"
+                )
             share = None if local is None else local.information(y)
             if share is not None:
                 loss = loss + (config.local * (1 - share)).to(loss)
