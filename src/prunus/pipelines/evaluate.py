@@ -14,11 +14,10 @@ from pydantic.dataclasses import dataclass as settings
 from prunus.core import STRICT, seed_everything
 from prunus.core.errors import ConfigError
 from prunus.core.tasks import Task
-from prunus.data import load_data
 from prunus.evaluation import count_bytes, count_macs, count_params, measure
 from prunus.models import build_model
 from prunus.pipelines.load import load
-from prunus.pipelines.surroundings import open_fabric, resolve_paths
+from prunus.pipelines.surroundings import open_data, open_fabric, resolve_paths
 from prunus.pipelines.watch import Watch
 
 __all__ = ["EvalConfig", "Evaluation", "run_eval", "wilson"]
@@ -84,13 +83,7 @@ def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
         )
     config = resolve_paths(config)
     fabric = open_fabric(config.device)
-    data = load_data(
-        config.data,
-        seed=config.seed,
-        data_root=Path(config.data_root),
-        batch_size=config.batch_size,
-        input_shape=config.input_shape,
-    )
+    data = open_data(config)
     seed_everything(config.seed, "build")
     if config.run is not None:
         model = load(config.run)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunus.core import seed_everything, write_whole
 from prunus.core.errors import ConfigError, ExportError
-from prunus.data import DataSplits, load_data
+from prunus.data import DataSplits
 from prunus.export import require_formats, save_weights
 from prunus.models import build_model
 from prunus.pipelines.audit import fingerprints
@@ -29,6 +29,7 @@ from prunus.pipelines.session import Loaders, Session, p_phase_
 from prunus.pipelines.settings import checked
 from prunus.pipelines.surroundings import (
     describe_run,
+    open_data,
     open_fabric,
     require_labels,
     require_one_process,
@@ -71,14 +72,7 @@ def run_prune(
     checked(dataclasses.replace(config.prune, keep_class=()))
     require_formats(config.export)
     fabric = open_fabric(config.device, config.precision)
-    data = load_data(
-        config.data,
-        seed=config.seed,
-        data_root=Path(config.data_root),
-        batch_size=config.batch_size,
-        input_shape=config.input_shape,
-        augment=config.augment,
-    )
+    data = open_data(config)
     require_labels(data, "prune")
     config = dataclasses.replace(
         config,

@@ -24,7 +24,7 @@ from prunus.criteria import (
     rank_layers,
     score,
 )
-from prunus.data import DataSplits, load_data
+from prunus.data import DataSplits
 from prunus.models import build_model
 from prunus.pipelines.config import PruneConfig
 from prunus.pipelines.load import load
@@ -33,6 +33,7 @@ from prunus.pipelines.score_config import ScoreConfig
 from prunus.pipelines.score_content import score_content
 from prunus.pipelines.surroundings import (
     describe_run,
+    open_data,
     open_fabric,
     require_labels,
     resolve_paths,
@@ -120,7 +121,7 @@ def run_score(
     if out is not None:
         _check_folder(Path(out))
     fabric = open_fabric(config.device)
-    data = _data(config)
+    data = open_data(config)
     require_labels(data, "score")
     seed_everything(config.seed, "build")
     model = _model(config, data).to(fabric.device)
@@ -183,16 +184,6 @@ def _check_folder(out: Path) -> None:
         raise RunFolderError(
             f"{out} is not empty and holds no scores: name another folder with --out"
         )
-
-
-def _data(config: ScoreConfig) -> DataSplits:
-    return load_data(
-        config.data,
-        seed=config.seed,
-        data_root=Path(config.data_root),
-        batch_size=config.batch_size,
-        input_shape=config.input_shape,
-    )
 
 
 def _model(config: ScoreConfig, data: DataSplits) -> nn.Module:

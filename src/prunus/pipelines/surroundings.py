@@ -13,10 +13,17 @@ import torch
 from lightning_fabric import Fabric
 
 from prunus.core.errors import ConfigError
-from prunus.data import DATASETS, DataSplits
+from prunus.data import DATASETS, DataSplits, load_data
 from prunus.statistics.ranks import rank_and_size
 
-__all__ = ["describe_run", "open_fabric", "require_labels", "require_one_process", "resolve_paths"]
+__all__ = [
+    "describe_run",
+    "open_data",
+    "open_fabric",
+    "require_labels",
+    "require_one_process",
+    "resolve_paths",
+]
 
 
 class _Settings(Protocol):
@@ -30,6 +37,21 @@ class _Settings(Protocol):
     def weights(self) -> str | None: ...
     @property
     def data_root(self) -> str: ...
+
+
+class _DataSettings(Protocol):
+    """The settings that data are loaded by."""
+
+    @property
+    def data(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def data_root(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def input_shape(self) -> tuple[int, int, int] | None: ...
 
 
 S = TypeVar("S", bound=_Settings)
@@ -68,6 +90,18 @@ def require_one_process() -> None:
             "training would differ: call prunus.collect, prunus.plan.broadcast_plan and "
             "prunus.apply_ on every rank, and train with DistributedDataParallel"
         )
+
+
+def open_data(config: _DataSettings) -> DataSplits:
+    """Load the data that a configuration names, augmented where it has such a setting."""
+    return load_data(
+        config.data,
+        seed=config.seed,
+        data_root=Path(config.data_root),
+        batch_size=config.batch_size,
+        input_shape=config.input_shape,
+        augment=getattr(config, "augment", False),
+    )
 
 
 def require_labels(data: DataSplits, verb: str) -> None:

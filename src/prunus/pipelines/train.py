@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from prunus.core import seed_everything, write_whole
-from prunus.data import load_data
 from prunus.evaluation import count_bytes, count_macs, count_params, measure
 from prunus.export import save_weights
 from prunus.models import build_model
@@ -20,6 +19,7 @@ from prunus.pipelines.journal import Journal
 from prunus.pipelines.session import Loaders, Session, p_phase_
 from prunus.pipelines.surroundings import (
     describe_run,
+    open_data,
     open_fabric,
     require_one_process,
     resolve_paths,
@@ -52,14 +52,7 @@ def run_train(
     watch = watch or Watch()
     config = dataclasses.replace(resolve_paths(config), budget=None)
     fabric = open_fabric(config.device, config.precision)
-    data = load_data(
-        config.data,
-        seed=config.seed,
-        data_root=Path(config.data_root),
-        batch_size=config.batch_size,
-        input_shape=config.input_shape,
-        augment=config.augment,
-    )
+    data = open_data(config)
     classes = data.num_classes or None
     config = dataclasses.replace(config, num_classes=classes, input_shape=data.input_shape)
     seed_everything(config.seed, "build")
