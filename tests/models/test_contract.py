@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prunus.export import export_model, save_weights
 from prunus.graph import Groups, find_groups
 from prunus.models import MODELS, ModelEntry, build_model, load_weights_
+from prunus.pipelines import list_models
 from prunus.plan import Plan
 from prunus.surgery import mask_, replay_, unsound_groups
 from tests.conftest import random_plan, randomise_norms_
@@ -47,22 +48,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def asked() -> dict[str, list[str]]:
     """Return the networks of each family that are asked by default, the smallest first."""
     families: dict[str, list[str]] = defaultdict(list)
-    for name in MODELS:
+    size = {row["name"]: row["params"] for row in list_models()}
+    for name in sorted(MODELS, key=size.__getitem__):
         families[MODELS[name].family].append(name)
-    found = {}
-    for family, names in families.items():
-        names.sort(key=size_of)
-        found[family] = [names[0], *(name for name in names[1:2] if size_of(name) < LARGE)]
-    return found
-
-
-def size_of(name: str) -> int:
-    entry = MODELS[name]
-    with torch.device("meta"):
-        model = build_model(
-            name, num_classes=entry.num_classes or None, input_shape=entry.input_shape
-        )
-    return sum(p.numel() for p in model.parameters())
+    return {
+        family: [names[0], *(name for name in names[1:2] if size[name] < LARGE)]
+        for family, names in families.items()
+    }
 
 
 class Case:

@@ -55,10 +55,10 @@ def evaluate(
     flags = {
         "model": model,
         "data": data,
-        "weights": None if weights is None else str(weights),
+        "weights": weights,
         "split": split,
-        "data_root": None if data_root is None else str(data_root),
-        "input_shape": None if input_shape is None else parse_shape(input_shape),
+        "data_root": data_root,
+        "input_shape": parse_shape(input_shape),
         "batch_size": batch_size,
         "seed": seed,
         "device": device,

@@ -73,9 +73,9 @@ def score(
     flags = {
         "model": model,
         "data": data,
-        "weights": None if weights is None else str(weights),
-        "data_root": None if data_root is None else str(data_root),
-        "input_shape": None if input_shape is None else parse_shape(input_shape),
+        "weights": weights,
+        "data_root": data_root,
+        "input_shape": parse_shape(input_shape),
         "sampling": sampling,
         "batch_size": batch_size,
         "seed": seed,

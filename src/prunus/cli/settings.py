@@ -45,10 +45,10 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def put_flags(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
-    """Set every flag that was given."""
+    """Set every flag that was given; a path is written as text."""
     for key, value in flags.items():
         if value is not None:
-            put(values, key, value)
+            put(values, key, str(value) if isinstance(value, Path) else value)
 
 
 def put_settings(values: dict[str, Any], settings: Iterable[str], example: str) -> None:
@@ -65,8 +65,10 @@ def put_settings(values: dict[str, Any], settings: Iterable[str], example: str) 
         put(values, key.strip(), value)
 
 
-def parse_shape(text: str) -> list[int]:
-    """Return `3,32,32` or `3x32x32` as three numbers."""
+def parse_shape(text: str | None) -> list[int] | None:
+    """Return `3,32,32` or `3x32x32` as three numbers, or None where no text came."""
+    if text is None:
+        return None
     try:
         return [int(part) for part in text.replace("x", ",").split(",")]
     except ValueError:
@@ -77,9 +79,9 @@ def parse_shape(text: str) -> list[int]:
 
 def parse_image_shape(text: str | None) -> tuple[int, int, int] | None:
     """Return channels, height and width as three numbers, or None where no text came."""
-    if text is None:
-        return None
     shape = parse_shape(text)
+    if shape is None:
+        return None
     if len(shape) != 3:
         raise ConfigError(
             f"--input-shape {text!r}: expected channels, height and width, as in 3,32,32"

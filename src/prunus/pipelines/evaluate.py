@@ -12,12 +12,16 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from prunus.core import STRICT, seed_everything
-from prunus.core.errors import ConfigError
 from prunus.core.tasks import Task
 from prunus.evaluation import count_bytes, count_macs, count_params, measure
 from prunus.models import build_model
 from prunus.pipelines.load import load
-from prunus.pipelines.surroundings import open_data, open_fabric, resolve_paths
+from prunus.pipelines.surroundings import (
+    open_data,
+    open_fabric,
+    require_one_kind_of_weights,
+    resolve_paths,
+)
 from prunus.pipelines.watch import Watch
 
 __all__ = ["EvalConfig", "Evaluation", "run_eval", "wilson"]
@@ -76,11 +80,7 @@ def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
             messages.
     """
     watch = watch or Watch()
-    if config.run is not None and config.weights is not None:
-        raise ConfigError(
-            f"weights {config.weights} came with the run {config.run}, which has its own: give "
-            "one of them"
-        )
+    require_one_kind_of_weights(config.run, config.weights)
     config = resolve_paths(config)
     fabric = open_fabric(config.device)
     data = open_data(config)

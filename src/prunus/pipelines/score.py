@@ -36,6 +36,7 @@ from prunus.pipelines.surroundings import (
     open_data,
     open_fabric,
     require_labels,
+    require_one_kind_of_weights,
     resolve_paths,
 )
 from prunus.pipelines.watch import Watch
@@ -164,11 +165,7 @@ def run_score(
 
 def _check_network(config: ScoreConfig) -> None:
     """Raise where the network would have random weights, or two kinds of them."""
-    if config.run is not None and config.weights is not None:
-        raise ConfigError(
-            f"weights {config.weights} came with the run {config.run}, which has its own: give "
-            "one of them"
-        )
+    require_one_kind_of_weights(config.run, config.weights)
     own = config.model.endswith(".py") or config.model.rpartition(":")[0].endswith(".py")
     if config.run is None and config.weights is None and not own:
         raise ConfigError(

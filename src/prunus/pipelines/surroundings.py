@@ -21,6 +21,7 @@ __all__ = [
     "open_data",
     "open_fabric",
     "require_labels",
+    "require_one_kind_of_weights",
     "require_one_process",
     "resolve_paths",
 ]
@@ -79,6 +80,14 @@ def _absolute(data: str) -> str:
     level, _, places = argument.partition(":")
     whole = [str(Path(each).absolute()) if "/" in each else each for each in places.split(",")]
     return f"{kind}:{level}:{','.join(whole)}"
+
+
+def require_one_kind_of_weights(run: str | None, weights: str | None) -> None:
+    """Raise `ConfigError` where a run, which has weights, came with others."""
+    if run is not None and weights is not None:
+        raise ConfigError(
+            f"weights {weights} came with the run {run}, which has its own: give one of them"
+        )
 
 
 def require_one_process() -> None:

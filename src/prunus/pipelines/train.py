@@ -11,7 +11,7 @@ import torch
 from prunus.core import seed_everything, write_whole
 from prunus.evaluation import count_bytes, count_macs, count_params, measure
 from prunus.export import save_weights
-from prunus.models import build_model
+from prunus.models import build_model, load_weights_
 from prunus.pipelines.audit import fingerprints
 from prunus.pipelines.config import RunConfig
 from prunus.pipelines.folder import open_folder
@@ -72,12 +72,7 @@ def run_train(
         watch=watch,
     )
     if (out / "model.safetensors").exists():
-        model = build_model(
-            config.model,
-            num_classes=classes,
-            input_shape=data.input_shape,
-            weights=out / "model.safetensors",
-        )
+        load_weights_(model, out / "model.safetensors")
     else:
         parents = config.prune.parents or ((data.parents,) if data.parents else ())
         p_phase_(model, config.train, session, phase="train", parents=parents)
