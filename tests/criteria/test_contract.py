@@ -10,9 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError, UnknownNameError
-from prunus.criteria import CRITERIA, ExactDI, StackedConsumer, make_criterion, needs_of, score
+from prunus.criteria import (
+    CRITERIA,
+    ExactDI,
+    StackedConsumer,
+    has_intervals,
+    latent_utility,
+    make_criterion,
+    needs_of,
+    score,
+)
 from prunus.graph import Groups, find_groups
-from prunus.statistics import Statistics, collect
+from prunus.statistics import Statistics, collect, trace_utility
 from tests.graph.nets import CLASSES, NETS, batches, build, images
 from tests.statistics.oracles import gathered
 
@@ -37,6 +46,9 @@ def ready(net: str, sampling: str = "pixel") -> tuple[nn.Module, Groups, Statist
             gradients=True,
             blocks=3,
         )
+        chosen = latent_utility(groups, statistics).otsu()
+        traces = trace_utility(model, batches(4, 8), groups, chosen)
+        statistics = statistics.with_traces(traces)
         READY[net, sampling] = model, groups, statistics
     return READY[net, sampling]
 
@@ -81,7 +93,7 @@ def test_contract(name: str, net: str, sampling: str) -> None:
 def test_intervals_keep_the_scores_and_add_a_replicate_a_block(name: str) -> None:
     _, groups, statistics = ready("residual", "patch")
     rule = make_criterion(name)
-    if "gradients" in needs_of(rule) and not hasattr(rule, "along"):
+    if not has_intervals(rule):
         with pytest.raises(ConfigError, match="not kept in blocks"):
             score(groups, statistics, name, intervals=True)
         return
@@ -103,12 +115,13 @@ def test_a_criterion_without_what_it_needs_says_how_to_collect_it(name: str) -> 
     model, groups, _ = ready("plain")
     statistics = collect(model, batches(2, 8), groups, blocks=1)
     needs = needs_of(make_criterion(name))
-    assert needs <= {"gradients", "parents"}
+    assert needs <= {"gradients", "parents", "traces"}
     if not needs:
         score(groups, statistics, name)
         return
     for need in needs:
-        with pytest.raises(ConfigError, match=f"collect.*{need}="):
+        how = f"collect.*with_{need}" if need == "traces" else f"collect.*{need}="
+        with pytest.raises(ConfigError, match=how):
             score(groups, statistics, name)
 
 
@@ -286,6 +299,7 @@ def test_other_teachers_are_scored_alike(teacher: str, name: str) -> None:
     how = {"balance": True, "parents": PARENTS} if teacher == "balanced" else {"teacher": teacher}
     torch.manual_seed(0)  # gradients of logits are drawn
     statistics = collect(model, loader, groups, gradients=True, **how)
+    statistics = statistics.with_traces(trace_utility(model, loader, groups, range(8)))
     if name == "granular" and teacher != "balanced":
         with pytest.raises(ConfigError, match="coarser classes"):
             score(groups, statistics, name)

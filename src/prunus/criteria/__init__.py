@@ -10,6 +10,7 @@ from prunus.criteria.activation import ActivationMean, ActivationVariance
 from prunus.criteria.baselines import L1, BNScale, GroupL2, Random
 from prunus.criteria.classes import best_units, class_scores
 from prunus.criteria.dcp import DCP, Bootstrap
+from prunus.criteria.deep_lda import DeepLDA
 from prunus.criteria.discriminant import DFDR, TFDR, RidgeLSE, dfdr
 from prunus.criteria.elimination import ExactDI, readable
 from prunus.criteria.fisher import FDR, DiLOSS
@@ -25,6 +26,7 @@ from prunus.criteria.information import (
     sort_layers,
 )
 from prunus.criteria.intervals import add_replicates, has_intervals
+from prunus.criteria.latent import LatentUtility, latent_utility, otsu_threshold
 from prunus.criteria.magnitude import Magnitude, Sparsity, han_sparsity
 from prunus.criteria.scores import (
     CRITERIA,
@@ -56,12 +58,14 @@ __all__ = [
     "Bootstrap",
     "CherryPicking",
     "Criterion",
+    "DeepLDA",
     "DiLOSS",
     "ExactDI",
     "GeometricMedian",
     "Granular",
     "GroupL2",
     "GroupScore",
+    "LatentUtility",
     "LayerInformation",
     "Magnitude",
     "NotScoredError",
@@ -81,8 +85,10 @@ __all__ = [
     "han_sparsity",
     "has_intervals",
     "kung_tian",
+    "latent_utility",
     "make_criterion",
     "needs_of",
+    "otsu_threshold",
     "rank_layers",
     "regression_matrix",
     "ridge_lse",

@@ -20,10 +20,10 @@ __all__ = ["add_replicates", "has_intervals"]
 def has_intervals(rule: Criterion) -> bool:
     """Tell whether a criterion's costs can be had without each block of images.
 
-    Gradients are summed over all images at once; a criterion that reads them and cannot cost a
-    given order (`along`) has no intervals.
+    Gradients and traces are summed over all images at once; a criterion that reads them and cannot
+    cost a given order (`along`) has no intervals.
     """
-    return hasattr(rule, "along") or "gradients" not in needs_of(rule)
+    return hasattr(rule, "along") or not {"gradients", "traces"} & needs_of(rule)
 
 
 def add_replicates(
@@ -35,8 +35,8 @@ def add_replicates(
     same costs whatever the images.
 
     Raises:
-        ConfigError: the statistics are one block, or the criterion reads gradients, which are
-            not kept in blocks.
+        ConfigError: the statistics are one block, or the criterion reads gradients or traces,
+            which are not kept in blocks.
     """
     if statistics.blocks < 2:
         raise ConfigError(
@@ -51,8 +51,8 @@ def add_replicates(
     along: Callable[..., Tensor] | None = getattr(rule, "along", None)
     if not has_intervals(rule):
         raise ConfigError(
-            f"criterion {type(rule).__name__} reads gradients, which are not kept in blocks, so "
-            "it has no intervals: score with intervals=False"
+            f"criterion {type(rule).__name__} reads {' and '.join(sorted(needs_of(rule)))}, which "
+            "are not kept in blocks, so it has no intervals: score with intervals=False"
         )
     found: dict[str, list[Tensor]] = {name: [] for name in scored}
     for block in range(statistics.blocks):  # one set of leave-one-out sums at a time

@@ -130,7 +130,10 @@ class Criterion(Protocol):
 
 
 def needs_of(rule: Criterion | type) -> frozenset[str]:
-    """Return what `collect` must have been asked for: "gradients", "parents", or nothing."""
+    """Return what statistics must hold besides: "gradients", "parents", "traces", or nothing.
+
+    The first two are asked of `collect`; traces come from `trace_utility`, by `with_traces`.
+    """
     return frozenset(getattr(rule, "needs", ()))
 
 

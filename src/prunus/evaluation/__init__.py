@@ -3,6 +3,7 @@
 from prunus.evaluation.accuracy import accuracy, primary
 from prunus.evaluation.latency import Comparison, Estimate, compare_latency
 from prunus.evaluation.latency_table import Grid, LatencyTable
+from prunus.evaluation.latent import enough_dimensions, latent_curve
 from prunus.evaluation.measure_table import measure_latency_table
 from prunus.evaluation.quality import measure
 from prunus.evaluation.restoration import Quality, psnr, restoration_quality, ssim
@@ -33,7 +34,9 @@ __all__ = [
     "count_macs",
     "count_params",
     "eager_call",
+    "enough_dimensions",
     "excess_shares",
+    "latent_curve",
     "measure",
     "measure_latency_table",
     "onnx_call",

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunus.core.errors import NothingToPruneError, PlanError
+from prunus.core.errors import ConfigError, NothingToPruneError, PlanError
 from prunus.graph.costs import Layer
 from prunus.graph.layers import (
     CONVOLUTIONS,
@@ -177,7 +177,8 @@ class Groups(Sequence[Group]):
     of the whole network; `normalizer` names the BatchNorm that directly follows every call of a
     module, `normalizers` the one behind each of its calls, in running order, or None;
     `uncalled` are layers whose weights the network reads without calling them (`graph.called`),
-    `worked_out` those that compute the weight they use.
+    `worked_out` those that compute the weight they use; `heads` those whose output is the network's
+    in evaluation, with no mixing module between.
     """
 
     model: nn.Module
@@ -192,6 +193,7 @@ class Groups(Sequence[Group]):
     uncalled: tuple[str, ...] = ()
     worked_out: tuple[str, ...] = ()
     normalizers: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
+    heads: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -217,6 +219,22 @@ class Groups(Sequence[Group]):
             + (f"; and {more} more" if more > 0 else "")
             + ". Give a network with at least one hidden convolution or linear layer"
         )
+
+    @property
+    def head(self) -> str:
+        """The one module that makes the network's output from its last hidden layer.
+
+        Raises:
+            ConfigError: there is none, or there are several, or its input is too wide for a Gram.
+        """
+        if len(self.heads) != 1 or self.heads[0] not in self.consumers:
+            found = ", ".join(self.heads) or "no convolution or linear layer"
+            raise ConfigError(
+                f"the last hidden layer of {type(self.model).__name__} is what one layer makes the "
+                f"output from, but the output is made by {found}: give a network with one head"
+                + (", or a larger feature_limit" if len(self.heads) == 1 else "")
+            )
+        return self.heads[0]
 
     def weight(self, consumer: str, cells: int = 1) -> Tensor:
         """Return a consumer's weight by feature, as `Consumer.weight` does."""

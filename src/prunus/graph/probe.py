@@ -33,7 +33,8 @@ class Probe:
     `positions`: kernel applications per example, by module. `normalizers`: for every call of a
     module the BatchNorm that reads its output, where it reads that of no other module and nothing
     else reads it, or None; only modules that have one. `ends`: modules whose output reaches the
-    network's output with no mixing module between. `starts`: linear modules that read the
+    network's output with no mixing module between, `heads` those of them that run in evaluation.
+    `starts`: linear modules that read the
     network's input with no mixing module between. `dims`: axes of each module's first input.
     `uncalled`: layers whose weights are read without calling them. `worked_out`: layers that
     compute the weight they use, as weight standardisation does.
@@ -43,6 +44,7 @@ class Probe:
     positions: collections.Counter[str] = field(default_factory=collections.Counter)
     normalizers: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     ends: set[str] = field(default_factory=set)
+    heads: set[str] = field(default_factory=set)
     starts: set[str] = field(default_factory=set)
     dims: dict[str, int] = field(default_factory=dict)
     uncalled: tuple[str, ...] = ()
@@ -144,6 +146,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
             seen.normalizers[name] = norms
     mixing = {n: m for n, m in node_of.items() if not is_depthwise(module_at(model, m))}
     seen.ends = _reach((t.grad_fn for t in flatten_tensors(outputs)), node_of, mixing)
+    seen.heads = set(seen.ends)
     for name, tensor in inputs_of.items():
         if isinstance(module_at(model, name), nn.Linear):
             reached = _reach([tensor.grad_fn], node_of, mixing)

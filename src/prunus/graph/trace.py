@@ -103,6 +103,7 @@ def find_groups(
         uncalled=seen.uncalled,
         worked_out=seen.worked_out,
         normalizers=seen.normalizers,
+        heads=tuple(sorted(seen.heads)),
     )
 
 
@@ -147,6 +148,7 @@ def _probe_all(
         {n: c for n, c in full.positions.items() if n not in seen.positions}
     )
     full.ends |= seen.ends
+    full.heads = seen.heads
     training.eval = lambda: training  # type: ignore[method-assign]
     return full, twice, training
 

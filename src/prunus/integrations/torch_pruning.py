@@ -19,12 +19,20 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from prunus.core.errors import ConfigError
-from prunus.criteria import Criterion, GroupScore, NotScoredError, Scores, make_criterion, score
-from prunus.criteria.scores import needs_of
+from prunus.criteria import (
+    Criterion,
+    GroupScore,
+    NotScoredError,
+    Scores,
+    latent_utility,
+    make_criterion,
+    needs_of,
+    score,
+)
 from prunus.graph import Group, Groups, Member, SelectLinear, find_groups
 from prunus.graph.groups import Index
 from prunus.graph.layers import RawAxis, is_depthwise, module_at
-from prunus.statistics import Statistics, collect
+from prunus.statistics import Statistics, collect, trace_utility
 
 __all__ = ["DiscriminantImportance", "TorchPruningCriterion", "torch_pruning_group"]
 
@@ -170,6 +178,10 @@ class DiscriminantImportance:
         groups = find_groups(self.model, self.example)
         if self.criterion.needs_statistics:
             statistics = collect(self.model, self.loader, groups, **self.collecting)
+            if "traces" in needs_of(self.criterion):
+                chosen = latent_utility(groups, statistics).otsu()
+                traces = trace_utility(self.model, self.loader, groups, chosen)
+                statistics = statistics.with_traces(traces)
         else:
             statistics = Statistics([{}], groups, 0)
         scores = score(groups, statistics, self.criterion)

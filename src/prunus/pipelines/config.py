@@ -11,10 +11,27 @@ from pydantic.dataclasses import dataclass
 from prunus.core import STRICT
 from prunus.training import TrainConfig
 
-__all__ = ["PruneConfig", "RunConfig"]
+__all__ = ["LatentConfig", "PruneConfig", "RunConfig"]
 
 Size = Annotated[int, Field(gt=0)]
 Compensation = Literal["none", "bias", "pointwise", "patch", "joint", "merge"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LatentConfig:
+    """What of the last hidden layer is traced, for criteria that need traces (`deep_lda`).
+
+    | setting | meaning |
+    |---|---|
+    | select | which latent dimensions: `sensitivity`, the fewest that keep the accuracy on |
+    | | validation; `otsu`, those above Otsu's threshold; `all`; or a number of the best |
+    | drop | accuracy that `sensitivity` may lose, 0 to 1 |
+    | images_a_class | images traced of each class; null for all |
+    """
+
+    select: Annotated[str, Field(pattern=r"^(sensitivity|otsu|all|[1-9][0-9]*)$")] = "sensitivity"
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    images_a_class: Size | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -30,7 +47,8 @@ class PruneConfig:
     | blocks | parts of the images that are kept apart, for intervals |
     | calibration_batches | batches that scores are collected on; null for all of them |
     | parents | coarser class of each class, one list a granularity, from fine to coarse |
-    | allocation | `global`, `uniform` or `dp` (see `make_plan`) |
+    | latent | what of the last hidden layer is traced, where the criterion needs it |
+    | allocation | `global`, `uniform`, `dp` or `threshold` (see `make_plan`) |
     | round_to | units left of a group are a multiple of it; null: 1, or with a budget in ms what |
     | | its latency table shows (see `choose_round_to`) |
     | least | share of each group that a cut leaves at least |
@@ -62,7 +80,8 @@ class PruneConfig:
     blocks: Size = 8
     calibration_batches: Size | None = None
     parents: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...] = ()
-    allocation: Literal["global", "uniform", "dp"] = "global"
+    latent: LatentConfig = field(default_factory=LatentConfig)
+    allocation: Literal["global", "uniform", "dp", "threshold"] = "global"
     round_to: Size | None = None
     least: Annotated[float, Field(ge=0, lt=1)] = 0.0
     inputs: bool = True

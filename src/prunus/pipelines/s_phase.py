@@ -25,6 +25,7 @@ from prunus.pipelines.rows import (
 )
 from prunus.pipelines.session import Session, spread
 from prunus.pipelines.settings import criterion_of
+from prunus.pipelines.traces import add_traces
 from prunus.plan import Plan, make_plan, predict_loss
 from prunus.statistics import Statistics, collect
 from prunus.surgery import apply_, unsound_groups
@@ -62,6 +63,17 @@ def s_phase_(
         gradients="gradients" in needs_of(rule),
     )
     _note_information(groups, statistics, session, iteration=held[0])
+    if "traces" in needs_of(rule):
+        statistics, latent = add_traces(
+            model,
+            groups,
+            statistics,
+            config.latent,
+            calibration=loaders.calibration,
+            validation=loaders.validation,
+            progress=session.watch.batches(f"S-phase {iteration}: tracing"),
+        )
+        session.journal.append_once("latent", latent, iteration=iteration)
     intervals = config.intervals and statistics.blocks > 1 and has_intervals(rule)
     scores = score(groups, statistics, rule, intervals=intervals)
     repair: dict[str, Any] = {"compensate": config.compensate, "ridge": config.ridge}

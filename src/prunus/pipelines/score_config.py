@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from prunus.core import STRICT, read_yaml
-from prunus.pipelines.config import RunConfig
+from prunus.core import STRICT, read_yaml, to_dict
+from prunus.pipelines.config import LatentConfig, RunConfig
 from prunus.pipelines.load import require_finished
 
 __all__ = ["ScoreConfig", "settings_of_run"]
@@ -28,6 +28,7 @@ class ScoreConfig:
     | weights | trained weights; only a file's own network may come without |
     | run | folder of a finished run |
     | criterion, options | a name of `prunus.criteria.CRITERIA` and its keyword options |
+    | latent | what of the last hidden layer is traced, where the criterion needs it |
     | sampling | how samples are taken of a map: patch, pixel, pool:G, flatten, dual |
     | blocks | K, the parts of the images that intervals come from |
     | batches | batches that are read; null for all of them |
@@ -45,6 +46,7 @@ class ScoreConfig:
     run: str | None = None
     criterion: str = "stacked"
     options: dict[str, Any] = field(default_factory=dict)
+    latent: LatentConfig = field(default_factory=LatentConfig)
     sampling: str = "pixel"
     blocks: Annotated[int, Field(ge=2)] = 8
     batches: Size | None = None
@@ -76,4 +78,5 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
         "run": str(folder.absolute()),
         **{key: getattr(run, key) for key in shared},
         **{key: getattr(run.prune, key) for key in pruning},
+        "latent": to_dict(run.prune.latent),
     }

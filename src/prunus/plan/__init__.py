@@ -7,6 +7,7 @@ from prunus.plan.difference import GroupDifference, PlanDifference, compare_plan
 from prunus.plan.even import Evenness, choose_round_to
 from prunus.plan.plan import Edit, Plan, plan_units
 from prunus.plan.predict import Prediction, predict_loss
+from prunus.plan.threshold import plan_below
 
 __all__ = [
     "ALLOCATIONS",
@@ -25,6 +26,7 @@ __all__ = [
     "compare_plans",
     "least_costs",
     "make_plan",
+    "plan_below",
     "plan_units",
     "predict_loss",
 ]

@@ -17,6 +17,7 @@ from prunus.plan.ledger import Ledger, is_selection
 from prunus.plan.plan import Plan, plan_units
 from prunus.plan.problem import Problem
 from prunus.plan.rules import Rules
+from prunus.plan.threshold import allocate_threshold
 from prunus.plan.uniform import allocate_uniform
 
 __all__ = ["ALLOCATIONS", "check_reachable", "least_costs", "make_plan"]
@@ -25,6 +26,7 @@ _ALLOCATE: dict[str, Callable[[Problem], Ledger]] = {
     "global": allocate_global,
     "uniform": allocate_uniform,
     "dp": allocate_dp,
+    "threshold": allocate_threshold,
 }
 ALLOCATIONS = tuple(_ALLOCATE)
 
@@ -50,7 +52,8 @@ def make_plan(
         allocation: `uniform` keeps the same share of every group. `global` removes, again and
             again, the unit whose score is smallest for what its removal saves *now* (value ÷
             saving in the budget's currency). `dp` minimises the summed loss along the groups'
-            own orders by dynamic programming (see `allocate_dp`).
+            own orders by dynamic programming (see `allocate_dp`). `threshold` removes
+            what lies below one threshold, the least that meets the budget.
         least: the share of each group that always stays (at least one unit does).
         round_to: units left of a group at least that wide are a multiple of it, the kept number
             rounded up; a group of which nothing goes keeps its width.

@@ -9,6 +9,7 @@ from prunus.statistics.sampling import Sampling
 from prunus.statistics.scatter import Scatter
 from prunus.statistics.statistics import Statistics
 from prunus.statistics.teacher import Classes, Logits, Targets, Teacher
+from prunus.statistics.traces import Trace, Traces, trace_utility
 
 __all__ = [
     "Classes",
@@ -20,7 +21,10 @@ __all__ = [
     "Statistics",
     "Targets",
     "Teacher",
+    "Trace",
+    "Traces",
     "all_reduce_",
     "broadcast_model_",
     "collect",
+    "trace_utility",
 ]

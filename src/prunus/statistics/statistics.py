@@ -16,6 +16,7 @@ from prunus.graph.groups import Index
 from prunus.statistics.dual import Dual
 from prunus.statistics.outputs import Output
 from prunus.statistics.scatter import Scatter
+from prunus.statistics.traces import Traces
 
 __all__ = ["Statistics", "joined_parents"]
 
@@ -34,6 +35,7 @@ class Statistics(Mapping[str, Scatter]):
         sampling: how samples were taken (see `Sampling`).
         outputs: sums over all images of the consumers' outputs, where gradients or ranges were
             asked for; not kept by block.
+        traces: what the last hidden layer's chosen dimensions come from (`with_traces`), or None.
         duals: kernel forms, by consumer, of `sampling="dual"`; those consumers have an empty
             scatter.
     """
@@ -49,6 +51,7 @@ class Statistics(Mapping[str, Scatter]):
         parents: tuple[Tensor, ...] = (),
         outputs: Mapping[str, Output] | None = None,
         dual_blocks: list[dict[str, Dual]] | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._blocks = blocks
         self._dual_blocks = dual_blocks or [{} for _ in blocks]
@@ -59,6 +62,7 @@ class Statistics(Mapping[str, Scatter]):
         self.sampling = sampling
         self._parents = parents  # −1 for a class that did not occur
         self.outputs = outputs or {}
+        self.traces = traces
 
     def __getitem__(self, consumer: str) -> Scatter:
         if consumer not in self._whole:
@@ -91,6 +95,20 @@ class Statistics(Mapping[str, Scatter]):
         first, *rest = self._dual_blocks
         return {name: dual.merge(*(b[name] for b in rest)) for name, dual in first.items()}
 
+    def with_traces(self, traces: Traces) -> Statistics:
+        """Return the same statistics with what `trace_utility` found."""
+        return Statistics(
+            self._blocks,
+            self.groups,
+            self.images,
+            block_images=self.block_images,
+            sampling=self.sampling,
+            parents=self._parents,
+            outputs=self.outputs,
+            dual_blocks=self._dual_blocks,
+            traces=traces,
+        )
+
     def leave_out(self, block: int) -> Statistics:
         """Return the statistics of all images but those of one block.
 
@@ -115,10 +133,11 @@ class Statistics(Mapping[str, Scatter]):
             parents=self._parents,
             outputs=self.outputs,
             dual_blocks=duals,
+            traces=self.traces,
         )
 
     def merge(self, other: Statistics) -> Statistics:
-        """Return the statistics of both sets of images; block i joins block i.
+        """Return the statistics of both sets of images, without traces; block i joins block i.
 
         Raises:
             PlanError: they were sampled in different ways, or are of different networks.

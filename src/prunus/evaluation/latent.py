@@ -1,0 +1,98 @@
+"""How much of the last hidden layer the decision needs: accuracy against dimensions kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import ConfigError, DataError
+from prunus.graph import Groups
+from prunus.graph.layers import module_at
+
+__all__ = ["enough_dimensions", "latent_curve"]
+
+
+def latent_curve(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    groups: Groups,
+    bases: dict[str, tuple[Tensor, Tensor]],
+    counts: Sequence[int],
+) -> dict[str, list[float]]:
+    """Return the accuracy that the head keeps with the first k directions of each basis.
+
+    Seed 002, section 3.3.5 and figure 3-19. With z (F,) what the head reads, W (L, F) and b its
+    parameters, c a centre and V (F, F) a basis, directions in falling order of worth, the logits
+    are b + W(c + V_k V_kᵀ(z − c)). To keep dimensions as they are, V holds columns of the identity
+    and c is 0; of principal components c is the mean.
+
+    Args:
+        bases: V and c by name.
+        counts: the numbers k, rising.
+
+    Cost: one pass of the network, and O(F² + F·L) an image and basis.
+
+    Raises:
+        ConfigError: the head is no linear layer, so what comes after it is not known.
+        DataError: the loader gives no image.
+    """
+    head = groups.consumers[groups.head]
+    module = module_at(model, head.module)
+    if not isinstance(module, nn.Linear):
+        raise ConfigError(
+            f"accuracy against latent dimensions needs a linear head, found {head.module!r} of "
+            f"type {type(module).__name__}: choose dimensions by Otsu's threshold"
+        )
+    device = module.weight.device
+    index = torch.from_numpy(head.positions[:, 0]).to(device)
+    W = head.weight(model).to(device, torch.float32)  # (F, L)
+    bias = W.new_zeros(W.shape[1]) if module.bias is None else module.bias.detach().float()
+    ready = {}
+    for name, (V, c) in bases.items():
+        V, c = V.to(device, torch.float32), c.to(device, torch.float32)  # noqa: PLW2901
+        ready[name] = V, c, V.T @ W, bias + c @ W
+    right = {name: [0] * len(counts) for name in bases}
+    images = 0
+    read: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, args: read.append(args[0].detach()))
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for x, y in loader:
+                read.clear()
+                model(x.to(device))
+                z = read[-1].float().flatten(1)[:, index]  # (B, F)
+                labels = y.to(device)
+                for name, (V, c, VW, start) in ready.items():
+                    parts = (z - c) @ V  # (B, F)
+                    logits, before = start.expand(len(z), -1), 0
+                    for at, k in enumerate(counts):
+                        logits = logits + parts[:, before:k] @ VW[before:k]
+                        before = k
+                        right[name][at] += int((logits.argmax(1) == labels).sum())
+                images += len(x)
+    finally:
+        handle.remove()
+        model.train(training)
+    if not images:
+        raise DataError("the loader gave no image to measure latent dimensions on")
+    return {name: [found / images for found in row] for name, row in right.items()}
+
+
+def enough_dimensions(counts: Sequence[int], accuracies: Sequence[float], drop: float) -> int:
+    """Return the fewest dimensions from which on accuracy stays within `drop` of the last.
+
+    Example:
+        >>> enough_dimensions([1, 2, 4, 8], [0.3, 0.93, 0.97, 0.98], drop=0.02)
+        4
+    """
+    least = accuracies[-1] - drop
+    chosen = counts[-1]
+    for count, accuracy in zip(reversed(counts), reversed(accuracies), strict=True):
+        if accuracy < least:
+            break
+        chosen = count
+    return chosen

@@ -1,0 +1,81 @@
+"""The `threshold` allocation: what lies below one threshold goes, in every group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from prunus.core.errors import ConfigError
+from prunus.criteria import Scores
+from prunus.graph import Groups
+from prunus.plan.finish import finish_
+from prunus.plan.ledger import Ledger
+from prunus.plan.plan import Plan, plan_units
+from prunus.plan.problem import Problem
+from prunus.plan.rules import Rules
+
+__all__ = ["allocate_threshold", "plan_below"]
+
+
+def allocate_threshold(problem: Problem) -> Ledger:
+    """Find the least threshold η below which units must go for the limits to be met.
+
+    Seed 002, eq. 3.13: η is constant over the layers, and raised until the network is small
+    enough. Cost: O(units · log units).
+    """
+    values = {v for g in problem.pool for v in _values(problem, g.name)}
+    steps = [*sorted(values), float("inf")]  # a unit goes where its value is below η
+    low, high = 0, len(steps) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if cut_below(problem, steps[middle]).meets(problem.limits):
+            high = middle
+        else:
+            low = middle + 1
+    return cut_below(problem, steps[low])
+
+
+def cut_below(problem: Problem, eta: float) -> Ledger:
+    """Return the ledger without the units whose value is below `eta`, as far as groups may go."""
+    ledger = problem.ledger()
+    for group in problem.pool:
+        values = _values(problem, group.name)
+        queue = problem.queue(group)
+        below = sum(values[unit] < eta for unit in queue)
+        keep = problem.rules.count_from(group, group.units - below)
+        ledger.remove(group, queue[: group.units - keep])
+    return ledger
+
+
+def plan_below(
+    groups: Groups,
+    scores: Scores,
+    eta: float,
+    *,
+    least: float = 0.0,
+    round_to: int = 1,
+    protected: Mapping[str, Iterable[int]] | None = None,
+) -> Plan:
+    """Return the plan that removes every unit whose value is below `eta`.
+
+    Seed 002, section 3.2.3: sweeping η gives a family of networks. Of scores that share no scale,
+    values are in units of their group's mean. `least`, `round_to` and `protected` are those of
+    `make_plan`; a group's best unit always stays.
+
+    Raises:
+        ConfigError: `eta` is negative, or a setting out of range.
+        NothingToPruneError: there is no group at all.
+    """
+    groups.require_any()
+    if not eta >= 0:
+        raise ConfigError(f"eta is {eta}, expected a threshold of at least 0")
+    rules = Rules.of(groups, least, round_to, protected)
+    problem = Problem.of(groups, scores, {}, rules, None, None)
+    ledger = cut_below(problem, eta)
+    finish_(ledger, problem)
+    return plan_units(groups, {n: (~left).nonzero()[0].tolist() for n, left in ledger.left.items()})
+
+
+def _values(problem: Problem, group: str) -> list[float]:
+    factor = problem.factor(problem.groups[group])
+    values: list[float] = (problem.scores[group].values * factor).tolist()
+    return values

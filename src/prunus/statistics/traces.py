@@ -1,0 +1,277 @@
+"""Cross-layer tracing: which channels the discriminative part of the last hidden layer comes from.
+
+Source: seed 002 (Tian's thesis), section 3.2.2 and 3.2.3, after Zeiler and Fergus 2014
+(deconvolution). The response of the chosen latent dimensions is sent back through the network:
+
+    Z_{i−1} = U_i = F_iᵀ Z_i  (eq. 3.9, 3.10),
+
+through transposed filters, to the places that max pooling chose (its switches), and rectified
+where a rectifier stood. All but the last is what PyTorch's backward pass does to a gradient of
+that value, for any layer: concatenations are split, branches and shortcuts add up, average
+pooling spreads, a norm in evaluation scales. So a trace is a backward pass in which every
+rectifier's own rule is replaced by max(·, 0) of the signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import ConfigError, DataError
+from prunus.graph import Consumer, Groups
+from prunus.graph.called import calling
+from prunus.graph.layers import module_at
+from prunus.statistics.guards import only_activations
+from prunus.statistics.loader import Loader, pair
+from prunus.statistics.sampling import Sampling, take_samples
+
+__all__ = ["RECTIFIERS", "Trace", "Traces", "rectify_backward_", "trace_utility"]
+
+#: Backward rules of rectifiers: max(x, 0) and what is made like it. Gates (sigmoid, tanh, softmax)
+#: are no rectifiers and keep their gradient.
+RECTIFIERS = frozenset(
+    f"{name}Backward{n}"
+    for n in (0, 1)
+    for name in (
+        "Celu", "Elu", "Gelu", "Hardswish", "Hardtanh", "LeakyRelu", "Mish", "PreluKernel",
+        "Relu", "RreluWithNoise", "Silu", "Softplus", "Threshold",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What arrives at one consumer's input, for each of its calls in an image.
+
+    Attributes:
+        maps: U of each call, the mean over the images. Shape (F, P): features by positions.
+    """
+
+    maps: tuple[Tensor, ...]
+
+    @property
+    def utility(self) -> Tensor:
+        """U = max over positions of U (eq. 3.12), the greatest over calls, at least 0. (F,)."""
+        best = torch.stack([u.amax(1) for u in self.maps]).amax(0)
+        return best.clamp(min=0)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the utilities other than 0, space aware (eq. 3.13 without η).
+
+        Where fewer than two differ from 0, their mean: the layer then has one scale.
+        """
+        values = torch.cat([u.flatten() for u in self.maps])
+        values = values[values != 0]
+        if len(values) > 1 and (deviation := float(values.std())) > 0:
+            return deviation
+        return float(values.abs().mean()) if len(values) else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Traces(Mapping[str, Trace]):
+    """The trace at every consumer that was reached, by module name.
+
+    Attributes:
+        head: the consumer whose input is the last hidden layer.
+        dimensions: the features of it that were traced.
+        images: how many images were traced.
+    """
+
+    entries: Mapping[str, Trace]
+    head: str
+    dimensions: tuple[int, ...]
+    images: int
+
+    def __getitem__(self, consumer: str) -> Trace:
+        return self.entries[consumer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def trace_utility(
+    model: nn.Module,
+    loader: Loader,
+    groups: Groups,
+    dimensions: Iterable[int] | Tensor,
+    *,
+    images_a_class: int | None = None,
+    progress: Callable[[Any], Any] | None = None,
+) -> Traces:
+    """Trace the response of latent `dimensions` back to every consumer's input.
+
+    Args:
+        loader: batches (images, labels) of the training data; images alone do where all of them
+            are traced.
+        dimensions: features of `groups.head`, those that separate classes; the response of all
+            others is set to 0.
+        images_a_class: trace the first so many of every class (seed 002, section 3.3.6: one
+            already does on ImageNet); None for all images.
+        progress: wraps the loader's iteration.
+
+    The sum in U is that over the tensor's readers (eq. 3.11). Cost: one forward and one backward
+    pass to the activations over the traced images; memory 8·F·P bytes a consumer, F features at P
+    positions, nothing an image. Feature maps must have one size; parameters get no gradients.
+
+    Raises:
+        ConfigError: the network has no single head, or no such dimension.
+        DataError: no image came, or images without the labels that `images_a_class` needs, or
+            maps of several sizes.
+    """
+    head = groups.head
+    kept = _checked(groups.consumers[head], dimensions)
+    tracer = _Tracer(model, groups, head, kept)
+    wanted = _FirstOfEach(images_a_class)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        for batch in progress(loader) if progress else loader:
+            x, y = pair(batch)
+            chosen = wanted.take(x, y)
+            if len(chosen):
+                tracer.add(chosen)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return tracer.finish()
+
+
+def rectify_backward_(output: Tensor) -> None:
+    """Make the backward pass from `output` rectify its signal at rectifiers, whatever went in.
+
+    Deconvolution's rule: R = max(signal, 0), where a gradient would be signal·1[x > 0].
+    """
+    stack, met = [output.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
+        if node.name() in RECTIFIERS:
+            node.register_hook(_rectified)
+        stack.extend(parent for parent, _ in node.next_functions)
+
+
+def _rectified(passed: tuple[Any, ...], signal: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Replace what a rectifier passes back to its input; it has no other input that is taught."""
+    return (signal[0].clamp(min=0), *passed[1:])
+
+
+class _FirstOfEach:
+    """Takes the first so many images of each class."""
+
+    def __init__(self, count: int | None) -> None:
+        if count is not None and count < 1:
+            raise ConfigError(f"images_a_class is {count}, expected at least 1, or None for all")
+        self.count = count
+        self.seen: dict[int, int] = {}
+
+    def take(self, x: Tensor, y: Tensor | None) -> Tensor:
+        if self.count is None:
+            return x
+        if y is None or y.is_floating_point():
+            raise DataError("images_a_class needs class labels, and none came: leave it out")
+        rows = []
+        for row, label in enumerate((y if y.dim() == 1 else y[:, 0]).tolist()):
+            if self.seen.get(label, 0) < self.count:
+                self.seen[label] = self.seen.get(label, 0) + 1
+                rows.append(row)
+        return x[rows]
+
+
+class _Tracer:
+    """The state of one pass."""
+
+    def __init__(self, model: nn.Module, groups: Groups, head: str, kept: Tensor) -> None:
+        self.model, self.groups, self.head, self.kept = model, groups, head, kept
+        self.device = next(model.parameters()).device
+        self.sums: dict[tuple[str, int], Tensor] = {}
+        self.images = 0
+
+    def add(self, x: Tensor) -> None:
+        self.calls: dict[str, int] = {}
+        self.read: list[Tensor] = []
+        with (
+            only_activations(self.model, gradients=True),
+            calling(self.model, self.groups.uncalled),
+            ExitStack() as hooks,
+        ):
+            for name, consumer in self.groups.consumers.items():
+                module = module_at(self.model, name)
+                handle = module.register_forward_pre_hook(self._reading(consumer))
+                hooks.callback(handle.remove)
+            self.model(x.to(self.device).detach().requires_grad_())
+            latent = self.read[-1]
+            rectify_backward_(latent)
+            torch.autograd.backward(latent, latent.detach() * self._mask(latent))
+        self.images += len(x)
+
+    def _mask(self, latent: Tensor) -> Tensor:
+        """Return 1 at the kept dimensions of what the head reads, shaped to multiply it."""
+        linear = isinstance(module_at(self.model, self.head), nn.Linear)
+        positions = self.groups.consumers[self.head].positions[self.kept.numpy()]
+        mask = latent.new_zeros(latent.shape[-1 if linear else 1])
+        mask[torch.from_numpy(positions.ravel()).to(latent.device)] = 1
+        return mask if linear else mask.view(-1, *[1] * (latent.dim() - 2))
+
+    def _reading(self, consumer: Consumer) -> Any:
+        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            name = consumer.module
+            raw = args[0]
+            call = self.calls[name] = self.calls.get(name, -1) + 1
+            if name == self.head:
+                self.read.append(raw)
+
+            def hook(signal: Tensor) -> None:
+                self._sum(consumer, module, call, signal)
+
+            raw.register_hook(hook)
+
+        return before
+
+    def _sum(self, consumer: Consumer, module: nn.Module, call: int, signal: Tensor) -> None:
+        plain = Sampling("pixel")
+        samples = take_samples(
+            signal.detach(), module, consumer, plain, images=1, batch=0, feature_limit=0
+        )
+        store = "cpu" if signal.device.type == "mps" else signal.device
+        total = samples.x.to(store, torch.float64).sum(0)  # (F, P)
+        key = consumer.module, call
+        held = self.sums.get(key)
+        if held is not None and held.shape != total.shape:
+            raise DataError(
+                f"module {consumer.module!r} reads maps of several sizes, {held.shape[1]} and "
+                f"{total.shape[1]} positions: trace images of one size"
+            )
+        self.sums[key] = total if held is None else held + total
+
+    def finish(self) -> Traces:
+        if not self.images:
+            raise DataError("the loader gave no image to trace: give it at least one a class")
+        calls: dict[str, list[Tensor]] = {}
+        for (name, _), total in sorted(self.sums.items()):
+            calls.setdefault(name, []).append((total / self.images).cpu())
+        entries = {name: Trace(tuple(maps)) for name, maps in calls.items()}
+        ordered = {name: entries[name] for name in self.groups.consumers if name in entries}
+        return Traces(ordered, self.head, tuple(self.kept.tolist()), self.images)
+
+
+def _checked(consumer: Consumer, dimensions: Iterable[int] | Tensor) -> Tensor:
+    """Return the dimensions sorted, each once."""
+    kept = sorted({int(dimension) for dimension in dimensions})
+    width = len(consumer.positions)
+    if not kept or kept[0] < 0 or kept[-1] >= width:
+        raise ConfigError(
+            f"latent dimensions {kept} were to be traced: expected at least one of 0 … "
+            f"{width - 1}, the features that {consumer.module!r} reads"
+        )
+    return torch.tensor(kept)
