@@ -112,3 +112,37 @@ def test_bad_input_is_one_sentence(
 def test_top_is_at_least_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert prunus_("score", "--top", "0") == 2
     assert "--top" in capsys.readouterr().err
+
+
+def test_the_last_hidden_layer_is_looked_at_whatever_the_criterion(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = ("--model", "lenet300", "--weights", str(weights), "--data", "digits")
+    common = (*network, "--set", "batches=2", "--set", "blocks=2", "--device", "cpu")
+    contents = []
+    for name, more in (
+        ("traced", ("--criterion", "deep_lda", "--set", "latent.images_a_class=4")),
+        ("plain", ("--criterion", "l1")),
+        ("dual", ("--criterion", "l1", "--sampling", "dual")),
+    ):
+        out = tmp_path / name
+        assert prunus_("score", *common, *more, "--out", str(out)) == 0
+        page = (out / "scores.html").read_text()
+        contents.append(json.loads((out / "scores.json").read_text())["latent"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("discriminants sum to" in said) is (name != "dual")
+        assert ("kept by sensitivity" in said) is (name == "traced")
+        assert ("latent-dimensions" in page) is (name == "traced")
+        assert ("covariance-between" in page) is (name != "dual")
+        assert 'href="#latent"' in page
+    traced, plain, dual = contents
+    assert plain["traced"] is None
+    chosen = traced.pop("traced")
+    assert plain | {"traced": None} == traced | {"traced": None}
+    assert chosen["counts"][-1] == traced["dimensions"] == 100
+    assert chosen["traced_images"] == 40
+    rows = (tmp_path / "traced" / "record.jsonl").read_text().splitlines()
+    row = next(row for row in map(json.loads, rows) if row["event"] == "latent")
+    assert chosen == {key: row[key] for key in chosen}
+    assert "fc3" in dual["absent"]
+    assert dual["absent"] in (tmp_path / "dual" / "scores.html").read_text().replace("&#39;", "'")

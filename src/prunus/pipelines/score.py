@@ -39,6 +39,7 @@ from prunus.pipelines.surroundings import (
     require_one_kind_of_weights,
     resolve_paths,
 )
+from prunus.pipelines.traces import add_traces
 from prunus.pipelines.watch import Watch
 from prunus.reports import print_scores, render_scores
 from prunus.statistics import collect
@@ -147,16 +148,28 @@ def run_score(
         batches=config.batches,
         progress=watch.batches("statistics"),
     )
+    traced = None
+    if "traces" in needs:
+        statistics, traced = add_traces(
+            model,
+            groups,
+            statistics,
+            config.latent,
+            calibration=data.calibration,
+            validation=data.validation,
+            progress=watch.batches("tracing"),
+        )
+        record.append("latent", **traced)
     collected = time.monotonic()
     layers = rank_layers(groups, statistics, ridge=config.ridge, level=config.level)
-    scores = score(groups, statistics, config.criterion, intervals=has_intervals(rule), **options)
+    scores = score(groups, statistics, rule, intervals=has_intervals(rule))
     record.append(
         "score",
         images=statistics.images,
         statistics_seconds=round(collected - started, 3),
         score_seconds=round(time.monotonic() - collected, 3),
     )
-    content = score_content(config, groups, statistics, layers, scores)
+    content = score_content(config, groups, statistics, layers, scores, traced)
     report = ScoreReport(config, layers, scores, content, record)
     if out is not None:
         report.save(out)

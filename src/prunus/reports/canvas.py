@@ -18,6 +18,7 @@ __all__ = [
     "INK",
     "KEPT",
     "MUTED",
+    "PAGE",
     "PALETTE",
     "REMOVED",
     "RULE",
@@ -34,8 +35,9 @@ PALETTE = {
     "ink": ("#24272c", "#e7e5e0"),
     "muted": ("#666b73", "#a3a8b0"),
     "rule": ("#e6e3dd", "#2c3037"),
+    "page": ("#fcfbf9", "#15171b"),
 }
-KEPT, REMOVED, GHOST, INK, MUTED, RULE = (light for light, _ in PALETTE.values())
+KEPT, REMOVED, GHOST, INK, MUTED, RULE, PAGE = (light for light, _ in PALETTE.values())
 SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 

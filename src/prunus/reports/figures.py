@@ -29,6 +29,22 @@ __all__ = [
     "training_figure",
 ]
 
+#: What is drawn over the epochs: key of the journal → name, colour, dash.
+LINES = {
+    "loss": {"loss": ("training loss", INK, "solid")},
+    "accuracy": {
+        "train_accuracy": ("training", MUTED, "dot"),
+        "validation_accuracy": ("validation", KEPT, "solid"),
+    },
+    "push": {
+        "push_loss": ("weighted sum", INK, "solid"),
+        "push_lda": ("separation of the classes (LDA)", KEPT, "solid"),
+        "push_cov": ("covariance", REMOVED, "solid"),
+        "push_align": ("alignment", MUTED, "dot"),
+    },
+}
+TITLES = {"loss": "training loss", "push": "push terms"}
+
 
 def accuracy_figure(rows: Sequence[Row], cost: str, title: str) -> go.Figure:
     """Return validation accuracy in percent against `cost` (`params` or `macs`) by iteration."""
@@ -148,17 +164,13 @@ def score_figures(rows: Sequence[Row], iteration: int | None = None) -> dict[str
 
 
 def training_figure(rows: Sequence[Row], quantity: str) -> go.Figure:
-    """Return `loss` or `accuracy` over all epochs of the run, phases apart."""
-    lines = (
-        {"loss": ("training loss", INK, "solid")}
-        if quantity == "loss"
-        else {
-            "train_accuracy": ("training", MUTED, "dot"),
-            "validation_accuracy": ("validation", KEPT, "solid"),
-        }
-    )
+    """Return `loss`, `accuracy` or `push` over all epochs of the run, phases apart.
+
+    What an epoch does not have is a gap in its line.
+    """
+    lines = LINES[quantity]
     fits = [row for row in of_event(rows, "fit") if row["epochs"]]
-    scale = 1 if quantity == "loss" else 100
+    scale = 100 if quantity == "accuracy" else 1
     figure = empty_figure(height=300)
     starts = [0]
     for row in fits:
@@ -168,7 +180,10 @@ def training_figure(rows: Sequence[Row], quantity: str) -> go.Figure:
         y: list[float | None] = []
         for row, start in zip(fits, starts, strict=False):
             x += [*range(start + 1, start + 1 + len(row["epochs"])), None]
-            y += [*(scale * epoch[key] for epoch in row["epochs"]), None]
+            values = [epoch.get(key) for epoch in row["epochs"]]
+            y += [*(None if value is None else scale * value for value in values), None]
+        if all(value is None for value in y):
+            continue
         lonely = any(len(row["epochs"]) == 1 for row in fits)
         figure.add_scatter(
             x=x,
@@ -194,13 +209,13 @@ def training_figure(rows: Sequence[Row], quantity: str) -> go.Figure:
         ],
     )
     figure.update_xaxes(title_text="epoch", showgrid=False, range=[0.3, max(starts) + 0.7])
-    if quantity == "loss":
-        losses = [epoch["loss"] for row in fits for epoch in row["epochs"]]
-        steep = min(losses) > 0 and max(losses) > 10 * min(losses)
-        axis = size_axis(losses) if steep else {"rangemode": "tozero"}
-        figure.update_yaxes(title_text="training loss", **axis)
-    else:
+    if quantity == "accuracy":
         figure.update_yaxes(title_text="accuracy, %")
+        return figure
+    found = [value for trace in figure.data for value in trace.y if value is not None]
+    steep = min(found) > 0 and max(found) > 10 * min(found)
+    axis = size_axis(found) if steep else {"rangemode": "tozero"}
+    figure.update_yaxes(title_text=TITLES[quantity], **axis)
     return figure
 
 

@@ -13,14 +13,17 @@ from prunus.core import to_json, write_whole
 from prunus.core.errors import RunFolderError
 from prunus.core.record import read_rows
 from prunus.reports import words
+from prunus.reports.canvas import PALETTE
 from prunus.reports.drawing import Drawing, draw, render
 from prunus.reports.figures import (
+    LINES,
     accuracy_figure,
     knowledge_figure,
     layer_figure,
     score_figures,
     training_figure,
 )
+from prunus.reports.latent_section import latent_cuts_section
 from prunus.reports.numbers import grouped, scientific
 from prunus.reports.tables import (
     Row,
@@ -121,6 +124,7 @@ def render_page(
         headline=headline(rows),
         knowledge=knowledge_table(rows),
         knowledge_drawings=_knowledge(rows),
+        latent=latent_cuts_section(rows),
         layer_drawings=_layers(layers["layers"]) if layers else [],
         layers=layer_table(rows),
         missing=words.missing(rows),
@@ -129,6 +133,7 @@ def render_page(
         per_batch=PANELS,
         plan=plan_text[:PLAN_LIMIT],
         plan_is_cut=len(plan_text) > PLAN_LIMIT,
+        pushed=_pushed(rows),
         refusals=refusals(rows),
         rows=rows,
         run=last(rows, "run"),
@@ -172,7 +177,18 @@ def _knowledge(rows: Sequence[Row]) -> list[Drawing]:
 def _training(rows: Sequence[Row]) -> list[Drawing]:
     return [
         draw(f"training-{key}", training_figure(rows, key), f"{key} over the epochs")
-        for key in ("loss", "accuracy")
+        for key in ("loss", "accuracy", *(["push"] if _pushed(rows) else []))
+    ]
+
+
+def _pushed(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Return name, colour and dash of every push term that some epoch has."""
+    epochs = [epoch for row in of_event(rows, "fit") for epoch in row["epochs"]]
+    colours = {light: name for name, (light, _) in PALETTE.items()}
+    return [
+        (name, colours[colour], {"dot": "dotted"}.get(dash, dash))
+        for key, (name, colour, dash) in LINES["push"].items()
+        if any(epoch.get(key) is not None for epoch in epochs)
     ]
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prunus.reports.latent_words import latent_sentence
 from prunus.reports.numbers import MINUS, grouped, percent
 from prunus.reports.score_tables import (
     LayerRank,
@@ -28,11 +29,16 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def print_scores(content: Row, console: Console, top: int = 3) -> None:
-    """Print `scores.json`: every layer, then the `top` least and most valuable units a group."""
+    """Print `scores.json`: the layers, what the head reads, `top` units at either end a group."""
     console.print(Text(score_title(content), style="bold"))
     console.print(Text(verdict(content)))
     console.print()
     _layers(content, console)
+    latent = content.get("latent")
+    if latent and "absent" not in latent:
+        console.print(Text("The last hidden layer", style="bold"))
+        console.print(Text(latent_sentence(latent)))
+        console.print()
     _groups(content, console, top)
     left_out = [*content["skipped"], *content["unprunable"]]
     if left_out:

@@ -10,6 +10,7 @@ import yaml
 
 from prunus.reports.drawing import Drawing, draw, render
 from prunus.reports.figures import knowledge_figure
+from prunus.reports.latent_section import latent_section
 from prunus.reports.numbers import counted, grouped, percent, points
 from prunus.reports.score_figures import WHISKERS, gain_figure, unit_figure
 from prunus.reports.score_tables import (
@@ -73,6 +74,7 @@ def render_scores(content: Row, rows: Sequence[Row], config: Mapping[str, Any]) 
         content=content,
         drawings=drawings,
         files=FILES,
+        latent=latent_section(content.get("latent")),
         layer_caption=_layer_caption(content),
         layers=layer_ranks(content),
         level=percent(content["level"], 0),
@@ -139,8 +141,8 @@ def _unit_caption(content: Row) -> str:
         text += " The criterion gives the same whatever the images, so its costs have no intervals."
     else:
         text += (
-            " The criterion reads gradients, which are summed over all images, so its costs have "
-            "no intervals."
+            " The criterion reads gradients or traces, which are summed over all images, so its "
+            "costs have no intervals."
         )
     text += (
         " Where costs differ by more than a factor of 10 the axis is logarithmic, and what lies "
