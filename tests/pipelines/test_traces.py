@@ -75,7 +75,7 @@ def test_dimensions_without_validation(trained: tuple, select: str) -> None:
 
 
 def test_principal_components_are_uncorrelated_and_fall(trained: tuple) -> None:
-    model, groups, latent, data = trained
+    model, _, latent, data = trained
     V, mean = principal_components(latent)
     read: list[torch.Tensor] = []
     model.fc2.register_forward_pre_hook(lambda _, args: read.append(args[0].detach().double()))

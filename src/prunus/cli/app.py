@@ -16,6 +16,7 @@ from prunus.cli.diff import diff
 from prunus.cli.doctor import doctor
 from prunus.cli.evaluate import evaluate
 from prunus.cli.export import export
+from prunus.cli.grow import grow
 from prunus.cli.listing import ListingCommand
 from prunus.cli.load import load
 from prunus.cli.options import (
@@ -31,6 +32,7 @@ from prunus.cli.options import (
     Seed,
     Settings,
 )
+from prunus.cli.push import push
 from prunus.cli.score import score
 from prunus.cli.settings import (
     base_settings,
@@ -179,6 +181,8 @@ def prune(
 
 
 app.command()(train)
+app.command()(grow)
+app.command()(push)
 app.command("eval")(evaluate)
 app.command()(score)
 app.command()(doctor)

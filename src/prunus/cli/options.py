@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 MODEL_HELP = (
-    "A name that `prunus models` lists, torchvision:NAME, timm:NAME or path/to/file.py:factory."
+    "A name that `prunus models` lists (one with stages also grown, as resnet20@3,4,5), "
+    "torchvision:NAME, timm:NAME or path/to/file.py:factory."
 )
 
 ModelName = Annotated[str | None, typer.Option(help=MODEL_HELP)]

@@ -21,17 +21,22 @@ __all__ = [
 ]
 
 
-def base_settings(config: Path | None, out: Path | None) -> dict[str, Any]:
-    """Return the settings to start from: those of --config, or of the run to resume."""
+def base_settings(
+    config: Path | None, out: Path | None, *, growing: bool = False
+) -> dict[str, Any]:
+    """Return the settings to start from: those of --config, or of the run to resume.
+
+    They are those of a run that grows a network, or of any other.
+    """
     path = config
     if path is None and out is not None and (out / "config.yaml").exists():
         path = out / "config.yaml"
     if path is None:
         return {}
     from prunus.core import read_yaml, to_dict  # noqa: PLC0415
-    from prunus.pipelines import RunConfig  # noqa: PLC0415
+    from prunus.pipelines import GrowRunConfig, RunConfig  # noqa: PLC0415
 
-    return to_dict(read_yaml(RunConfig, path))
+    return to_dict(read_yaml(GrowRunConfig if growing else RunConfig, path))
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -1,21 +1,28 @@
-"""Networks by name: one family a file, external ones by spec, weights that must fit."""
+"""Networks by name: one family a file, external ones by spec, grown ones, weights that must fit."""
 
 from prunus.models.build import build_model
 from prunus.models.families.lenet import LeNet5, LeNet300
 from prunus.models.families.resnet_cifar import ResNetCifar
+from prunus.models.growth import Growing, grow_, grow_to_, sized_name, split_sizes, stage_sizes
 from prunus.models.registry import MODELS, ModelEntry, register_model, register_restorer
 from prunus.models.usual import usual_input
 from prunus.models.weights import load_weights_
 
 __all__ = [
     "MODELS",
+    "Growing",
     "LeNet5",
     "LeNet300",
     "ModelEntry",
     "ResNetCifar",
     "build_model",
+    "grow_",
+    "grow_to_",
     "load_weights_",
     "register_model",
     "register_restorer",
+    "sized_name",
+    "split_sizes",
+    "stage_sizes",
     "usual_input",
 ]

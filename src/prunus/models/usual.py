@@ -6,6 +6,7 @@ import importlib
 
 # The families register themselves when imported.
 from prunus.models import families  # noqa: F401
+from prunus.models.growth import split_sizes
 from prunus.models.registry import MODELS, Shape
 
 __all__ = ["usual_input"]
@@ -15,11 +16,13 @@ def usual_input(spec: str) -> tuple[Shape, int]:
     """Return the image shape (C, H, W) and the number of classes that `spec` was made for.
 
     A timm network says its shape itself. A file's factory says nothing: 3×224×224, 10 classes.
+    Stage sizes behind the name make no difference.
 
     Example:
         >>> usual_input("lenet5")
         ((1, 28, 28), 10)
     """
+    spec, _ = split_sizes(spec)
     if spec in MODELS:
         entry = MODELS[spec]
         return entry.input_shape, entry.num_classes

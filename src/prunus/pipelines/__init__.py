@@ -7,10 +7,13 @@ from prunus.pipelines.diff import RunDifference, run_diff
 from prunus.pipelines.doctor import Diagnosis, diagnose, run_doctor
 from prunus.pipelines.evaluate import EvalConfig, Evaluation, run_eval
 from prunus.pipelines.export import Exported, run_export
+from prunus.pipelines.grow import run_grow
+from prunus.pipelines.grow_config import GrowConfig, GrowRunConfig
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.load import load
 from prunus.pipelines.prune import Report, prune
 from prunus.pipelines.ps_iteration import ps_iteration
+from prunus.pipelines.push import run_push
 from prunus.pipelines.run import run_prune
 from prunus.pipelines.score import ScoreReport, run_score
 from prunus.pipelines.score_config import ScoreConfig, settings_of_run
@@ -24,6 +27,8 @@ __all__ = [
     "EvalConfig",
     "Evaluation",
     "Exported",
+    "GrowConfig",
+    "GrowRunConfig",
     "Journal",
     "Loaders",
     "PruneConfig",
@@ -44,8 +49,10 @@ __all__ = [
     "run_doctor",
     "run_eval",
     "run_export",
+    "run_grow",
     "run_load",
     "run_prune",
+    "run_push",
     "run_score",
     "run_train",
     "settings_of_run",

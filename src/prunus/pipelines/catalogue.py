@@ -9,7 +9,7 @@ import torch
 
 from prunus.data import DATASETS
 from prunus.evaluation import count_macs, count_params
-from prunus.models import MODELS, build_model
+from prunus.models import MODELS, Growing, build_model
 
 __all__ = ["list_data", "list_models"]
 
@@ -20,8 +20,8 @@ def list_models(pattern: str = "", *, macs: bool = False) -> list[Row]:
     """Return the networks whose name holds `pattern`, in order, with their sizes.
 
     Sizes are those at the usual input; MACs are null unless asked for, as a deep network takes a
-    second. The networks are built without storage, so the largest costs no more memory than the
-    smallest.
+    second. `stages` are the modules of each stage that can grow, null where it declares none. The
+    networks are built without storage, so the largest costs no more memory than the smallest.
     """
     return [_model(name, macs) for name in MODELS if pattern.lower() in name]
 
@@ -42,6 +42,7 @@ def _model(name: str, macs: bool) -> Row:
         "scale": entry.scale,
         "params": count_params(model),
         "macs": count_macs(model, example) if macs else None,
+        "stages": list(model.stage_sizes) if isinstance(model, Growing) else None,
         "source": entry.source,
     }
 

@@ -127,3 +127,8 @@ class RunConfig:
     export: tuple[Literal["onnx", "pt2", "openvino"], ...] = ("onnx",)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20))
     prune: PruneConfig = field(default_factory=PruneConfig)
+
+    @property
+    def aim(self) -> str:
+        """What the run is for, in a word: its budget, or training alone."""
+        return "trained" if self.budget is None else self.budget

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from prunus.core import read_yaml, sweep_scratch, to_dict, to_yaml, write_whole
-from prunus.core.errors import RunFolderError
+from prunus.core.errors import ConfigError, RunFolderError
 from prunus.pipelines.config import RunConfig
+from prunus.pipelines.grow_config import GrowRunConfig
 from prunus.pipelines.journal import Journal
 
 __all__ = ["open_folder"]
 
 
-def open_folder(config: RunConfig, out: Path, *, resume: bool) -> Journal:
+def open_folder(config: RunConfig | GrowRunConfig, out: Path, *, resume: bool) -> Journal:
     """Return the journal of `out`, new with its `config.yaml`, or that of the run to resume.
 
     Raises:
@@ -26,11 +27,16 @@ def open_folder(config: RunConfig, out: Path, *, resume: bool) -> Journal:
             )
         write_whole(path, to_yaml(config))
         return Journal(out)
-    other = read_yaml(RunConfig, path)
-    if not resume:
-        aim = "trained" if other.budget is None else other.budget
+    try:
+        other = read_yaml(type(config), path)
+    except ConfigError as error:
         raise RunFolderError(
-            f"{out} already holds a run ({other.model} on {other.data}, {aim}): "
+            f"{out} holds a run of another kind, or settings that cannot be read ({error}): name "
+            "another folder with --out"
+        ) from error
+    if not resume:
+        raise RunFolderError(
+            f"{out} already holds a run ({other.model} on {other.data}, {other.aim}): "
             "go on with it by --resume, or name another folder with --out"
         )
     for key, value in to_dict(config).items():

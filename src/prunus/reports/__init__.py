@@ -10,7 +10,9 @@ from prunus.reports.catalogue_console import (
 from prunus.reports.console import print_headline
 from prunus.reports.diff_console import print_difference
 from prunus.reports.doctor_console import print_diagnosis
+from prunus.reports.grow_console import print_grown
 from prunus.reports.page import render_page, write_report
+from prunus.reports.push_console import print_pushed
 from prunus.reports.score_console import print_scores
 from prunus.reports.score_page import render_scores
 from prunus.reports.tables import HeadlineRow, LayerRow, headline, layer_table
@@ -25,8 +27,10 @@ __all__ = [
     "print_diagnosis",
     "print_difference",
     "print_exports",
+    "print_grown",
     "print_headline",
     "print_models",
+    "print_pushed",
     "print_scores",
     "render_page",
     "render_scores",

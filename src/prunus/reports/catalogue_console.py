@@ -27,12 +27,17 @@ def print_models(rows: Sequence[Row], console: Console) -> None:
     for source, networks in sources.items():
         console.print(Text(source, style="bold"))
         grid = Table.grid(padding=(0, 2, 0, 0))
-        for column in ("left", "left", "right", "right"):
+        for column in ("left", "left", "right", "right", "left"):
             grid.add_column(justify=column, no_wrap=True)
         for row in networks:
             grid.add_row(*_facts(row))
         console.print(Padding(grid, (0, 0, 0, 2)))
     columns = "name, input → output, parameters" + ("" if rows[0]["macs"] is None else ", MACs")
+    grows = next((row for row in rows if row["stages"]), None)
+    if grows is not None:
+        *beneath, top = grows["stages"]
+        larger = grows["name"] + _stages([*beneath, top + 1])
+        columns += f" and, where it can grow, modules a stage (say {larger})"
     console.print(
         f"{counted(len(rows), 'network')}: {columns}. Also torchvision:NAME, timm:NAME and "
         "path/to/file.py:factory."
@@ -46,7 +51,12 @@ def _facts(row: Row) -> list[str]:
     else:
         aim = f"→ {grouped(row['num_classes'])} classes"
     macs = "" if row["macs"] is None else _large(row["macs"])
-    return [row["name"], f"{input_shape} {aim}", grouped(row["params"]), macs]
+    params = grouped(row["params"])
+    return [row["name"], f"{input_shape} {aim}", params, macs, _stages(row["stages"])]
+
+
+def _stages(sizes: Sequence[int] | None) -> str:
+    return "" if sizes is None else "@" + ",".join(map(str, sizes))
 
 
 def print_data(rows: Sequence[Row], console: Console, data_root: Path) -> None:

@@ -9,14 +9,16 @@ Exact counts: science.md, section 5. `dxnet.py` puts xUnits into the same blocks
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
+from prunus.models.growth import widen_
 from prunus.models.registry import register_model, register_restorer
 
 __all__ = ["DenseBlock", "DenseDenoiser", "DenseForm", "DenseLayer", "DenseNet", "DenseTrunk"]
@@ -55,12 +57,13 @@ def _dropout(form: DenseForm) -> nn.Module:
 class DenseLayer(nn.Module):
     """unit(conv3×3(before(conv1×1(before(x))))): the k new maps alone, not yet joined to `x`.
 
-    Shapes: (B, `channels`, H, W) → (B, k, H, W), k = `form.growth`.
+    Shapes: (B, `channels`, H, W) → (B, k, H, W), k = `form.growth`. Its 1×1 convolution makes
+    `inner` maps, b·k where it is None.
     """
 
-    def __init__(self, channels: int, form: DenseForm) -> None:
+    def __init__(self, channels: int, form: DenseForm, *, inner: int | None = None) -> None:
         super().__init__()
-        inner = form.bottleneck * form.growth
+        inner = form.bottleneck * form.growth if inner is None else inner
         self.before1 = form.before(channels)
         self.conv1 = nn.Conv2d(channels, inner, 1, bias=False)
         self.dropout1 = _dropout(form)
@@ -74,6 +77,12 @@ class DenseLayer(nn.Module):
         x = self.dropout1(self.conv1(self.before1(x)))  # (B, b·k, H, W)
         x = self.dropout2(self.conv2(self.before2(x)))  # (B, k, H, W)
         return self.unit(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+    def another(self, form: DenseForm) -> DenseLayer:
+        """Return a new layer of the same widths, as they are now, to go on top of this one."""
+        k = self.conv2.out_channels
+        channels = self.conv1.in_channels + k
+        return DenseLayer(channels, replace(form, growth=k), inner=self.conv1.out_channels)
 
 
 class DenseBlock(nn.Module):
@@ -135,6 +144,7 @@ class DenseTrunk(nn.Module):
                 f"a dense network was asked for blocks of {list(layers)} layers, but it needs at "
                 "least one block, and a layer in each: give numbers from 1 up"
             )
+        self.form = form
         self.blocks = nn.ModuleList()
         self.transitions = nn.ModuleList()
         for i, count in enumerate(layers):
@@ -144,6 +154,34 @@ class DenseTrunk(nn.Module):
             self.blocks.append(DenseBlock(channels, count, form))
             channels += count * form.growth
         self.out_channels = channels
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Layers a block, as they are now."""
+        return tuple(len(cast(DenseBlock, block).layers) for block in self.blocks)
+
+    def grow_(
+        self,
+        block: int,
+        end: nn.Module,
+        *,
+        draw: Callable[[nn.Module], None] | None = None,
+        preserve: bool = False,
+    ) -> DenseLayer:
+        """Add a layer to a block and widen what reads the block; return the layer.
+
+        That is a transition, which still makes as many maps as it made, or `end` behind the last
+        block. `draw` is called with the new layer and with readers for their first weights; with
+        `preserve` the readers' new columns are 0.
+        """
+        layers = cast(DenseBlock, self.blocks[block]).layers
+        layer = cast(DenseLayer, layers[-1]).another(self.form)
+        if draw is not None:
+            draw(layer)
+        layers.append(layer)
+        reader = self.transitions[block] if block < len(self.transitions) else end
+        widen_(reader, layer.conv2.out_channels, draw=draw, preserve=preserve)
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the maps of the last block."""
@@ -186,9 +224,17 @@ class DenseNet(nn.Module):
         self.trunk = DenseTrunk(initial, layers, form, pool=True)
         self.last = norm_relu(self.trunk.out_channels)
         self.linear = nn.Linear(self.trunk.out_channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
+        _draw(self)
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Layers a block, as they are now."""
+        return self.trunk.stage_sizes
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> DenseLayer:
+        """Add a layer to a block and widen what reads it; return the layer."""
+        end = nn.ModuleList([self.last, self.linear])
+        return self.trunk.grow_(stage, end, draw=_draw, preserve=preserve)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of images; comments are at 32 × 32, the defaults."""
@@ -232,11 +278,26 @@ class DenseDenoiser(nn.Module):
         self.trunk = DenseTrunk(initial, layers, form, pool=False)
         self.to_image = nn.Conv2d(self.trunk.out_channels, in_channels, 5, padding=2)
 
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Layers a block, as they are now."""
+        return self.trunk.stage_sizes
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> DenseLayer:
+        """Add a layer to a block and widen what reads it; return the layer."""
+        return self.trunk.grow_(stage, self.to_image, preserve=preserve)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the images (B, C, H, W) without their noise; comments are at the defaults."""
         maps = self.unit(self.conv(x))  # (B, 64, H, W)
         maps = self.trunk(maps)  # (B, 128, H, W)
         return x - self.to_image(maps)  # type: ignore[no-any-return]
+
+
+def _draw(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
 
 
 def _classifier(

@@ -24,6 +24,7 @@ from prunus.core.errors import ConfigError
 from prunus.models.families.densenet import (
     DenseDenoiser,
     DenseForm,
+    DenseLayer,
     DenseNet,
     DenseTrunk,
     Transition,
@@ -143,6 +144,15 @@ class DxNetSR(nn.Module):
         self.upsample = nn.Sequential(*(_enlarge(width, factor) for factor in _FACTORS[scale]))
         self.refine = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.PReLU())
         self.to_image = nn.Conv2d(width, in_channels, 5, padding=2)
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Layers a block, as they are now."""
+        return self.trunk.stage_sizes
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> DenseLayer:
+        """Add a layer to a block and widen what reads it; return the layer."""
+        return self.trunk.grow_(stage, self.squeeze, preserve=preserve)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the images s times as high and wide; comments are at the defaults."""

@@ -71,10 +71,9 @@ class Inception(nn.Module):
 
     Shapes: (B, `in_channels`, H, W) → (B, num_classes). It is 3·(i + j + k) + 4 layers deep.
 
-    To grow a stage, `stage.append(stage[-1].another())` for one of `stages` adds a module like
-    the one beneath: names and weights of all other layers stay as they are. They are the names
-    of a network built at the larger sizes, but for the second auxiliary head, which stays where
-    it is.
+    It grows by modules like the one beneath (`grow_`): names and weights of all other layers stay
+    as they are. They are the names of a network built at the larger sizes, but for the second
+    auxiliary head, which stays where it is.
 
     Args:
         stages: modules a stage (i, j, k).
@@ -97,8 +96,8 @@ class Inception(nn.Module):
         >>> net = Inception((2, 5, 2), num_classes=100, five_by_five=True)
         >>> sum(p.numel() for p in net.parameters())
         6076052
-        >>> net.stages[0].append(net.stages[0][-1].another())[-1].widths.out
-        480
+        >>> net.grow_(0).widths.out, net.stage_sizes
+        (480, (3, 5, 2))
     """
 
     def __init__(
@@ -142,6 +141,34 @@ class Inception(nn.Module):
     def stages(self) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
         """The three stages of Inception modules, from the images to the classes."""
         return self.stage3, self.stage4, self.stage5
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Modules a stage (i, j, k), as they are now."""
+        return tuple(len(stage) for stage in self.stages)
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> InceptionModule:
+        """Add a module like the one beneath at the end of a stage, and return it.
+
+        There is no function-preserving start. The 1×1 convolutions of a module like 3b, 4e or 5b
+        make 352 of 480, 576 of 832 and 752 of 1024 channels, and no continuous map of so many
+        into fewer tells all inputs apart: no weights give the reader back what it read.
+
+        Raises:
+            ConfigError: with `preserve`.
+        """
+        beneath = self.stages[stage][-1]
+        assert isinstance(beneath, InceptionModule)
+        if preserve:
+            raise ConfigError(
+                "an Inception module cannot start as the identity, for its reductions and its "
+                f"pooling let no more than {beneath.unchanged} of its {beneath.widths.out} "
+                "channels through unchanged: grow without preserve, or grow a residual, dense or "
+                "VGG network"
+            )
+        module = beneath.another()
+        self.stages[stage].append(module)
+        return module
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the logits (B, num_classes) of images; comments are at 3 × 224 × 224."""

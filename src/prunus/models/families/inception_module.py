@@ -179,11 +179,19 @@ class InceptionModule(nn.Module):
             pool=_width(self.pool, -1),
         )
 
+    @property
+    def unchanged(self) -> int:
+        """The most channels that a module of these widths can pass on unchanged.
+
+        A branch passes no more than its narrowest convolution makes; the pooled branch none.
+        """
+        w = self.widths
+        return w.one + min(w.three_reduce, w.three) + min(w.five_reduce, w.five_middle, w.five)
+
     def another(self) -> InceptionModule:
         """Return a new module of the same widths that fits on top of this one.
 
-        It reads and gives `widths.out` channels, so what read this module can read the new one:
-        `stage.append(stage[-1].another())` grows a stage by a module like the one beneath
+        It reads and gives `widths.out` channels, so what read this module can read the new one
         (seed 002, section 4.2.2). Its weights are drawn from PyTorch's global generator.
         """
         return InceptionModule(self.widths.out, self.widths, five_by_five=self.five_by_five)

@@ -11,11 +11,13 @@ does the same with its stem and its first 128-channel block.
 from __future__ import annotations
 
 from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunus.models.growth import identity_conv_, identity_norm_, zero_
 from prunus.models.registry import register_model
 
 __all__ = ["InvertedResidual", "MobileNetV1", "MobileNetV2"]
@@ -64,6 +66,32 @@ class MobileNetV1(nn.Module):
         self.dropout = nn.Dropout(0.001)  # the share of the authors' code
         self.fc = nn.Linear(width, num_classes)
         _draw(self)
+        self.stage_sizes = tuple(len(list(same)) for _, same in groupby(c for c, _ in SEPARABLE))
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> nn.Sequential:
+        """Add a block that keeps the width at the end of a stage, and return its layers.
+
+        A stage is the blocks of one width, `stage_sizes` of them. With `preserve` both
+        convolutions pass every channel on, and so do their norms.
+        """
+        end = 3 + 6 * sum(self.stage_sizes[: stage + 1])  # the stem has 3 layers, a block 6
+        beneath = self.features[end - 2]
+        assert isinstance(beneath, nn.BatchNorm2d)
+        width = beneath.num_features
+        block = nn.Sequential(
+            *(*_conv(width, width, 3, groups=width), nn.ReLU()),
+            *(*_conv(width, width, 1), nn.ReLU()),
+        )
+        _draw(block)
+        for place, layer in enumerate(block):
+            if preserve and isinstance(layer, nn.Conv2d):
+                identity_conv_(layer)
+            elif preserve and isinstance(layer, nn.BatchNorm2d):
+                identity_norm_(layer, beneath)
+            self.features.insert(end + place, layer)
+        sizes = self.stage_sizes
+        self.stage_sizes = (*sizes[:stage], sizes[stage] + 1, *sizes[stage + 1 :])
+        return block
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes); comments are at 224 × 224."""
@@ -77,12 +105,21 @@ class InvertedResidual(nn.Module):
     """1×1 to `expansion` times the channels, depthwise 3×3, 1×1 back; no ReLU at the end.
 
     Added to the input where the shape stays. Shapes: (B, `in_planes`, H, W) →
-    (B, `planes`, H/`stride`, W/`stride`).
+    (B, `planes`, H/`stride`, W/`stride`). `inner` channels lie between, `expansion`·`in_planes`
+    where it is None; with an `expansion` of 1 there is no first convolution.
     """
 
-    def __init__(self, in_planes: int, planes: int, expansion: int, stride: int) -> None:
+    def __init__(
+        self,
+        in_planes: int,
+        planes: int,
+        expansion: int,
+        stride: int,
+        *,
+        inner: int | None = None,
+    ) -> None:
         super().__init__()
-        inner = in_planes * expansion
+        inner = in_planes * expansion if inner is None else inner
         layers: list[nn.Module] = []
         if expansion != 1:
             layers += [*_conv(in_planes, inner, 1), nn.ReLU6()]
@@ -95,6 +132,15 @@ class InvertedResidual(nn.Module):
         """Return the block's output."""
         out = self.body(x)
         return x + out if self.residual else out  # type: ignore[no-any-return]  # as above
+
+    def another(self) -> InvertedResidual:
+        """Return a new block of this one's width and expansion, as they are now, to go on top."""
+        convs = [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
+        width = convs[-1].out_channels
+        if len(convs) == 2:
+            return InvertedResidual(width, width, 1, 1)
+        inner = max(1, round(width * convs[0].out_channels / convs[0].in_channels))
+        return InvertedResidual(width, width, 6, 1, inner=inner)
 
 
 class MobileNetV2(nn.Module):
@@ -125,6 +171,32 @@ class MobileNetV2(nn.Module):
         self.dropout = nn.Dropout(0.2)
         self.fc = nn.Linear(1280, num_classes)
         _draw(self)
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Blocks a row of `INVERTED`, as they are now: the first of a row alone adds no input."""
+        counts: list[int] = []
+        for layer in self.features:
+            if isinstance(layer, InvertedResidual):
+                counts += [] if layer.residual else [0]
+                counts[-1] += 1
+        return tuple(counts)
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> InvertedResidual:
+        """Add a block like the one beneath at the end of a stage, and return it.
+
+        With `preserve` its last norm is 0, so that x + 0 = x.
+        """
+        blocks = [a for a, layer in enumerate(self.features) if isinstance(layer, InvertedResidual)]
+        last = blocks[sum(self.stage_sizes[: stage + 1]) - 1]
+        beneath = self.features[last]
+        assert isinstance(beneath, InvertedResidual)
+        block = beneath.another()
+        _draw(block)
+        if preserve:
+            zero_(block.body[-1])
+        self.features.insert(last + 1, block)
+        return block
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes); comments are at 224 × 224."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunus.models.growth import zero_
 from prunus.models.registry import register_model
 
 __all__ = ["BasicBlock", "ResNetCifar", "Shortcut"]
@@ -36,14 +37,18 @@ class Shortcut(nn.Module):
 class BasicBlock(nn.Module):
     """relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)), 3×3 convolutions.
 
-    Shapes: (B, `in_planes`, H, W) → (B, `planes`, H/`stride`, W/`stride`).
+    Shapes: (B, `in_planes`, H, W) → (B, `planes`, H/`stride`, W/`stride`). `inner` channels lie
+    between the convolutions, `planes` where it is None.
     """
 
-    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
+    def __init__(
+        self, in_planes: int, planes: int, stride: int, *, inner: int | None = None
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        inner = planes if inner is None else inner
+        self.conv1 = nn.Conv2d(in_planes, inner, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, planes, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.shortcut = nn.Identity() if stride == 1 else Shortcut(planes // 4)
 
@@ -52,6 +57,11 @@ class BasicBlock(nn.Module):
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return F.relu(out + self.shortcut(x))
+
+    def another(self) -> BasicBlock:
+        """Return a new block of the same widths, as they are now, that fits on top of this one."""
+        width = self.conv2.out_channels
+        return BasicBlock(width, width, 1, inner=self.conv1.out_channels)
 
 
 class ResNetCifar(nn.Module):
@@ -72,9 +82,27 @@ class ResNetCifar(nn.Module):
         self.layer2 = _stage(16, 32, blocks, stride=2)
         self.layer3 = _stage(32, 64, blocks, stride=2)
         self.linear = nn.Linear(64, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
+        _draw(self)
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Blocks a stage, as they are now."""
+        return len(self.layer1), len(self.layer2), len(self.layer3)
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> BasicBlock:
+        """Add a block like the one beneath at the end of a stage, and return it.
+
+        With `preserve` its last norm is 0, so that relu(0 + x) = x, as x is not negative.
+        """
+        layer = (self.layer1, self.layer2, self.layer3)[stage]
+        beneath = layer[-1]
+        assert isinstance(beneath, BasicBlock)
+        block = beneath.another()
+        _draw(block)
+        if preserve:
+            zero_(block.bn2)
+        layer.append(block)
+        return block
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of images; comments are at 32 × 32."""
@@ -85,6 +113,12 @@ class ResNetCifar(nn.Module):
         x = F.adaptive_avg_pool2d(x, 1)  # (B, 64, 1, 1)
         x = torch.flatten(x, 1)  # (B, 64)
         return self.linear(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+
+def _draw(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
 
 
 def _stage(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
+from prunus.models.growth import zero_
 from prunus.models.registry import register_model
 
 __all__ = ["PreactBottleneck", "PreactResNet"]
@@ -21,20 +22,29 @@ __all__ = ["PreactBottleneck", "PreactResNet"]
 class PreactBottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions, each behind BN and ReLU, added to the input.
 
-    Shapes: (B, `in_planes`, H, W) → (B, 4·`planes`, H/`stride`, W/`stride`).
+    Shapes: (B, `in_planes`, H, W) → (B, 4·`planes`, H/`stride`, W/`stride`). `widths` are the
+    channels of the three convolutions where they are not (`planes`, `planes`, 4·`planes`).
     """
 
-    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
+    def __init__(
+        self,
+        in_planes: int,
+        planes: int,
+        stride: int,
+        *,
+        widths: tuple[int, int, int] | None = None,
+    ) -> None:
         super().__init__()
+        first, second, out = widths or (planes, planes, 4 * planes)
         self.bn1 = nn.BatchNorm2d(in_planes)
-        self.conv1 = nn.Conv2d(in_planes, planes, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride, padding=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_planes, first, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(first)
+        self.conv2 = nn.Conv2d(first, second, 3, stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(second)
+        self.conv3 = nn.Conv2d(second, out, 1, bias=False)
         self.projection: nn.Conv2d | None = None
-        if stride != 1 or in_planes != 4 * planes:
-            self.projection = nn.Conv2d(in_planes, 4 * planes, 1, stride, bias=False)
+        if stride != 1 or in_planes != out:
+            self.projection = nn.Conv2d(in_planes, out, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the unit's output."""
@@ -44,6 +54,12 @@ class PreactBottleneck(nn.Module):
         out = self.conv2(F.relu(self.bn2(out)))
         out = self.conv3(F.relu(self.bn3(out)))
         return out + shortcut  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+    def another(self) -> PreactBottleneck:
+        """Return a new unit of the same widths, as they are now, that fits on top of this one."""
+        convs = (self.conv1, self.conv2, self.conv3)
+        widths = convs[0].out_channels, convs[1].out_channels, convs[2].out_channels
+        return PreactBottleneck(widths[2], widths[0], 1, widths=widths)
 
 
 class PreactResNet(nn.Module):
@@ -73,9 +89,27 @@ class PreactResNet(nn.Module):
         self.layer3 = _stage(128, 64, units, stride=2)
         self.bn = nn.BatchNorm2d(256)
         self.linear = nn.Linear(256, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        _draw(self)
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Units a stage, as they are now."""
+        return len(self.layer1), len(self.layer2), len(self.layer3)
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> PreactBottleneck:
+        """Add a unit like the one beneath at the end of a stage, and return it.
+
+        With `preserve` its last convolution is 0, so that 0 + x = x.
+        """
+        layer = (self.layer1, self.layer2, self.layer3)[stage]
+        beneath = layer[-1]
+        assert isinstance(beneath, PreactBottleneck)
+        unit = beneath.another()
+        _draw(unit)
+        if preserve:
+            zero_(unit.conv3)
+        layer.append(unit)
+        return unit
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of images; comments are at 32 × 32."""
@@ -87,6 +121,12 @@ class PreactResNet(nn.Module):
         x = F.adaptive_avg_pool2d(x, 1)  # (B, 256, 1, 1)
         x = torch.flatten(x, 1)  # (B, 256)
         return self.linear(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+
+def _draw(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 def _stage(in_planes: int, planes: int, units: int, stride: int) -> nn.Sequential:

@@ -45,6 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
+from prunus.models.growth import zero_
 from prunus.models.registry import register_model
 
 __all__ = ["PreActResNetShared", "ResNetShared"]
@@ -66,7 +67,12 @@ class Level(nn.Module):
         b: the B^{l,i} with i ≥ 1, or B^l alone. Weights (planes, planes, 3, 3).
         b0: B^{l,0}, of stride 2, of a pooled level. Weight (planes, in_planes, 3, 3).
         r: R, 1×1 of stride 2, of a pooled level. Weight (planes, in_planes, 1, 1).
+        norm_b: the norms of B's output, one for each block.
+        end: the attribute that holds the last layer of each block.
     """
+
+    norm_b: nn.ModuleList
+    end: str
 
     def __init__(
         self,
@@ -80,7 +86,7 @@ class Level(nn.Module):
     ) -> None:
         super().__init__()
         basic = blocks - pooled  # those with i ≥ 1
-        self.pooled = pooled
+        self.pooled, self.share_a, self.share_b = pooled, share_a, share_b
         self.a = nn.ModuleList(_conv3(planes, planes) for _ in range(1 if share_a else blocks))
         self.b = nn.ModuleList(_conv3(planes, planes) for _ in range(1 if share_b else basic))
         if pooled:
@@ -94,9 +100,45 @@ class Level(nn.Module):
             return a, self.b0
         return a, self.b[block - self.pooled if len(self.b) > 1 else 0]
 
+    def norms(self, planes: int, inner: int) -> dict[str, int]:
+        """Return the widths of the norms of a block with i ≥ 1, by their attribute."""
+        raise NotImplementedError
+
+    def grow_(self, *, preserve: bool) -> nn.ModuleList:
+        """Add a block of the widths of the one beneath; return its own layers.
+
+        These are its norms, and an A and a B where the level does not share them.
+        """
+        a, b = self.convolutions(len(self.norm_b) - 1)
+        assert isinstance(a, nn.Conv2d) and isinstance(b, nn.Conv2d)
+        if preserve and self.end == "a" and self.share_a:
+            raise ConfigError(
+                "a block of a pre-activation ResNet with one A for a level cannot start as the "
+                "identity, for A is shared and nothing of the block's own follows it: grow "
+                "without preserve, or take a network with an A of each block's own"
+            )
+        planes, inner = a.out_channels, b.out_channels
+        added = nn.ModuleList()
+        for name, shared, conv in (
+            ("a", self.share_a, (inner, planes)),
+            ("b", self.share_b, (planes, inner)),
+        ):
+            if not shared:
+                getattr(self, name).append(_conv3(*conv))
+                added.append(getattr(self, name)[-1])
+        _draw(added)
+        for name, width in self.norms(planes, inner).items():
+            getattr(self, name).append(nn.BatchNorm2d(width))
+            added.append(getattr(self, name)[-1])
+        if preserve:
+            zero_(getattr(self, self.end)[-1])
+        return added
+
 
 class ResNetLevel(Level):
     """A level of eq. 2.3, 2.4 and 3.7: BN follows every convolution, σ follows the sum."""
+
+    end = "norm_a"
 
     def __init__(self, in_planes: int, planes: int, blocks: int, **kind: bool) -> None:
         super().__init__(in_planes, planes, blocks, **kind)
@@ -104,6 +146,10 @@ class ResNetLevel(Level):
         self.norm_b = nn.ModuleList(nn.BatchNorm2d(planes) for _ in range(blocks))
         if self.pooled:
             self.norm_r = nn.BatchNorm2d(planes)
+
+    def norms(self, planes: int, inner: int) -> dict[str, int]:
+        """Return the widths of the norms of a block with i ≥ 1, by their attribute."""
+        return {"norm_a": planes, "norm_b": inner}
 
     def forward(self, r: Tensor) -> Tensor:
         """Return the level's last features."""
@@ -117,11 +163,17 @@ class ResNetLevel(Level):
 class PreActLevel(Level):
     """A level of eq. 2.1, 2.2 and 3.6: BN stands before every σ, the sum is left as it is."""
 
+    end = "a"
+
     def __init__(self, in_planes: int, planes: int, blocks: int, **kind: bool) -> None:
         super().__init__(in_planes, planes, blocks, **kind)
         widths = [in_planes, *[planes] * (blocks - 1)]
         self.norm_r = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
         self.norm_b = nn.ModuleList(nn.BatchNorm2d(planes) for _ in range(blocks))
+
+    def norms(self, planes: int, inner: int) -> dict[str, int]:
+        """Return the widths of the norms of a block with i ≥ 1, by their attribute."""
+        return {"norm_r": planes, "norm_b": inner}
 
     def forward(self, r: Tensor) -> Tensor:
         """Return the level's last features."""
@@ -184,9 +236,25 @@ class ResNetShared(nn.Module):
         )
         self.last = self.end(widths[-1])
         self.linear = nn.Linear(widths[-1], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        _draw(self)
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Blocks a level, as they are now."""
+        return tuple(len(level.norm_b) for level in self.levels if isinstance(level, Level))
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> nn.ModuleList:
+        """Add a block at the end of a level; return its own layers: what is shared stays so.
+
+        With `preserve` the last of them is 0 and the sum is the features beneath: the norm of A
+        in a ResNet, A in a pre-activation ResNet.
+
+        Raises:
+            ConfigError: with `preserve`, in a pre-activation ResNet that shares A.
+        """
+        level = self.levels[stage]
+        assert isinstance(level, Level)
+        return level.grow_(preserve=preserve)
 
     def end(self, planes: int) -> nn.Module:
         """Return what stands between the last level and the average: nothing."""
@@ -214,6 +282,12 @@ class PreActResNetShared(ResNetShared):
     def end(self, planes: int) -> nn.Module:
         """Return what stands between the last level and the average: BN and σ."""
         return nn.Sequential(nn.BatchNorm2d(planes), nn.ReLU())
+
+
+def _draw(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 def _conv3(in_planes: int, planes: int, stride: int = 1) -> nn.Conv2d:

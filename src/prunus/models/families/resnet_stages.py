@@ -19,7 +19,8 @@ recognition", 2016. How the tables are read:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
+from prunus.models.growth import zero_
 from prunus.models.registry import register_model
 
 __all__ = ["ModuleSpec", "ResidualModule", "StagedResNet", "read_stages"]
@@ -109,31 +111,41 @@ def _read_stage(stage: str) -> tuple[ModuleSpec, ...]:
     return tuple(modules)
 
 
+#: Kernels of a body of so many convolutions; the first 3×3 has the stride.
+KERNELS = {1: (3,), 2: (3, 3), 3: (1, 3, 1)}
+
+
 class ResidualModule(nn.Module):
     """relu(body(x) + shortcut(x)), the body's convolutions each with BN, ReLU between.
 
-    Shapes: (B, `in_planes`, H, W) → (B, `spec.width`, H/`stride`, W/`stride`).
+    Shapes: (B, `in_planes`, H, W) → (B, `spec.width`, H/`stride`, W/`stride`). The convolutions
+    have the channels of `spec`, or `widths`, one number each.
     """
 
-    def __init__(self, spec: ModuleSpec, in_planes: int, stride: int) -> None:
+    def __init__(
+        self, spec: ModuleSpec, in_planes: int, stride: int, *, widths: Sequence[int] = ()
+    ) -> None:
         super().__init__()
-        f = spec.filters
-        if spec.depth == 3:
-            body = [*_conv(in_planes, f, 1, 1), nn.ReLU()]
-            body += [*_conv(f, f, 3, stride), nn.ReLU()]
-            body += _conv(f, spec.width, 1, 1)
-        else:
-            body = _conv(in_planes, f, 3, stride)
-        if spec.depth == 2:
-            body += [nn.ReLU(), *_conv(f, f, 3, 1)]
+        widths = widths or [*[spec.filters] * (spec.depth - 1), spec.width]
+        kernels = KERNELS[spec.depth]
+        body: list[nn.Module] = []
+        read = in_planes
+        for place, (kernel, width) in enumerate(zip(kernels, widths, strict=True)):
+            body += [nn.ReLU()] if body else []
+            body += _conv(read, width, kernel, stride if place == kernels.index(3) else 1)
+            read = width
         self.body = nn.Sequential(*body)
-        self.shortcut = nn.Sequential(
-            *(_conv(in_planes, spec.width, 1, stride) if spec.projects else [])
-        )
+        self.shortcut = nn.Sequential(*(_conv(in_planes, read, 1, stride) if spec.projects else []))
+        self.spec = spec
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the module's output; an empty shortcut is the identity."""
         return F.relu(self.body(x) + self.shortcut(x))
+
+    def another(self) -> ResidualModule:
+        """Return a new identity module of the same widths, as they are now, to go on top."""
+        widths = [layer.out_channels for layer in self.body if isinstance(layer, nn.Conv2d)]
+        return ResidualModule(replace(self.spec, projects=False), widths[-1], 1, widths=widths)
 
 
 class StagedResNet(nn.Module):
@@ -173,9 +185,29 @@ class StagedResNet(nn.Module):
             built.append(nn.Sequential(*modules))
         self.stages = nn.Sequential(*built)
         self.fc = nn.Linear(width, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        _draw(self)
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Modules a stage, as they are now."""
+        return tuple(len(stage) for stage in self.stages if isinstance(stage, nn.Sequential))
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> ResidualModule:
+        """Add an identity module as deep and wide as the one beneath to a stage; return it.
+
+        So "c128" becomes "(c128, i128)". With `preserve` its last norm is 0, so that
+        relu(0 + x) = x, as x is not negative.
+        """
+        modules = self.stages[stage]
+        assert isinstance(modules, nn.Sequential)
+        beneath = modules[-1]
+        assert isinstance(beneath, ResidualModule)
+        module = beneath.another()
+        _draw(module)
+        if preserve:
+            zero_(module.body[-1])
+        modules.append(module)
+        return module
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes); comments are at 224 × 224, ResNet-50."""
@@ -184,6 +216,12 @@ class StagedResNet(nn.Module):
         x = F.adaptive_avg_pool2d(x, 1)  # (B, 2048, 1, 1)
         x = torch.flatten(x, 1)  # (B, 2048)
         return self.fc(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+
+def _draw(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _conv(in_planes: int, planes: int, kernel: int, stride: int) -> list[nn.Module]:

@@ -27,19 +27,25 @@ FIRES = (
 class Fire(nn.Module):
     """A 1×1 convolution to `squeeze` channels, then 1×1 and 3×3 side by side, ReLU after each.
 
-    Shapes: (B, `in_planes`, H, W) → (B, 2·`expand`, H, W).
+    Shapes: (B, `in_planes`, H, W) → (B, `expand` + `three`, H, W), `three` the channels of the 3×3,
+    as many as of the 1×1 where it is None.
     """
 
-    def __init__(self, in_planes: int, squeeze: int, expand: int) -> None:
+    def __init__(self, in_planes: int, squeeze: int, expand: int, three: int | None = None) -> None:
         super().__init__()
         self.squeeze = nn.Conv2d(in_planes, squeeze, 1)
         self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand if three is None else three, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the module's output."""
         x = F.relu(self.squeeze(x))
         return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
+
+    def another(self) -> Fire:
+        """Return a new module of the same widths, as they are now, that fits on top of this one."""
+        one, three = self.expand1x1.out_channels, self.expand3x3.out_channels
+        return Fire(one + three, self.squeeze.out_channels, one, three)
 
 
 class SqueezeNet(nn.Module):
@@ -68,10 +74,40 @@ class SqueezeNet(nn.Module):
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(0.5)
         self.conv = nn.Conv2d(width, num_classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        _draw(self)
         nn.init.normal_(self.conv.weight, std=0.01)
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Fire modules behind each pooling, as they are now."""
+        counts: list[int] = []
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                counts.append(0)
+            elif isinstance(layer, Fire):
+                counts[-1] += 1
+        return tuple(counts)
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> Fire:
+        """Add a Fire module like the one beneath at the end of a stage, and return it.
+
+        Raises:
+            ConfigError: with `preserve`: `squeeze` makes fewer channels than the module reads.
+        """
+        fires = [at for at, layer in enumerate(self.features) if isinstance(layer, Fire)]
+        last = fires[sum(self.stage_sizes[: stage + 1]) - 1]
+        beneath = self.features[last]
+        assert isinstance(beneath, Fire)
+        fire = beneath.another()
+        if preserve:
+            raise ConfigError(
+                "a Fire module cannot start as the identity, for it squeezes "
+                f"{fire.squeeze.in_channels} channels into {fire.squeeze.out_channels}: grow "
+                "without preserve, or grow a residual, dense or VGG network"
+            )
+        _draw(fire)
+        self.features.insert(last + 1, fire)
+        return fire
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes), none negative; comments are at 224 × 224."""
@@ -79,6 +115,12 @@ class SqueezeNet(nn.Module):
         x = F.relu(self.conv(self.dropout(x)))  # (B, num_classes, 13, 13)
         x = F.adaptive_avg_pool2d(x, 1)  # (B, num_classes, 1, 1)
         return torch.flatten(x, 1)  # (B, num_classes)
+
+
+def _draw(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 @register_model(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from prunus.models.growth import identity_conv_, identity_norm_
 from prunus.models.registry import register_model
 
 __all__ = ["STAGES_16", "STAGES_19", "VGG"]
@@ -66,6 +67,42 @@ class VGG(nn.Module):
         for module in self.features:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    @property
+    def stage_sizes(self) -> tuple[int, ...]:
+        """Convolutions before each pooling, as they are now."""
+        counts = [0]
+        for layer in self.features:
+            counts[-1] += isinstance(layer, nn.Conv2d)
+            counts += [0] if isinstance(layer, nn.MaxPool2d) else []
+        return tuple(counts[:-1])
+
+    def grow_(self, stage: int, *, preserve: bool = False) -> nn.Sequential:
+        """Add a convolution as wide as the one beneath, its norm and its ReLU, before a pooling.
+
+        They are returned; layers behind them take the names that they have in a VGG built so.
+        With `preserve` the convolution passes every channel on, and so does its norm.
+        """
+        pools = [at for at, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
+        beneath = self.features[pools[stage] - 2]  # a norm or a convolution; ReLU and pool follow
+        normed = isinstance(beneath, nn.BatchNorm2d)
+        last = self.features[pools[stage] - 3] if normed else beneath
+        assert isinstance(last, nn.Conv2d)
+        width = last.out_channels
+        conv = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        added: list[nn.Module] = [conv]
+        if preserve:
+            identity_conv_(conv)
+        if isinstance(beneath, nn.BatchNorm2d):
+            norm = nn.BatchNorm2d(width)
+            if preserve:
+                identity_norm_(norm, beneath)
+            added.append(norm)
+        added.append(nn.ReLU())
+        for place, layer in enumerate(added):
+            self.features.insert(pools[stage] + place, layer)
+        return nn.Sequential(*added)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes); comments are at 32 × 32 and `grid` = 1."""

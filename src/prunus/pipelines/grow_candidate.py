@@ -1,0 +1,245 @@
+"""One candidate of a growing step: build it, look at it, train it, measure it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from prunus.core import seed_everything
+from prunus.core.errors import PrunusError
+from prunus.criteria import rank_layers
+from prunus.data import DataSplits
+from prunus.evaluation import accuracy, count_bytes, count_macs, count_params
+from prunus.export import save_weights
+from prunus.graph import Consumer, Groups
+from prunus.graph.copies import private_copy
+from prunus.graph.layers import channel_count, module_at
+from prunus.graph.probe import probe
+from prunus.models import build_model, grow_, sized_name
+from prunus.pipelines.grow_config import GrowRunConfig
+from prunus.pipelines.journal import Journal
+from prunus.pipelines.session import Loader, Loaders, Session, p_phase_
+from prunus.pipelines.surroundings import open_data, open_fabric
+from prunus.pipelines.watch import Watch
+from prunus.statistics import collect
+from prunus.surgery import reestimate_batchnorm_
+from prunus.training import TrainConfig
+
+__all__ = ["Bench", "Candidate", "latent_information", "sizes_row", "weights_of"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A network to try: the weights that step `step` − 1 left, and a module more in `stage`.
+
+    `parent` are the stage sizes of that step. Where information chooses, a candidate is looked at
+    first (`trained` is off) and trained if it was chosen.
+    """
+
+    step: int
+    stage: int
+    parent: tuple[int, ...]
+    trained: bool = True
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The stage sizes with the new module."""
+        return tuple(n + (stage == self.stage) for stage, n in enumerate(self.parent))
+
+    @property
+    def key(self) -> str:
+        """The name of its folder among the steps of a run."""
+        return f"{self.step:03d}-{self.stage}" + ("" if self.trained else "-untrained")
+
+
+class Bench:
+    """Data, device and settings that candidates are tried with, opened when first needed."""
+
+    def __init__(self, config: GrowRunConfig, out: Path, watch: Watch | None = None) -> None:
+        """`out` is the folder of the run; `watch` sees the candidates train."""
+        self.config, self.out, self.watch = config, out, watch or Watch()
+
+    @cached_property
+    def data(self) -> DataSplits:
+        """The data of the run."""
+        return open_data(self.config)
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """The device of the run."""
+        return open_fabric(self.config.device, self.config.precision)
+
+    @cached_property
+    def images(self) -> Loader:
+        """Calibration images that information is measured on, evenly spread over the split."""
+        loader: Any = self.data.calibration
+        count = len(loader.dataset)
+        chosen = np.linspace(0, count - 1, min(self.config.grow.images, count)).round()
+        return DataLoader(
+            Subset(loader.dataset, chosen.astype(int).tolist()),
+            batch_size=loader.batch_size,
+            collate_fn=loader.collate_fn,
+            generator=torch.Generator(),  # so that the global one is left alone
+        )
+
+    def build(self, sizes: tuple[int, ...], weights: Path | None = None) -> nn.Module:
+        """Return the network grown to `sizes`; random weights come from the global generator."""
+        return build_model(
+            sized_name(self.config.model, sizes),
+            num_classes=self.data.num_classes,
+            input_shape=self.data.input_shape,
+            weights=weights,
+        )
+
+    def train_(
+        self, model: nn.Module, how: TrainConfig, journal: Journal, *, seed: int, name: str
+    ) -> None:
+        """Train in place as `how` says, journalled by epochs, told as `name`."""
+        data = self.data
+        session = Session(
+            loaders=Loaders(
+                train=data.train, calibration=data.calibration, validation=data.validation
+            ),
+            fabric=self.fabric,
+            seed=seed,
+            journal=journal,
+            watch=_Named(self.watch, name),
+        )
+        parents = (data.parents,) if data.parents else ()
+        p_phase_(model, how, session, phase="train", parents=parents)
+
+    def information(self, model: nn.Module) -> float:
+        """Return the share of the classes that the last hidden layer explains."""
+        return latent_information(model, self.images, self.example, self.config.grow.ridge)
+
+    @property
+    def example(self) -> Tensor:
+        """One image of zeros."""
+        return torch.zeros(1, *self.data.input_shape)
+
+    def measured(self, model: nn.Module) -> Row:
+        """Return validation accuracy and information of a network as it is."""
+        return {
+            "accuracy": accuracy(model, self.data.validation),
+            "information": self.information(model),
+        }
+
+    def try_(self, candidate: Candidate) -> Row:
+        """Build, look at, and (where asked for) train and measure a candidate; return its row.
+
+        Its weights and its row are kept in its folder, so that it is tried once: a killed one
+        goes on from its last epoch. Its randomness depends on the seed, the step and the stage.
+        """
+        folder = self.out / "steps" / candidate.key
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = Journal(folder)
+        if journal.record.find("candidate") is None:
+            try:
+                model, row = self._try(candidate, journal)
+            except PrunusError as error:
+                spec = sized_name(self.config.model, candidate.sizes)
+                raise type(error)(f"candidate {spec} of step {candidate.step}: {error}") from error
+            save_weights(model, folder / "model.safetensors")
+            journal.record.append("candidate", **row)
+        found = journal.record.find("candidate")
+        assert found is not None
+        return {key: value for key, value in found.items() if key != "event"}
+
+    def _try(self, candidate: Candidate, journal: Journal) -> tuple[nn.Module, Row]:
+        start = time.perf_counter()
+        settings = self.config.grow
+        seed = seed_everything(self.config.seed, "grow", candidate.step, candidate.stage)
+        model = self.build(candidate.parent, weights_of(self.out, candidate.step - 1))
+        grow_(model, candidate.stage, preserve=settings.preserve)
+        model.to(self.fabric.device)
+        row: Row = {
+            "step": candidate.step,
+            "stage": candidate.stage,
+            **sizes_row(model, self.config.model, candidate.sizes, self.example),
+            "accuracy": None,
+            "information": self._look(model),
+            "trained_information": None,
+        }
+        if candidate.trained:
+            self.train_(model, settings.candidate, journal, seed=seed, name=row["model"])
+            after = self.measured(model)
+            row |= {"accuracy": after["accuracy"], "trained_information": after["information"]}
+        return model, {**row, "seconds": round(time.perf_counter() - start, 3)}
+
+    def _look(self, model: nn.Module) -> float:
+        """Return the information of an untrained candidate, its BatchNorms re-estimated."""
+        copy = private_copy(model)
+        reestimate_batchnorm_(copy, self.images)
+        return self.information(copy)
+
+
+def weights_of(out: Path, step: int) -> Path:
+    """Return where the network that a step left is kept; step 0 is the one to start from."""
+    return out / "models" / f"{step:03d}.safetensors"
+
+
+def sizes_row(model: nn.Module, spec: str, sizes: tuple[int, ...], example: Tensor) -> Row:
+    """Return what a network of these stage sizes is called, and what it costs."""
+    device = next(model.parameters()).device
+    return {
+        "model": sized_name(spec, sizes),
+        "sizes": list(sizes),
+        "params": count_params(model),
+        "macs": count_macs(model, example.to(device)),
+        "bytes": count_bytes(model),
+    }
+
+
+def latent_information(model: nn.Module, images: Loader, example: Tensor, ridge: float) -> float:
+    """Return DI/tr(YYᵀ), in [0, 1], of what the network's head reads: of its latent features.
+
+    One pass that sums up this one layer. Seed 000, eq. 10; science.md, section 1.
+
+    Raises:
+        ConfigError: the network's output is not made by one layer.
+    """
+    device = next(model.parameters()).device
+    training = model.training
+    heads = tuple(sorted(probe(model.eval(), (example.to(device).requires_grad_(),)).heads))
+    model.train(training)
+    widths = {name: channel_count(module_at(model, name), "in") for name in heads}
+    groups = Groups(
+        model=model,
+        entries=(),
+        consumers={n: Consumer(n, width, np.arange(width)[:, None]) for n, width in widths.items()},
+        layers={},
+        total_params=0,
+        total_macs=0,
+        total_bytes=0,
+        unprunable=(),
+        normalizer={},
+        heads=heads,
+    )
+    assert groups.head  # or it raises: then there are none, or several
+    statistics = collect(model, images, groups, blocks=1, all_reduce=False)
+    return rank_layers(groups, statistics, ridge=ridge)[0].share
+
+
+class _Named(Watch):
+    """Tells whose epochs they are."""
+
+    def __init__(self, watch: Watch, name: str) -> None:
+        self.watch, self.name = watch, name
+
+    @contextlib.contextmanager
+    def epochs(self, title: str, total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+        with self.watch.epochs(f"{self.name}: {title}", total) as on_epoch:
+            yield on_epoch

@@ -1,0 +1,87 @@
+"""What is looked at before the first step of growing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from torch import nn
+
+from prunus.core import seed_everything
+from prunus.core.errors import BudgetError, ConfigError
+from prunus.core.threads import usable_cores
+from prunus.models import build_model, grow_, stage_sizes
+from prunus.pipelines.grow_candidate import Bench, sizes_row
+from prunus.pipelines.grow_config import GrowRunConfig
+from prunus.plan import Budget
+
+__all__ = ["bounds", "build_base", "completed", "count_workers"]
+
+
+def build_base(bench: Bench) -> nn.Module:
+    """Return the network to start from, untrained or with its weights, once it is known to grow."""
+    config = bench.config
+    if config.grow.choose == "information" and config.grow.preserve:
+        raise ConfigError(
+            "choose='information' looks at candidates before they are trained, and with preserve "
+            "they all compute what the network before computes: choose by accuracy, or grow "
+            "without preserve"
+        )
+    networks = []
+    for weights in (None, config.weights):
+        seed_everything(config.seed, "build")
+        networks.append(
+            build_model(
+                config.model,
+                num_classes=bench.data.num_classes,
+                input_shape=bench.data.input_shape,
+                weights=Path(weights) if weights else None,
+            )
+        )
+    tried, base = networks
+    for stage in range(len(stage_sizes(tried))):
+        grow_(tried, stage, preserve=config.grow.preserve)
+    return base
+
+
+def bounds(bench: Bench, base: nn.Module) -> tuple[dict[str, float], float | None]:
+    """Return what a network may cost at most, and the accuracy that is enough."""
+    text = bench.config.grow.budget
+    if text is None:
+        return {}, None
+    budget = Budget.parse(text)
+    if any(limit.relative or limit.currency == "ms" for limit in budget.limits):
+        raise BudgetError(
+            f"budget {text!r} cannot bound a growing network: give params, macs or bytes as a "
+            "number, as in params=1M, macs=50M (percentages and milliseconds are for pruning)"
+        )
+    costs = sizes_row(base, bench.config.model, stage_sizes(base), bench.example)
+    limits = budget.absolute(costs)
+    for currency, limit in limits.items():
+        if costs[currency] > limit:
+            raise BudgetError(
+                f"{bench.config.model} has {costs[currency]} {currency} before it grows, and the "
+                f"budget {text!r} allows {limit:.0f}: give a higher bound, or a smaller network"
+            )
+    return limits, budget.accuracy
+
+
+def count_workers(bench: Bench, workers: int | None, stages: int) -> int:
+    """Return the processes that train candidates: one a stage, as far as there are cores."""
+    if workers is not None:
+        if workers < 1:
+            raise ConfigError(f"workers is {workers}, expected at least 1")
+        return workers
+    return 1 if bench.fabric.device.type != "cpu" else min(stages, usable_cores())
+
+
+def completed(bench: Bench, workers: int) -> GrowRunConfig:
+    """Fill in what the data and the machine say, so that config.yaml repeats the run."""
+    config = bench.config
+    threads = config.grow.threads or max(1, usable_cores() // workers)
+    return dataclasses.replace(
+        config,
+        num_classes=bench.data.num_classes,
+        input_shape=bench.data.input_shape,
+        grow=dataclasses.replace(config.grow, threads=threads),
+    )
