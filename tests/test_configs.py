@@ -7,7 +7,8 @@ import pytest
 from prunus.core import read_yaml
 from prunus.data import DATASETS
 from prunus.models import MODELS, build_model
-from prunus.pipelines import RunConfig
+from prunus.pipelines import GrowRunConfig, RunConfig
+from prunus.pipelines.settings import checked
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -25,11 +26,17 @@ def test_a_recipe_names_its_table_and_what_exists(path: Path) -> None:
     assert comment[0].startswith("# Seed 00")
     where = " ".join(comment).lower()
     assert any(word in where for word in ("table", "figure", "section", "4.3", "rows"))
-    config = read_yaml(RunConfig, path)
+    growing = path.stem.endswith("_grow")
+    config = read_yaml(GrowRunConfig if growing else RunConfig, path)
     entry = MODELS[config.model]
     data = DATASETS[config.data.partition(":")[0]]
     assert entry.task == data.task
     assert config.train.epochs > 0
+    if path.stem.endswith("_push"):
+        assert config.train.push is not None
+    if path.stem.endswith("_prune"):
+        assert config.budget and checked(config.prune).criterion == "deep_lda"
+        assert config.prune.final.push is not None
     shape = config.input_shape or data.input_shape
     import torch
 

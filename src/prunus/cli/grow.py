@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from prunus.cli.options import (
-    Augment,
-    BatchSize,
-    DataName,
-    DataRoot,
-    Device,
-    InputShape,
-    Precision,
-    Resume,
-    Seed,
-    Settings,
-)
-from prunus.cli.settings import base_settings, parse_shape, put_flags, put_settings
-from prunus.core.errors import ConfigError
+from prunus.cli.run_flags import RunFlags, run_command
 
 __all__ = ["grow"]
 
 
+@run_command
 def grow(
-    out: Annotated[Path, typer.Option(help="Folder of the run; made here.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A network that declares stages (`prunus models` shows them), as "
-            "inception_v1_small, or grown already, as inception_v1_small@3,5,2."
-        ),
-    ] = None,
-    data: DataName = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A config.yaml to start from; flags override it.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Trained weights (.safetensors, .pt); else train first.")
-    ] = None,
-    data_root: DataRoot = None,
-    input_shape: InputShape = None,
+    flags: RunFlags,
     steps: Annotated[int | None, typer.Option(help="Modules that are added at most.")] = None,
     budget: Annotated[
         str | None,
@@ -81,27 +50,13 @@ def grow(
             show_default="one a stage, no more than cores; 1 on a GPU",
         ),
     ] = None,
-    batch_size: BatchSize = None,
-    augment: Augment = None,
-    seed: Seed = None,
-    device: Device = None,
-    precision: Precision = None,
-    set_: Settings = None,
-    resume: Resume = False,
 ) -> None:
-    """Grow a network greedily: one module more a step, in the stage where it helps most."""
-    values = base_settings(config, out if resume else None, growing=True)
-    flags = {
-        "model": model,
-        "data": data,
-        "weights": weights,
-        "data_root": data_root,
-        "input_shape": parse_shape(input_shape),
-        "batch_size": batch_size,
-        "augment": augment,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
+    """Grow a network greedily: one module more a step, in the stage where it helps most.
+
+    The network declares stages (`prunus models` shows which do), as inception_v1_small, or is
+    grown already, as inception_v1_small@3,5,2; without --weights it is trained first.
+    """
+    own = {
         "grow.steps": steps,
         "grow.budget": budget,
         "grow.choose": choose,
@@ -111,11 +66,7 @@ def grow(
         "grow.candidate.epochs": candidate_epochs,
         "train.epochs": epochs,
     }
-    put_flags(values, flags)
-    put_settings(values, set_ or (), "grow.candidate.lr=1e-3")
-    for key in ("model", "data"):
-        if key not in values:
-            raise ConfigError(f"no {key} came: give --{key}, or --config with one")
+    values = flags.settings(own, example="grow.candidate.lr=1e-3", growing=True)
     from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds
     from prunus.core import from_dict  # noqa: PLC0415
     from prunus.pipelines import GrowRunConfig, run_grow  # noqa: PLC0415
@@ -123,8 +74,13 @@ def grow(
 
     settings = from_dict(GrowRunConfig, values, "the settings")
     console = Console()
-    command = "prunus " + shlex.join(sys.argv[1:])
-    watch = TerminalWatch(console)
-    journal = run_grow(settings, out, resume=resume, command=command, watch=watch, workers=workers)
+    journal = run_grow(
+        settings,
+        flags.out,
+        resume=flags.resume,
+        command=flags.command,
+        watch=TerminalWatch(console),
+        workers=workers,
+    )
     print_grown(journal.record.rows, console)
-    console.print(f"network: {out / 'grown'}", highlight=False, soft_wrap=True)
+    console.print(f"network: {flags.out / 'grown'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,154 @@
+"""The flags of every verb that makes a run folder: declared once, read into settings once."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prunus.cli.options import (
+    Augment,
+    BatchSize,
+    DataName,
+    DataRoot,
+    Device,
+    InputShape,
+    ModelName,
+    Precision,
+    Resume,
+    Seed,
+    Settings,
+)
+from prunus.cli.settings import base_settings, parse_shape, put_flags, put_settings
+from prunus.core.errors import ConfigError
+
+__all__ = ["RunFlags", "run_command"]
+
+#: Flags before and behind those of a verb's own, as `--help` shows them: name, type, default.
+_FIRST: tuple[tuple[str, Any, Any], ...] = (
+    (
+        "out",
+        Annotated[Path, typer.Option(help="Folder of the run; made here.")],
+        inspect.Parameter.empty,
+    ),
+    ("model", ModelName, None),
+    ("data", DataName, None),
+    (
+        "config",
+        Annotated[
+            Path | None,
+            typer.Option(help="A recipe to start from, as configs/*.yaml; flags override it."),
+        ],
+        None,
+    ),
+    (
+        "weights",
+        Annotated[Path | None, typer.Option(help="Weights to start from (.safetensors, .pt).")],
+        None,
+    ),
+    ("data_root", DataRoot, None),
+    ("input_shape", InputShape, None),
+)
+_LAST: tuple[tuple[str, Any, Any], ...] = (
+    ("batch_size", BatchSize, None),
+    ("augment", Augment, None),
+    ("seed", Seed, None),
+    ("device", Device, None),
+    ("precision", Precision, None),
+    ("set_", Settings, None),
+    ("resume", Resume, False),
+)
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """What came of the flags that all runs have; `given` holds those that are settings."""
+
+    out: Path
+    resume: bool
+    config: Path | None
+    set_: Sequence[str]
+    given: Mapping[str, Any]
+
+    @property
+    def command(self) -> str:
+        """The command line, to be journalled."""
+        return "prunus " + shlex.join(sys.argv[1:])
+
+    def settings(
+        self,
+        own: Mapping[str, Any],
+        *,
+        example: str,
+        needs: Sequence[str] = ("model", "data"),
+        growing: bool = False,
+        start: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return the settings: of the recipe or the run to resume, then flags, then `--set`.
+
+        Args:
+            own: flags of the verb itself, by the path of the setting; None was not given.
+            example: a setting that an error about `--set` shows.
+            needs: the settings that must be there in the end.
+            growing: whether the run is one of `prunus grow`.
+            start: settings, by path, that hold where the recipe says nothing of them.
+
+        Raises:
+            ConfigError: a flag cannot be read, or a setting that is needed did not come.
+        """
+        values = base_settings(self.config, self.out if self.resume else None, growing=growing)
+        for path, value in (start or {}).items():
+            if _at(values, path) is None:
+                put_flags(values, {path: value})
+        put_flags(values, {**self.given, **own})
+        put_settings(values, self.set_, example)
+        for key in needs:
+            if values.get(key) is None:
+                raise ConfigError(f"no {key} came: give --{key}, or --config with one")
+        return values
+
+
+def run_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn `verb(flags: RunFlags, …own flags…)` into a command that has all flags."""
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    parameters = [
+        *(_parameter(*each) for each in _FIRST),
+        *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own),
+        *(_parameter(*each) for each in _LAST),
+    ]
+
+    def command(**given: Any) -> None:
+        mine = {each.name: given.pop(each.name) for each in own}
+        shape = parse_shape(given.pop("input_shape"))
+        flags = RunFlags(
+            out=given.pop("out"),
+            resume=given.pop("resume"),
+            config=given.pop("config"),
+            set_=given.pop("set_") or (),
+            given={**given, "input_shape": shape},
+        )
+        function(flags, **mine)
+
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _at(values: Mapping[str, Any], path: str) -> Any:
+    """Return the setting at a path, None where there is none."""
+    found: Any = values
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
