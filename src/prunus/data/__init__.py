@@ -2,14 +2,16 @@
 
 from prunus.data.load import find_data, load_data
 from prunus.data.registry import DATASETS, DataEntry
-from prunus.data.sampler import SeededSampler
+from prunus.data.sampler import ClassBalancedBatches, SeededSampler, balanced_loader
 from prunus.data.splits import DataSplits, split_stratified
 
 __all__ = [
     "DATASETS",
+    "ClassBalancedBatches",
     "DataEntry",
     "DataSplits",
     "SeededSampler",
+    "balanced_loader",
     "find_data",
     "load_data",
     "split_stratified",

@@ -201,6 +201,11 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.files.paths)
 
+    @property
+    def labels(self) -> Tensor:
+        """The class of each image, int64 (N,)."""
+        return self.files.labels
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = read_image(self.files.paths[index], self.channels)
         return self.transform(image), int(self.files.labels[index])

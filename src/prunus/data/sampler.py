@@ -1,15 +1,20 @@
-"""An order of the training images that depends on the seed and the epoch alone."""
+"""Orders of the training images that depend on the seed and the epoch alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from prunus.core import derive_seed
+from prunus.core.errors import ConfigError
 
-__all__ = ["SeededSampler"]
+__all__ = ["ClassBalancedBatches", "SeededSampler", "balanced_loader"]
 
 
 class SeededSampler(Sampler[int]):
@@ -34,10 +39,155 @@ class SeededSampler(Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator()
-        generator.manual_seed(derive_seed(self.seed, "order", self.epoch))
-        order: list[int] = torch.randperm(len(self.dataset), generator=generator).tolist()
+        order: list[int] = torch.randperm(len(self.dataset), generator=_stream(self)).tolist()
         return iter(order)
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+
+class ClassBalancedBatches(Sampler[list[int]]):
+    """Batches over a random subset of classes, as many images of each class (one more or less).
+
+    Seed 002, section 4.1.1: scatter matrices need several images of a class, at least 8. Classes
+    come around in random order, none a second time before all came once, and so do the images of
+    a class. An epoch has ⌈N/batch_size⌉ whole batches: about N images, those of small classes
+    more often than those of large ones, and within a batch only where a class has too few.
+
+    Repeatable by `seed` and `set_epoch` as `SeededSampler`.
+
+    Example:
+        >>> labels = torch.arange(40) % 4
+        >>> batch = next(iter(ClassBalancedBatches(labels, 16, per_class=8)))
+        >>> labels[batch].unique(return_counts=True)[1]
+        tensor([8, 8])
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        batch_size: int,
+        *,
+        classes: int | None = None,
+        per_class: int = 8,
+        seed: int = 0,
+    ) -> None:
+        """Choose how a batch is made up.
+
+        Args:
+            labels: class of each image, (N,).
+            batch_size: images of a batch.
+            classes: of a batch; None for as many as fit, or all.
+            per_class: least images of a class in a batch.
+            seed: of the order.
+
+        Raises:
+            ConfigError: the batch is too small, or there are fewer classes than asked for.
+        """
+        if batch_size < 2 * per_class:
+            raise ConfigError(
+                f"class-balanced batches need {per_class} images of at least 2 classes, and "
+                f"batch_size is {batch_size}: set it to {2 * per_class} or more"
+            )
+        self.members = [torch.nonzero(labels == each).flatten() for each in torch.unique(labels)]
+        fit = min(batch_size // per_class, len(self.members))
+        if classes is not None and classes > fit:
+            raise ConfigError(
+                f"batches of {classes} classes were asked for, and {batch_size} images hold at "
+                f"most {fit} of the {len(self.members)} classes with {per_class} images each: "
+                "lower push.classes or raise batch_size"
+            )
+        self.classes = classes or fit
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of `epoch` for the next iteration."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = _stream(self)
+        turns = _Turns(len(self.members), generator)
+        images = [_Turns(len(each), generator) for each in self.members]
+        each, more = divmod(self.batch_size, self.classes)
+        for _ in range(len(self)):
+            batch: list[int] = []
+            for place, label in enumerate(turns.take(self.classes)):
+                drawn = images[label].take(each + (place < more))
+                batch += self.members[label][drawn].tolist()
+            yield batch
+
+    def __len__(self) -> int:
+        return math.ceil(sum(map(len, self.members)) / self.batch_size)
+
+
+class _Turns:
+    """Draws from 0 … n−1, none again before all came, and none twice in one draw of up to n."""
+
+    def __init__(self, n: int, generator: torch.Generator) -> None:
+        self.n, self.generator = n, generator
+        self.waiting: list[int] = []
+
+    def take(self, count: int) -> list[int]:
+        """Return the next `count`."""
+        taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        while len(taken) < count:
+            times = Counter(taken)
+            fresh = torch.randperm(self.n, generator=self.generator).tolist()
+            fresh.sort(key=times.__getitem__)  # those taken just now come last
+            more = count - len(taken)
+            taken, self.waiting = taken + fresh[:more], fresh[more:]
+        return taken
+
+
+def balanced_loader(
+    loader: Iterable[Any], *, classes: int | None = None, per_class: int = 8, seed: int = 0
+) -> Iterable[Any]:
+    """Return a loader of the same images in class-balanced batches of the same size.
+
+    Labels are the data set's `labels` or `targets`, or else read image by image. What is no
+    `DataLoader` of numbered images, or has batches of its own making, is returned as it is.
+
+    Raises:
+        ConfigError: the targets are images; or as `ClassBalancedBatches`.
+    """
+    if not isinstance(loader, DataLoader) or loader.batch_size is None:
+        return loader
+    if isinstance(loader.dataset, IterableDataset):
+        return loader
+    batches = ClassBalancedBatches(
+        _labels(loader.dataset),
+        loader.batch_size,
+        classes=classes,
+        per_class=per_class,
+        seed=seed,
+    )
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=batches,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        generator=loader.generator,
+    )
+
+
+def _labels(dataset: Any) -> Tensor:
+    for name in ("labels", "targets"):
+        found = torch.as_tensor(getattr(dataset, name, ()))
+        if found.shape == (len(dataset),) and not found.is_floating_point():
+            return found
+    targets = torch.as_tensor(dataset[0][1])
+    if targets.dim() or targets.is_floating_point():
+        raise ConfigError(
+            "class-balanced batches need class labels, and the targets are images: "
+            "set train.push to null"
+        )
+    return torch.tensor([int(dataset[i][1]) for i in range(len(dataset))])
+
+
+def _stream(sampler: SeededSampler | ClassBalancedBatches) -> torch.Generator:
+    generator = torch.Generator()
+    generator.manual_seed(derive_seed(sampler.seed, "order", sampler.epoch))
+    return generator

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from prunus.core import derive_seed
+from prunus.data import balanced_loader
 from prunus.evaluation import LatencyTable
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.watch import Watch
@@ -66,14 +67,23 @@ def p_phase_(
 
     `phase` is `dense`, `train`, `iteration` or `final`; it names the stream of randomness and, with
     `iteration`, the checkpoint that a killed phase is taken up from. Local teachers
-    (`config.local`) go from the coarsest of `parents` to the classes themselves.
+    (`config.local`) go from the coarsest of `parents` to the classes themselves. With
+    `config.push` batches are class-balanced (`balanced_loader`).
+
+    Raises:
+        ConfigError: `config.push` came with images for targets or batches too small for it.
     """
     step = phase if iteration is None else f"{iteration:03d}"
     title = TITLES.get(phase, f"P-phase {iteration}")
+    batches, push = session.loaders.train, config.push
+    if push is not None:
+        batches = balanced_loader(
+            batches, classes=push.classes, per_class=push.per_class, seed=session.seed
+        )
     with session.watch.epochs(title, config.epochs) as on_epoch:
         rows = fit_(
             model,
-            session.loaders.train,
+            batches,
             config,
             validation=session.loaders.validation,
             teacher=teacher,

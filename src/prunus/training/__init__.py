@@ -1,8 +1,17 @@
 """The P-phase: train the parameters of a fixed structure."""
 
-from prunus.training.config import TrainConfig
+from prunus.training.config import PushConfig, TrainConfig
 from prunus.training.fit import fit_
 from prunus.training.local import LocalTeachers
 from prunus.training.loss import distillation, task_loss
+from prunus.training.push import Push
 
-__all__ = ["LocalTeachers", "TrainConfig", "distillation", "fit_", "task_loss"]
+__all__ = [
+    "LocalTeachers",
+    "Push",
+    "PushConfig",
+    "TrainConfig",
+    "distillation",
+    "fit_",
+    "task_loss",
+]

@@ -9,7 +9,40 @@ from pydantic.dataclasses import dataclass
 
 from prunus.core import STRICT
 
-__all__ = ["TrainConfig"]
+__all__ = ["PushConfig", "TrainConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PushConfig:
+    """How to push class separation into few neurons of the last layer: settings of `Push`.
+
+    | setting | meaning |
+    |---|---|
+    | form | `lda`: N/Σv (seed 002, eq. 4.6), or `di`: 1 − DI/tr(YYᵀ), which is bounded |
+    | lda | γ, weight of that term |
+    | cov | λ, weight of ℓ_cov (eq. 4.7), in units of the features' variance |
+    | align | β, weight of ℓ_align (eq. 4.9) |
+    | ridge | c on Σ_w in units of its mean eigenvalue, see `solve_within`; of `di`: ρ |
+    | ramp | share of the training's steps over which the weights rise from 0 |
+    | layer | module whose input is pushed; null: the last linear layer |
+    | align_limit | width from which on ℓ_align is left out |
+    | classes | classes of a batch, drawn at random; null: as many as fit |
+    | per_class | least images of a class in a batch |
+
+    A term of weight 0 is not computed. The thesis names no weights; these were found on digits
+    and MNIST (docs/results.md).
+    """
+
+    form: Literal["lda", "di"] = "lda"
+    lda: Annotated[float, Field(ge=0)] = 1.0
+    cov: Annotated[float, Field(ge=0)] = 1.0
+    align: Annotated[float, Field(ge=0)] = 0.3
+    ridge: Annotated[float, Field(gt=0)] = 1.0
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.1
+    layer: str | None = None
+    align_limit: Annotated[int, Field(ge=1)] = 1024
+    classes: Annotated[int | None, Field(ge=2)] = None
+    per_class: Annotated[int, Field(ge=2)] = 8
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -39,6 +72,7 @@ class TrainConfig:
     | local | weight of the local teachers, 0 for none: of what each layer leaves unexplained |
     | local_layers | modules whose inputs are taught; none named: all (see `LocalTeachers`) |
     | local_ridge | ρ of the local teachers, in units of the mean eigenvalue |
+    | push | the deep LDA push at the last layer (see `PushConfig`); null for none |
     """
 
     epochs: Annotated[int, Field(ge=0)] = 10
@@ -59,3 +93,4 @@ class TrainConfig:
     local: Annotated[float, Field(ge=0)] = 0.0
     local_layers: tuple[str, ...] = ()
     local_ridge: Annotated[float, Field(gt=0)] = 1.0
+    push: PushConfig | None = None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -22,12 +22,28 @@ from prunus.evaluation import measure, primary
 from prunus.training.config import TrainConfig
 from prunus.training.local import LocalTeachers
 from prunus.training.loss import distillation, task_loss
+from prunus.training.push import Push
 from prunus.training.schedule import make_optimizer, make_schedule
 
 __all__ = ["fit_"]
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 Epoch = dict[str, float]
+
+
+class Listener(Protocol):
+    """A loss on what layers read, next to the one at the output."""
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Hook the layers for the length of a `with` block."""
+        ...
+
+    def read(self, labels: Tensor, done: float) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """Return the loss of the last batch and what the row reports of it, None for nothing.
+
+        `done` is the share of the training's steps that are behind.
+        """
+        ...
 
 
 def fit_(
@@ -52,7 +68,9 @@ def fit_(
     teachers, whose granularity goes from `parents` (the coarse class of each class) to the
     classes themselves, + config.local·(1 − mean over layers of DI/tr(YYᵀ)). That is the loss
     −config.local·DI/tr(YYᵀ), shifted so that nothing left to explain is 0. A row then has
-    `local_information`, the mean share explained (batches of a single class apart).
+    `local_information`, the mean share explained. With `config.push`, + `Push`, and a row has
+    `push_loss` and its unweighted terms; batches then should hold several classes, each with 8
+    images or more (`prunus.data.balanced_loader`). Batches of a single class are left out of both.
 
     With `checkpoint`, the state is written there after every epoch and taken up from there, so
     a killed phase repeats at most one epoch and ends with the same weights (on CPU): each epoch
@@ -63,7 +81,8 @@ def fit_(
     Raises:
         NonFiniteError: the loss became NaN or infinite; names the epoch.
         DataError: the loader is empty, a class has no parent, or local teachers came with images.
-        ConfigError: `config.local_layers` are not layers of the network that can be taught.
+        ConfigError: `config.local_layers` are not layers of the network that can be taught, or
+            `config.push` came with images, or with a network whose head is not found.
     """
     config = config or TrainConfig()
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
@@ -71,10 +90,9 @@ def fit_(
     model.to(device)
     if teacher is not None:
         teacher = teacher.to(device).eval()
-    local = None
-    if config.local:
-        local = LocalTeachers(model, config.local_layers, parents=parents, ridge=config.local_ridge)
+    listeners = _listeners(model, config, parents)
     batches = _length(loader)
+    steps = max(1, config.epochs * batches)
     optimizer = make_optimizer(model, config)
     losses: list[float] = []
     schedule = LambdaLR(optimizer, make_schedule(config, batches, losses))
@@ -86,10 +104,13 @@ def fit_(
     model.train()
     for epoch in range(len(rows) + 1, config.epochs + 1):
         seed_everything(seed, "epoch", epoch)
-        sampler = getattr(loader, "sampler", None)
-        if sampler is not None and hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-        row = _epoch(wrapped, loader, optimizer, schedule, config, teacher, local, fabric)
+        for kind in ("sampler", "batch_sampler"):
+            sampler = getattr(loader, kind, None)
+            if sampler is not None and hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
+        row = _epoch(
+            wrapped, loader, optimizer, schedule, config, teacher, listeners, fabric, steps
+        )
         if not math.isfinite(row["loss"]):
             raise NonFiniteError(
                 f"the loss became {row['loss']} in epoch {epoch} of training "
@@ -111,6 +132,20 @@ def fit_(
     return rows
 
 
+def _listeners(
+    model: nn.Module, config: TrainConfig, parents: Tensor | Sequence[int] | None
+) -> list[Listener]:
+    found: list[Listener] = []
+    if config.local:
+        layers, ridge = config.local_layers, config.local_ridge
+        found.append(
+            LocalTeachers(model, layers, parents=parents, ridge=ridge, weight=config.local)
+        )
+    if config.push is not None:
+        found.append(Push(model, config.push))
+    return found
+
+
 def _epoch(
     model: nn.Module,
     loader: Loader,
@@ -118,15 +153,18 @@ def _epoch(
     schedule: LambdaLR,
     config: TrainConfig,
     teacher: nn.Module | None,
-    local: LocalTeachers | None,
+    listeners: Sequence[Listener],
     fabric: Fabric,
+    steps: int,
 ) -> Epoch:
     start = time.perf_counter()
     total = torch.zeros((), dtype=torch.float64)
-    right = count = taught = 0
-    explained = 0.0
+    right = count = 0
+    means: dict[str, tuple[float, int]] = {}  # sum over images, and images
     lr = optimizer.param_groups[0]["lr"]
-    with nullcontext() if local is None else local.listening():
+    with ExitStack() as stack:
+        for listener in listeners:
+            stack.enter_context(listener.listening())
         for x, y in loader:
             x, y = x.to(fabric.device), y.to(fabric.device)  # noqa: PLW2901
             output = model(x)
@@ -136,16 +174,13 @@ def _epoch(
                     target = primary(teacher(x))
                 soft = distillation(primary(output), target, config.temperature)
                 loss = (1 - config.distill) * loss + config.distill * soft
-            if local is not None and y.is_floating_point():
-                raise DataError(
-                    "local teachers teach class labels, and the targets are images: "
-                    "set train.local to 0"
-                )
-            share = None if local is None else local.information(y)
-            if share is not None:
-                loss = loss + (config.local * (1 - share)).to(loss)
-                explained += float(share.detach()) * len(x)
-                taught += len(x)
+            for listener in listeners:
+                heard = listener.read(y, schedule.last_epoch / steps)
+                if heard is not None:
+                    loss = loss + heard[0].to(loss)
+                    for name, value in heard[1].items():
+                        summed, images = means.get(name, (0.0, 0))
+                        means[name] = summed + float(value) * len(x), images + len(x)
             optimizer.zero_grad()
             fabric.backward(loss)
             if config.clip:
@@ -163,9 +198,7 @@ def _epoch(
     row = {"loss": float(total) / count, "lr": lr, "seconds": time.perf_counter() - start}
     if not y.is_floating_point():
         row["train_accuracy"] = right / count
-    if local is not None:
-        row["local_information"] = explained / max(taught, 1)
-    return row
+    return row | {name: summed / images for name, (summed, images) in means.items()}
 
 
 def _length(loader: Any) -> int:

@@ -62,6 +62,7 @@ class LocalTeachers:
         *,
         parents: Tensor | Sequence[int] | None = None,
         ridge: float = 1.0,
+        weight: float = 1.0,
     ) -> None:
         """Choose the layers of `model`; nothing is hooked yet.
 
@@ -73,6 +74,7 @@ class LocalTeachers:
             parents: the coarse class of each class, where the teacher is to go coarse → fine.
             ridge: ρ in units of the mean eigenvalue, see `discriminant_information`. On a batch
                 it must be large: at 10⁻³ any layer of a hundred channels explains all its labels.
+            weight: of the loss that `read` returns.
 
         Raises:
             ConfigError: a layer is not in the network, or the network has none; lists those known.
@@ -89,7 +91,7 @@ class LocalTeachers:
         self.layers = {name: every[name] for name in layers or known}
         self.named = bool(layers)
         self.parents = None if parents is None else torch.as_tensor(parents)
-        self.ridge = ridge
+        self.ridge, self.weight = ridge, weight
         self._heard: set[str] = set()
         self._read: dict[int, tuple[str, Tensor, Tensor]] = {}
 
@@ -105,6 +107,24 @@ class LocalTeachers:
             for handle in handles:
                 handle.remove()
             self._heard, self._read = set(), {}
+
+    def read(self, labels: Tensor, done: float) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """Return the loss of the batch just seen, weight·(1 − share), and the share for the row.
+
+        `done`, how much of the training is behind, changes nothing. None as of `information`.
+
+        Raises:
+            DataError: the targets are images; or as `information`.
+        """
+        if labels.is_floating_point():
+            raise DataError(
+                "local teachers teach class labels, and the targets are images: "
+                "set train.local to 0"
+            )
+        share = self.information(labels)
+        if share is None:
+            return None
+        return self.weight * (1 - share), {"local_information": share.detach()}
 
     def information(self, labels: Tensor) -> Tensor | None:
         """Return the share explained of the batch that the network just saw, mean over layers.
