@@ -43,7 +43,9 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
     """Set a value by its path, as in `train.lr`."""
     *parents, leaf = key.split(".")
     for parent in parents:
-        values = values.setdefault(parent, {})
+        if values.get(parent) is None:
+            values[parent] = {}  # settings that are off by default, as train.push, begin here
+        values = values[parent]
         if not isinstance(values, dict):
             raise ConfigError(f"--set {key}: {parent!r} is a value, not a group of settings")
     values[leaf] = value

@@ -77,11 +77,8 @@ def solve_within(W: Tensor, M: Tensor, ridge: float, *, dual: bool | None = None
     A = W @ W.T if dual else W.T @ W
     c = ridge * A.square().sum() / (A.diagonal().sum() + 1e-30) + 1e-12 * M.square().mean() + 1e-30
     factor = torch.linalg.cholesky(A + c * torch.eye(len(A), dtype=A.dtype, device=A.device))
-    if dual:
-        G: Tensor = (M.T - W.T @ torch.cholesky_solve(W @ M.T, factor)) / c
-    else:
-        G = torch.cholesky_solve(M.T, factor)
-    return G
+    G: Tensor = torch.cholesky_solve(W @ M.T if dual else M.T, factor)
+    return (M.T - W.T @ G) / c if dual else G
 
 
 def separation_loss(M: Tensor, G: Tensor) -> Tensor:
