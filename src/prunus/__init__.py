@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunus.core.errors import PrunusError
-    from prunus.criteria import rank_layers, score
+    from prunus.criteria import latent_utility, rank_layers, score
     from prunus.evaluation import LatencyTable, measure_latency_table
     from prunus.graph import find_groups
     from prunus.pipelines import PruneConfig, RunConfig, diagnose, load, prune, run_prune
     from prunus.plan import Plan, make_plan, predict_loss
-    from prunus.statistics import collect
+    from prunus.statistics import collect, trace_utility
     from prunus.surgery import apply_, undo_
     from prunus.training import TrainConfig, fit_
 
@@ -37,6 +37,7 @@ __all__ = [
     "diagnose",
     "find_groups",
     "fit_",
+    "latent_utility",
     "load",
     "make_plan",
     "measure_latency_table",
@@ -45,6 +46,7 @@ __all__ = [
     "rank_layers",
     "run_prune",
     "score",
+    "trace_utility",
     "undo_",
 ]
 
@@ -60,6 +62,7 @@ _ROOMS = {
     "diagnose": "pipelines",
     "find_groups": "graph",
     "fit_": "training",
+    "latent_utility": "criteria",
     "load": "pipelines",
     "make_plan": "plan",
     "measure_latency_table": "evaluation",
@@ -68,6 +71,7 @@ _ROOMS = {
     "rank_layers": "criteria",
     "run_prune": "pipelines",
     "score": "criteria",
+    "trace_utility": "statistics",
     "undo_": "surgery",
 }
 
