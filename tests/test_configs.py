@@ -36,7 +36,6 @@ def test_a_recipe_names_its_table_and_what_exists(path: Path) -> None:
         assert config.train.push is not None
     if path.stem.endswith("_prune"):
         assert config.budget and checked(config.prune).criterion == "deep_lda"
-        assert config.prune.final.push is not None
     shape = config.input_shape or data.input_shape
     import torch
 

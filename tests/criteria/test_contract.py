@@ -29,7 +29,7 @@ READY: dict[tuple[str, str], tuple[nn.Module, Groups, Statistics]] = {}
 PARENTS = [[0, 0, 1, 1]]
 
 #: Criteria that find nothing to look at in some groups, and say so in `Scores.skipped`.
-MAY_SKIP = {"bn_scale"}
+MAY_SKIP = {"bn_scale", "deep_lda"}
 
 
 def ready(net: str, sampling: str = "pixel") -> tuple[nn.Module, Groups, Statistics]:

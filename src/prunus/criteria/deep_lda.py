@@ -21,7 +21,8 @@ class DeepLDA:
     the layer's utilities other than 0. A unit goes where u_c < η·s, with one η for all layers, so
     values of all groups share a scale, and the `threshold` allocation cuts as the thesis does. A
     unit of several features gets the greatest; so does one of several readers, where each counts
-    in its own s (the thesis has one reader a layer).
+    in its own s (the thesis has one reader a layer). Input pixels are not scored: deconvolution
+    tells what a filter would see there, also where images are always black (docs/results.md).
     """
 
     unit = "traced utility, in standard deviations of the layer's (η)"
@@ -34,8 +35,10 @@ class DeepLDA:
 
         Raises:
             ConfigError: the statistics hold no traces.
-            NotScoredError: no reader was reached by the trace.
+            NotScoredError: no reader was reached by the trace, or its units are input pixels.
         """
+        if group.kind == "inputs":
+            raise NotScoredError("a trace tells what filters look for in pixels, not what is there")
         traces = statistics.traces
         if traces is None:
             raise ConfigError(
