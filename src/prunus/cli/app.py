@@ -19,6 +19,7 @@ from prunus.cli.load import load
 from prunus.cli.prune import prune
 from prunus.cli.push import push
 from prunus.cli.score import score
+from prunus.cli.search import search
 from prunus.cli.train import train
 from prunus.core.errors import PrunusError
 
@@ -49,6 +50,7 @@ app.command(cls=ListingCommand)(prune)
 app.command()(train)
 app.command()(grow)
 app.command()(push)
+app.command(cls=ListingCommand)(search)
 app.command("eval")(evaluate)
 app.command()(score)
 app.command()(doctor)

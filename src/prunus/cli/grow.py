@@ -66,7 +66,7 @@ def grow(
         "grow.candidate.epochs": candidate_epochs,
         "train.epochs": epochs,
     }
-    values = flags.settings(own, example="grow.candidate.lr=1e-3", growing=True)
+    values = flags.settings(own, example="grow.candidate.lr=1e-3", kind="grow")
     from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds
     from prunus.core import from_dict  # noqa: PLC0415
     from prunus.pipelines import GrowRunConfig, run_grow  # noqa: PLC0415

@@ -87,7 +87,7 @@ class RunFlags:
         *,
         example: str,
         needs: Sequence[str] = ("model", "data"),
-        growing: bool = False,
+        kind: str = "run",
         start: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return the settings: of the recipe or the run to resume, then flags, then `--set`.
@@ -96,13 +96,13 @@ class RunFlags:
             own: flags of the verb itself, by the path of the setting; None was not given.
             example: a setting that an error about `--set` shows.
             needs: the settings that must be there in the end.
-            growing: whether the run is one of `prunus grow`.
+            kind: what run the settings are of, see `base_settings`.
             start: settings, by path, that hold where the recipe says nothing of them.
 
         Raises:
             ConfigError: a flag cannot be read, or a setting that is needed did not come.
         """
-        values = base_settings(self.config, self.out if self.resume else None, growing=growing)
+        values = base_settings(self.config, self.out if self.resume else None, kind=kind)
         for path, value in (start or {}).items():
             if _at(values, path) is None:
                 put_flags(values, {path: value})

@@ -21,12 +21,11 @@ __all__ = [
 ]
 
 
-def base_settings(
-    config: Path | None, out: Path | None, *, growing: bool = False
-) -> dict[str, Any]:
+def base_settings(config: Path | None, out: Path | None, *, kind: str = "run") -> dict[str, Any]:
     """Return the settings to start from: those of --config, or of the run to resume.
 
-    They are those of a run that grows a network, or of any other.
+    `kind` says what run they are of: one that grows a network (`grow`), derives one (`search`), or
+    any other (`run`).
     """
     path = config
     if path is None and out is not None and (out / "config.yaml").exists():
@@ -34,9 +33,10 @@ def base_settings(
     if path is None:
         return {}
     from prunus.core import read_yaml, to_dict  # noqa: PLC0415
-    from prunus.pipelines import GrowRunConfig, RunConfig  # noqa: PLC0415
+    from prunus.pipelines import GrowRunConfig, RunConfig, SearchConfig  # noqa: PLC0415
 
-    return to_dict(read_yaml(GrowRunConfig if growing else RunConfig, path))
+    kinds: dict[str, type] = {"run": RunConfig, "grow": GrowRunConfig, "search": SearchConfig}
+    return to_dict(read_yaml(kinds[kind], path))
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:

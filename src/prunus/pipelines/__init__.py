@@ -17,6 +17,8 @@ from prunus.pipelines.push import run_push
 from prunus.pipelines.run import run_prune
 from prunus.pipelines.score import ScoreReport, run_score
 from prunus.pipelines.score_config import ScoreConfig, settings_of_run
+from prunus.pipelines.search.config import SearchConfig, SearchPruneConfig
+from prunus.pipelines.search.run import run_search
 from prunus.pipelines.session import Loaders, Session
 from prunus.pipelines.train import run_train
 from prunus.pipelines.watch import Watch
@@ -37,6 +39,8 @@ __all__ = [
     "RunDifference",
     "ScoreConfig",
     "ScoreReport",
+    "SearchConfig",
+    "SearchPruneConfig",
     "Session",
     "Watch",
     "diagnose",
@@ -54,6 +58,7 @@ __all__ = [
     "run_prune",
     "run_push",
     "run_score",
+    "run_search",
     "run_train",
     "settings_of_run",
 ]

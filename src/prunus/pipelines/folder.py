@@ -9,11 +9,14 @@ from prunus.core.errors import ConfigError, RunFolderError
 from prunus.pipelines.config import RunConfig
 from prunus.pipelines.grow_config import GrowRunConfig
 from prunus.pipelines.journal import Journal
+from prunus.pipelines.search.config import SearchConfig
 
 __all__ = ["open_folder"]
 
 
-def open_folder(config: RunConfig | GrowRunConfig, out: Path, *, resume: bool) -> Journal:
+def open_folder(
+    config: RunConfig | GrowRunConfig | SearchConfig, out: Path, *, resume: bool
+) -> Journal:
     """Return the journal of `out`, new with its `config.yaml`, or that of the run to resume.
 
     Raises:

@@ -59,9 +59,17 @@ class Journal:
         return model, plan
 
     def clean(self) -> None:
-        """Remove the steps of a finished run."""
-        if self.folder is not None:
-            shutil.rmtree(self._steps, ignore_errors=True)
+        """Remove the steps of a finished run, but for the plans, which are small."""
+        if self.folder is None:
+            return
+        for path in sorted(self._steps.glob("[0-9][0-9][0-9].json")):
+            write_whole(self.plan_of(int(path.stem)), path.read_text())
+        shutil.rmtree(self._steps, ignore_errors=True)
+
+    def plan_of(self, iteration: int) -> Path:
+        """Return where the plan after an iteration of a finished run is, from the dense network."""
+        assert self.folder is not None
+        return self.folder / "plans" / f"{iteration:03d}.json"
 
     @property
     def _steps(self) -> Path:

@@ -20,8 +20,8 @@ from prunus.pipelines.latency import costs_of, with_round_to
 from prunus.pipelines.protect import find_protected
 from prunus.pipelines.rows import describe_groups, say_costs
 from prunus.pipelines.s_phase import find_sound_groups, ignoring, measure_information
-from prunus.pipelines.search import search
 from prunus.pipelines.session import Session, p_phase_
+from prunus.pipelines.smallest import find_smallest
 from prunus.plan import Budget, Plan, check_reachable
 
 __all__ = ["ps_iteration"]
@@ -35,7 +35,7 @@ def ps_iteration(
     With limits alone, iteration i of T aims at the cost dense·(limit/dense)^(i/T) in each
     currency, so each prunes the same share of what is left. Where validation accuracy falls
     below `config.min_accuracy` after a P-phase, the last network that held it is the result.
-    With `accuracy>=` the way is searched for (`search`).
+    With `accuracy>=` the way is searched for (`find_smallest`).
 
     A last P-phase with `config.final` ends the run; where there is a floor and it ends below,
     the network before it is kept. Whatever the journal holds is taken from there.
@@ -78,7 +78,7 @@ def ps_iteration(
         floor=floor,
     )
     state = State(iteration=0, model=private_copy(dense), plan=Plan(), costs=costs, accuracy=before)
-    state, reason = (to_limits if budget.accuracy is None else search)(job, state)
+    state, reason = (to_limits if budget.accuracy is None else find_smallest)(job, state)
     journal.append_once("stop", {"reason": reason})
     session.watch.say(f"stopped: {reason}")
     model = _finish(job, state)

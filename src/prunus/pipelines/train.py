@@ -26,6 +26,7 @@ from prunus.pipelines.surroundings import (
 )
 from prunus.pipelines.watch import Watch
 from prunus.plan import Plan
+from prunus.surgery import replay_
 
 __all__ = ["run_train"]
 
@@ -37,6 +38,7 @@ def run_train(
     resume: bool = False,
     command: str = "",
     watch: Watch | None = None,
+    plan: Plan | None = None,
 ) -> Journal:
     """Train as `config.train` says and write everything to `out`; return the journal.
 
@@ -62,6 +64,8 @@ def run_train(
         input_shape=data.input_shape,
         weights=Path(config.weights) if config.weights else None,
     )
+    if plan is not None:
+        replay_(model, plan)
     journal = open_folder(config, out, resume=resume)
     journal.append_once("run", describe_run(command, fabric, config.seed))
     session = Session(
@@ -76,7 +80,7 @@ def run_train(
     else:
         parents = config.prune.parents or ((data.parents,) if data.parents else ())
         p_phase_(model, config.train, session, phase="train", parents=parents)
-        write_whole(out / "plan.json", Plan().to_json())
+        write_whole(out / "plan.json", (plan or Plan()).to_json())
         save_weights(model, out / "model.safetensors")
     journal.append_once("files", {"sha256": fingerprints(out)})
     if journal.record.find("trained") is None:

@@ -15,6 +15,7 @@ from prunus.reports.page import render_page, write_report
 from prunus.reports.push_console import print_pushed
 from prunus.reports.score_console import print_scores
 from prunus.reports.score_page import render_scores
+from prunus.reports.search_console import print_search
 from prunus.reports.tables import HeadlineRow, LayerRow, headline, layer_table
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "print_models",
     "print_pushed",
     "print_scores",
+    "print_search",
     "render_page",
     "render_scores",
     "say_evaluation",

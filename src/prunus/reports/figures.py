@@ -155,12 +155,16 @@ def knowledge_figure(layers: Sequence[Row]) -> go.Figure:
 
 
 def score_figures(rows: Sequence[Row], iteration: int | None = None) -> dict[str, go.Figure]:
-    """Return a small histogram a group: kept and removed units by score, at the newest cut."""
+    """Return a small histogram a scored group: kept and removed units, at the newest cut."""
     cuts = trajectory(rows, "prune")
     if not cuts:
         return {}
     row = cuts[max(cuts) if iteration is None else iteration]
-    return {group["name"]: _histogram(group["histogram"]) for group in row["groups"]}
+    return {
+        group["name"]: _histogram(group["histogram"])
+        for group in row["groups"]
+        if "histogram" in group
+    }
 
 
 def training_figure(rows: Sequence[Row], quantity: str) -> go.Figure:

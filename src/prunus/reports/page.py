@@ -25,6 +25,7 @@ from prunus.reports.figures import (
 )
 from prunus.reports.latent_section import latent_cuts_section
 from prunus.reports.numbers import grouped, scientific
+from prunus.reports.search_page import is_search, render_search
 from prunus.reports.tables import (
     Row,
     group_table,
@@ -36,6 +37,7 @@ from prunus.reports.tables import (
     of_event,
     refusals,
     trajectory,
+    unscored,
 )
 
 __all__ = ["render_page", "write_report"]
@@ -78,6 +80,9 @@ def write_report(folder: Path) -> Path:
     if not isinstance(config, dict):
         raise RunFolderError(f"{config_path} is not a mapping of settings: write the run anew")
     path = folder / "report.html"
+    if is_search(config):
+        write_whole(path, render_search(rows, config, folder))
+        return path
     files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
     files = {name: size for name, size in files.items() if name[0] != "." and name != path.name}
     write_whole(path, render_page(rows, config, plan, folder=folder.as_posix(), files=files))
@@ -135,6 +140,7 @@ def render_page(
         plan_is_cut=len(plan_text) > PLAN_LIMIT,
         pushed=_pushed(rows),
         refusals=refusals(rows),
+        unscored=unscored(rows),
         rows=rows,
         run=last(rows, "run"),
         score_row=cuts[max(cuts)] if cuts else None,
@@ -206,4 +212,5 @@ def _panels(rows: Sequence[Row], cut: Row) -> list[Drawing]:
             + (f" · {group['score_unit']}" if mixed else ""),
         )
         for at, group in enumerate(cut["groups"])
+        if group["name"] in figures
     ]

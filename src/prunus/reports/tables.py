@@ -27,6 +27,7 @@ __all__ = [
     "rejected",
     "timings",
     "trajectory",
+    "unscored",
     "untimed",
 ]
 
@@ -211,6 +212,13 @@ def refusals(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return (module, reason) of every consumer that a cut could not compensate, once each."""
     refused = (item for row in of_event(rows, "prune") for item in row["not_compensated"])
     return list(dict.fromkeys((item["module"], item["reason"]) for item in refused))
+
+
+def unscored(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return (group, reason) of every group that the criterion did not score, once each."""
+    groups = (group for row in of_event(rows, "prune") for group in row["groups"])
+    found = ((group["name"], group.get("not_scored")) for group in groups)
+    return list(dict.fromkeys((name, reason) for name, reason in found if reason is not None))
 
 
 def explained(layer: Row | None) -> str:

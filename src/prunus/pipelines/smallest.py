@@ -18,13 +18,13 @@ from prunus.pipelines.rows import say_costs
 from prunus.pipelines.s_phase import trace
 from prunus.plan import least_costs
 
-__all__ = ["search"]
+__all__ = ["find_smallest"]
 
 #: A try that would save less of the present cost is not worth its training.
 LEAST_SAVING = 0.03
 
 
-def search(job: Job, state: State) -> tuple[State, str]:
+def find_smallest(job: Job, state: State) -> tuple[State, str]:
     """Return the last network that kept `job.floor` on validation, and why the search stopped.
 
     What is made small is the multiply-accumulates (MACs), down to the least that any plan can

@@ -1,0 +1,126 @@
+"""`prunus search`: grow, push and prune a network, and compare it with rivals."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from prunus.cli.run_flags import RunFlags, run_command
+from prunus.cli.settings import parse_names
+
+__all__ = ["search"]
+
+
+@run_command
+def search(
+    flags: RunFlags,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="What is left of the grown network at most: params=30%, macs=50%, bytes=200k; "
+            "and what must be: accuracy>=97%. Several with commas."
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Modules that growing adds at most.")] = None,
+    grow_budget: Annotated[
+        str | None,
+        typer.Option(help="What the grown network may cost at most: params=1M, macs=50M."),
+    ] = None,
+    grow: Annotated[
+        bool,
+        typer.Option("--grow/--no-grow", help="Whether the network grows before it is pushed."),
+    ] = True,
+    base_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of the network to start from, without --weights.")
+    ] = None,
+    candidate_epochs: Annotated[int | None, typer.Option(help="Epochs of each candidate.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the push.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Cuts on the way to the budget.")] = None,
+    finetune_epochs: Annotated[int | None, typer.Option(help="Epochs after each cut.")] = None,
+    final_epochs: Annotated[int | None, typer.Option(help="Epochs at the end.")] = None,
+    criterion: Annotated[str | None, typer.Option(help="What a unit is worth: {criteria}.")] = None,
+    allocation: Annotated[
+        str | None, typer.Option(help="How the budget is spread over layers: {allocations}.")
+    ] = None,
+    rivals: Annotated[
+        str | None,
+        typer.Option(
+            help="Criteria that prune the network trained without push, with commas; an "
+            "allocation of their own behind a slash, as in l1/global. Empty for none.",
+            show_default="deep_lda,activation_mean,taylor,l1,random",
+        ),
+    ] = None,
+    fixed: Annotated[
+        str | None,
+        typer.Option(help="Networks trained on the same data, as tiny_resnet10,squeezenet_cifar."),
+    ] = None,
+    grown: Annotated[
+        bool | None,
+        typer.Option(
+            "--grown/--no-grown",
+            help="Train the networks met while growing on, and compare them.",
+            show_default="grown",
+        ),
+    ] = None,
+    scratch: Annotated[
+        str | None,
+        typer.Option(
+            help="Derived structures trained from random weights: none, final, all.",
+            show_default="final",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that train candidates side by side.",
+            show_default="one a stage, no more than cores; 1 on a GPU",
+        ),
+    ] = None,
+) -> None:
+    """Derive a small network: grow, push what discriminates into few neurons, prune; and compare.
+
+    The network declares stages (`prunus models` shows which do), or does not grow (--no-grow). All
+    that is compared is trained here, on the same data, for as many epochs.
+    """
+    own = {
+        "budget": budget,
+        "grow.steps": steps,
+        "grow.budget": grow_budget,
+        "grow.base.epochs": base_epochs,
+        "grow.candidate.epochs": candidate_epochs,
+        "train.epochs": epochs,
+        "prune.iterations": iterations,
+        "prune.finetune.epochs": finetune_epochs,
+        "prune.final.epochs": final_epochs,
+        "prune.criterion": criterion,
+        "prune.allocation": allocation,
+        "rivals": None if rivals is None else parse_names(rivals),
+        "fixed": None if fixed is None else parse_names(fixed),
+        "grown": grown,
+        "scratch": scratch,
+    }
+    values = flags.settings(
+        own, example="push.align=0", needs=("model", "data", "budget"), kind="search"
+    )
+    if not grow:
+        values["grow"] = None
+    from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds
+    from prunus.core import from_dict  # noqa: PLC0415
+    from prunus.pipelines import SearchConfig, run_search  # noqa: PLC0415
+    from prunus.reports import print_search  # noqa: PLC0415
+
+    settings = from_dict(SearchConfig, values, "the settings")
+    console = Console()
+    journal = run_search(
+        settings,
+        flags.out,
+        resume=flags.resume,
+        command=flags.command,
+        watch=TerminalWatch(console),
+        workers=workers,
+    )
+    print_search(journal.record.rows, console)
+    console.print(f"network: {flags.out / 'derived'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {flags.out / 'report.html'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,196 @@
+"""The runs that a search is made of: each a folder of its own, told as rows of networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunus.core import to_dict
+from prunus.pipelines.config import PruneConfig, RunConfig
+from prunus.pipelines.grow import run_grow
+from prunus.pipelines.grow_config import GrowRunConfig
+from prunus.pipelines.journal import Journal
+from prunus.pipelines.load import read_plan
+from prunus.pipelines.push import run_push
+from prunus.pipelines.run import run_prune
+from prunus.pipelines.search.compare import DERIVED
+from prunus.pipelines.search.config import SearchConfig
+from prunus.pipelines.train import run_train
+from prunus.pipelines.watch import Watch
+from prunus.training import TrainConfig
+
+__all__ = ["PLAIN", "Arms", "Start", "split_rival"]
+
+Row = dict[str, Any]
+
+#: The arm of the grown network trained without push, which rivals prune.
+PLAIN = "plain"
+#: Folders of the grown network's training, with the push and without.
+TRAINED = {DERIVED: "pushed", PLAIN: "plain"}
+MEASURES = ("params", "macs", "bytes", "validation_accuracy", "test_accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The network that is pushed and pruned; its weights have seen `epochs`.
+
+    `grown` are the `step` rows on the way to it, the network that growing began with first.
+    """
+
+    model: str
+    weights: str | None
+    epochs: int
+    grown: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arms:
+    """Makes the runs of a search in folders of `out`, or goes on with them.
+
+    Each method finishes one run and yields a row a network that it found: its `arm`, `name` and
+    folder, what it costs, its accuracies (on the test split that of finished networks alone) and
+    the epochs its weights have seen. `alone` tells networks that form no curve.
+    """
+
+    config: SearchConfig
+    out: Path
+    command: str
+    watch: Watch
+    workers: int | None = None
+
+    def grow(self) -> Start:
+        """Grow as `config.grow` says; without it the network stays as it is."""
+        config = self.config
+        if config.grow is None:
+            return Start(model=config.model, weights=config.weights, epochs=0)
+        settings = GrowRunConfig(
+            **self._shared(GrowRunConfig),
+            model=config.model,
+            weights=config.weights,
+            grow=config.grow,
+            train=TrainConfig(epochs=0),
+        )
+        folder = self.out / "grow"
+        run = run_grow(settings, folder, **self._ways(folder), workers=self.workers)
+        grown = run.record.find("grown")
+        assert grown is not None
+        steps = [row for row in run.record.all("step") if row["step"] <= grown["step"]]
+        return Start(
+            model=grown["model"],
+            weights=str(folder / "grown" / "model.safetensors"),
+            epochs=self._seen(grown["step"]),
+            grown=tuple(steps),
+        )
+
+    def train(self, start: Start, arm: str) -> Iterator[Row]:
+        """Train the grown network, with the push where it is to be derived from."""
+        folder = self.out / TRAINED[arm]
+        push = self.config.push if arm == DERIVED else None
+        train = dataclasses.replace(self.config.train, push=push)
+        settings = self._settings(model=start.model, weights=start.weights, train=train)
+        run = (run_train if push is None else run_push)(settings, folder, **self._ways(folder))
+        epochs = start.epochs + train.epochs
+        yield self._trained(run, folder, arm=arm, name=start.model, epochs=epochs)
+
+    def prune(self, start: Start, arm: str, folder: str, **changes: Any) -> Iterator[Row]:
+        """Prune the grown network, after that training, to the budget."""
+        config, out = self.config, self.out / folder
+        trained = self.out / TRAINED[DERIVED if arm == DERIVED else PLAIN]
+        push = config.push if arm == DERIVED else None
+        fields = {each.name for each in dataclasses.fields(PruneConfig)}
+        prune = PruneConfig(**{name: getattr(config.prune, name) for name in fields} | changes)
+        prune = dataclasses.replace(
+            prune,
+            runtimes=prune.runtimes if arm == DERIVED else (),
+            finetune=dataclasses.replace(prune.finetune, push=push),
+            final=dataclasses.replace(prune.final, push=push),
+        )
+        settings = self._settings(
+            model=start.model,
+            weights=str(trained / "model.safetensors"),
+            budget=config.budget,
+            export=config.export if arm == DERIVED else (),
+            prune=prune,
+        )
+        run = run_prune(settings, out, **self._ways(out))
+        epochs = start.epochs + config.train.epochs
+        for row in run.record.all("iteration"):
+            if row["iteration"] == 0 or row.get("kept") is False:
+                continue  # what `train` has told, or what the loop stepped back from
+            seen = epochs + prune.finetune.epochs * row["iteration"]
+            name = f"iteration {row['iteration']}"
+            yield self._row(row, out, arm=arm, epochs=seen, name=name)
+        result = run.record.find("result")
+        assert result is not None
+        epochs += sum(len(fit["epochs"]) for fit in run.record.all("fit"))
+        yield self._row(result["pruned"], out, arm=arm, epochs=epochs, name="finished")
+
+    def grown(self, step: Row, epochs: int) -> Iterator[Row]:
+        """Train a network met while growing on, until it has seen `epochs` as well."""
+        folder = self.out / "trained" / f"{step['step']:03d}"
+        settings = self._settings(
+            model=step["model"],
+            weights=str(self.out / "grow" / step["weights"]),
+            train=self._epochs(epochs - self._seen(step["step"])),
+        )
+        run = run_train(settings, folder, **self._ways(folder))
+        yield self._trained(run, folder, arm="grown", name=step["model"], epochs=epochs)
+
+    def scratch(self, start: Start, iteration: int, epochs: int) -> Iterator[Row]:
+        """Train the structure of an iteration, which `derived` left, from random weights."""
+        folder = self.out / "scratch" / f"{iteration:03d}"
+        settings = self._settings(model=start.model, train=self._epochs(epochs))
+        plan = read_plan(Journal(self.out / DERIVED).plan_of(iteration))
+        run = run_train(settings, folder, **self._ways(folder), plan=plan)
+        name = f"structure of iteration {iteration}"
+        yield self._trained(run, folder, arm="scratch", name=name, epochs=epochs)
+
+    def fixed(self, name: str, epochs: int) -> Iterator[Row]:
+        """Train another network on the same data."""
+        folder = self.out / "fixed" / name.replace("/", "_").replace(":", "_")
+        settings = self._settings(model=name, train=self._epochs(epochs))
+        run = run_train(settings, folder, **self._ways(folder))
+        row = self._trained(run, folder, arm="fixed", name=name, epochs=epochs)
+        yield {**row, "alone": True}
+
+    def _seen(self, step: int) -> int:
+        """Return the epochs that the weights of a step of growing have seen."""
+        grow = self.config.grow
+        assert grow is not None
+        base = grow.base.epochs if self.config.weights is None else 0
+        return base + step * grow.candidate.epochs
+
+    def _epochs(self, epochs: int) -> TrainConfig:
+        return dataclasses.replace(self.config.train, push=None, epochs=max(0, epochs))
+
+    def _trained(self, run: Journal, folder: Path, **place: Any) -> Row:
+        row = run.record.find("trained")
+        assert row is not None
+        return self._row(row, folder, **place)
+
+    def _row(self, measured: Row, folder: Path, **place: Any) -> Row:
+        measures = {key: measured.get(key) for key in MEASURES}
+        where = str(folder.relative_to(self.out))
+        return {**place, **measures, "folder": where, "alone": False}
+
+    def _settings(self, **changes: Any) -> RunConfig:
+        return RunConfig(**{**self._shared(RunConfig), "export": (), **changes})
+
+    def _shared(self, kind: type) -> dict[str, Any]:
+        """Return what the runs have in common with the search: data, seed, device."""
+        own = {"model", "weights", "budget", "grow", "push", "train", "prune", "export"}
+        known = {each.name for each in dataclasses.fields(kind)}
+        return {key: value for key, value in to_dict(self.config).items() if key in known - own}
+
+    def _ways(self, folder: Path) -> dict[str, Any]:
+        resume = (folder / "config.yaml").exists()
+        return {"resume": resume, "command": self.command, "watch": self.watch}
+
+
+def split_rival(rival: str) -> tuple[str, str | None]:
+    """Return the criterion of a rival and the allocation of its own, None where it has none."""
+    criterion, _, allocation = rival.partition("/")
+    return criterion, allocation or None

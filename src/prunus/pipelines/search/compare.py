@@ -1,0 +1,70 @@
+"""Networks of a search at equal size: how far the derived ones lie above each rival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+__all__ = ["DERIVED", "compare", "curve_of", "lead"]
+
+Row = dict[str, Any]
+
+#: The arm whose networks are searched for; all others are compared with it.
+DERIVED = "derived"
+
+
+def curve_of(rows: Iterable[Row], currency: str) -> list[tuple[float, float]]:
+    """Return (cost, validation accuracy) of an arm's networks, the cheapest first.
+
+    Of networks of one cost it is the last: the same structure after more training.
+    """
+    return sorted({row[currency]: row["validation_accuracy"] for row in rows}.items())
+
+
+def lead(curve: Sequence[tuple[float, float]], row: Row, currency: str) -> float | None:
+    """Return how far `curve` lies above a network at its cost, in accuracy; None outside of it.
+
+    Between its networks the curve is linear in the logarithm of the cost.
+
+    Example:
+        >>> row = {"params": 20, "validation_accuracy": 0.9}
+        >>> round(lead([(10, 0.92), (40, 0.98)], row, "params"), 3)
+        0.05
+    """
+    costs, accuracies = zip(*curve, strict=True)
+    cost = row[currency]
+    if not costs[0] <= cost <= costs[-1]:
+        return None
+    at = float(np.interp(np.log(cost), np.log(costs), accuracies))
+    return at - float(row["validation_accuracy"])
+
+
+def compare(rows: Sequence[Row], currency: str) -> list[Row]:
+    """Return a row a rival: by how much the derived curve leads at equal cost, on validation.
+
+    `points` are the rival's networks within the costs of the curve, `left_out` those beyond; the
+    leads are None where none is within.
+    """
+    derived = curve_of((row for row in rows if row["arm"] == DERIVED), currency)
+    found = []
+    for arm in dict.fromkeys(row["arm"] for row in rows if row["arm"] != DERIVED):
+        mine: dict[tuple[str, float], Row] = {}
+        for row in rows:
+            if row["arm"] == arm:
+                mine[(row["name"] if row["alone"] else "", row[currency])] = row
+        leads = [gap for row in mine.values() if (gap := lead(derived, row, currency)) is not None]
+        found.append(
+            {
+                "arm": arm,
+                "currency": currency,
+                "points": len(leads),
+                "left_out": len(mine) - len(leads),
+                "lead": fmean(leads) if leads else None,
+                "least": min(leads, default=None),
+                "most": max(leads, default=None),
+            }
+        )
+    return found

@@ -1,0 +1,176 @@
+"""Grow a network, push what discriminates into few neurons, prune; and the rivals beside it.
+
+Source: seed 002 (Tian's thesis), chapter 4: Algorithm 3 (growing), section 4.1.1 (push),
+Algorithm 2 (push and prune in turn), Figures 4-8, 4-9 and 4-11 (accuracy against size).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prunus.core.errors import ConfigError, PrunusError
+from prunus.criteria import CRITERIA
+from prunus.models import build_model
+from prunus.pipelines.folder import open_folder
+from prunus.pipelines.journal import Journal
+from prunus.pipelines.search.arms import PLAIN, Arms, Start, split_rival
+from prunus.pipelines.search.compare import DERIVED, compare
+from prunus.pipelines.search.config import SearchConfig
+from prunus.pipelines.settings import checked
+from prunus.pipelines.surroundings import (
+    describe_run,
+    open_data,
+    open_fabric,
+    require_labels,
+    require_one_process,
+    resolve_paths,
+)
+from prunus.pipelines.watch import Watch
+from prunus.plan import ALLOCATIONS, Budget
+from prunus.reports import write_report
+
+__all__ = ["run_search"]
+
+Row = dict[str, Any]
+
+CURRENCIES = ("params", "macs")
+
+
+def run_search(
+    config: SearchConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    watch: Watch | None = None,
+    workers: int | None = None,
+) -> Journal:
+    """Derive a small network as `config` says, and its rivals; return the journal.
+
+    Every arm is a run of its own, in a folder that the other verbs take:
+
+    | path | holds |
+    |---|---|
+    | record.jsonl | a row `start`: the grown network; a row `arm` for each that is finished, with |
+    | | the networks it found; `failed` for one that could not run, with the reason; at the end |
+    | | `comparison`: how far the derived networks lead at equal cost, on validation |
+    | report.html | accuracy against size of all of them; written anew after every arm |
+    | grow/ | the run of `run_grow` |
+    | pushed/, plain/ | the grown network trained with the push and without |
+    | derived/ | the pushed network pruned: the result, to be loaded and exported |
+    | rivals/NAME/ | the plain network pruned by another criterion |
+    | trained/STEP/ | networks met while growing, trained on |
+    | scratch/ITERATION/ | structures of `derived/`, trained from random weights |
+    | fixed/NAME/ | other networks, trained |
+
+    With `resume` nothing that is finished is done again. Validation images choose and draw the
+    curves; the test split is read once for every finished network.
+
+    Raises:
+        ConfigError: a rival, fixed network or setting does not exist or fit; said before any
+            training.
+        RunFolderError: `out` holds another run, or this one and `resume` is off.
+        PrunusError: growing, pushing or pruning failed. A rival that fails is journalled.
+    """
+    require_one_process()
+    watch = watch or Watch()
+    config = resolve_paths(config)
+    config = _checked(config)
+    fabric = open_fabric(config.device, config.precision)
+    journal = open_folder(config, out, resume=resume)
+    journal.append_once("run", describe_run(command, fabric, config.seed))
+    arms = Arms(config=config, out=out, command=command, watch=watch, workers=workers)
+    start = arms.grow()
+    journal.append_once("start", {"model": start.model, "steps": list(start.grown)})
+    for key, networks, needed in _schedule(arms, start, journal):
+        if _done(journal, key):
+            continue
+        watch.say(f"— {key} —")
+        began = time.perf_counter()
+        try:
+            rows = list(networks())
+        except PrunusError as error:
+            if needed:
+                raise
+            journal.record.append("failed", key=key, reason=str(error))
+            watch.say(f"{key} could not run: {error}")
+        else:
+            seconds = round(time.perf_counter() - began, 3)
+            journal.record.append("arm", key=key, networks=rows, seconds=seconds)
+        write_report(out)
+    all_found = [row for arm in journal.record.all("arm") for row in arm["networks"]]
+    found = [row for currency in CURRENCIES for row in compare(all_found, currency)]
+    journal.append_once("comparison", {"arms": found})
+    write_report(out)
+    return journal
+
+
+def _schedule(
+    arms: Arms, start: Start, journal: Journal
+) -> Iterator[tuple[str, Callable[[], Iterator[Row]], bool]]:
+    """Yield what is run: its key, the run, and whether the search is lost without it."""
+    config = arms.config
+    yield "pushed", partial(arms.train, start, DERIVED), True
+    yield DERIVED, partial(arms.prune, start, DERIVED, DERIVED), True
+    derived = journal.record.find("arm", key=DERIVED)
+    assert derived is not None
+    *_, finished = derived["networks"]
+    epochs = finished["epochs"]
+    for step in start.grown if config.grown else ():
+        yield f"grown {step['step']}", partial(arms.grown, step, epochs), False
+    plans = sorted((arms.out / DERIVED / "plans").glob("*.json"))
+    chosen = {"none": [], "final": plans[-1:], "all": plans}[config.scratch]
+    for path in chosen:
+        iteration = int(path.stem)
+        yield f"scratch {iteration}", partial(arms.scratch, start, iteration, epochs), False
+    if config.rivals:
+        yield PLAIN, partial(arms.train, start, PLAIN), True
+    for rival in config.rivals:
+        criterion, allocation = split_rival(rival)
+        changes = {"criterion": criterion, "options": {}}
+        if allocation is not None:
+            changes["allocation"] = allocation
+        folder = f"rivals/{rival.replace('/', '-')}"
+        yield rival, partial(arms.prune, start, rival, folder, **changes), False
+    for name in config.fixed:
+        yield f"fixed {name}", partial(arms.fixed, name, epochs), False
+
+
+def _done(journal: Journal, key: str) -> bool:
+    return any(journal.record.find(event, key=key) is not None for event in ("arm", "failed"))
+
+
+def _checked(config: SearchConfig) -> SearchConfig:
+    """Return the settings with what the data say, once all that can be wrong was looked at."""
+    Budget.parse(config.budget)
+    for name, train in (
+        ("train", config.train),
+        ("prune.finetune", config.prune.finetune),
+        ("prune.final", config.prune.final),
+    ):
+        if train.push is not None:
+            raise ConfigError(
+                f"{name}.push came, but a search pushes in all its trainings by the one setting "
+                "`push`, and in none of its rivals': give its terms there, as --set push.align=0"
+            )
+    checked(dataclasses.replace(config.prune, keep_class=()))
+    for rival in config.rivals:
+        criterion, allocation = split_rival(rival)
+        if criterion not in CRITERIA or allocation not in (None, *ALLOCATIONS):
+            raise ConfigError(
+                f"rival {rival!r} is no criterion, with an allocation behind a slash: expected one "
+                f"of {', '.join(CRITERIA)}, and one of {', '.join(ALLOCATIONS)}, as in l1/global"
+            )
+        checked(dataclasses.replace(config.prune, criterion=criterion, options={}, keep_class=()))
+    if len(set(config.rivals)) < len(config.rivals):
+        raise ConfigError(f"rivals {', '.join(config.rivals)}: one came twice, expected each once")
+    data = open_data(config)
+    require_labels(data, "search")
+    for name in config.fixed:
+        build_model(name, num_classes=data.num_classes, input_shape=data.input_shape)
+    return dataclasses.replace(config, num_classes=data.num_classes, input_shape=data.input_shape)

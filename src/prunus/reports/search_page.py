@@ -1,0 +1,114 @@
+"""The journal of a search → one HTML file that opens anywhere, offline, for years."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prunus.core import to_json
+from prunus.reports.drawing import draw, render
+from prunus.reports.numbers import grouped, percent
+from prunus.reports.search_figures import accuracy_floor, size_figure
+from prunus.reports.search_tables import (
+    DERIVED,
+    arm_name,
+    arm_rows,
+    finished_of,
+    lead_text,
+    networks,
+    short_model,
+    verdict,
+)
+from prunus.reports.tables import Row, last, of_event
+
+__all__ = ["is_search", "render_search"]
+
+SIZES = {"params": "parameters", "macs": "multiply-accumulates (MACs)"}
+
+
+def is_search(config: Mapping[str, Any]) -> bool:
+    """Tell whether a configuration is one of `prunus search`."""
+    return "rivals" in config
+
+
+def render_search(rows: Sequence[Row], config: Mapping[str, Any], folder: Path) -> str:
+    """Return the page of a search, finished or not: no network, nothing beside it.
+
+    Args:
+        rows: its journal, oldest row first.
+        config: its configuration, plain values.
+        folder: its folder; pages of the runs in it are linked.
+    """
+    found, start = networks(rows), last(rows, "start")
+    drawings = [
+        draw(f"size-{currency}", size_figure(found, currency, title), f"accuracy against {title}")
+        for currency, title in SIZES.items()
+        if found
+    ]
+    missing = "" if last(rows, "comparison") else _missing(rows)
+    return render(
+        "search.html",
+        arms=[_linked(vars(row), folder) for row in arm_rows(rows)],
+        caption=_caption(found) if found else "",
+        comparisons=_comparisons(rows),
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        drawings=drawings,
+        failed=[{**row, "key": arm_name(row["key"])} for row in of_event(rows, "failed")],
+        folder=to_json((folder / DERIVED).as_posix()).strip(),
+        missing=missing,
+        run=last(rows, "run"),
+        steps=[_step(row) for row in (start or {"steps": []})["steps"]],
+        title=_title(rows, config),
+        verdict=verdict(rows),
+    )
+
+
+def _title(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
+    found = finished_of(rows)
+    name = short_model(config["model"])
+    if found is None:
+        return f"{name} on {config['data']}"
+    return f"{name} on {config['data']}: {grouped(found['params'])} parameters"
+
+
+def _missing(rows: Sequence[Row]) -> str:
+    done = len(of_event(rows, "arm"))
+    return f"This search is not finished: {done} of its runs are. It goes on with --resume."
+
+
+def _linked(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    page = Path(row["folder"]) / "report.html"
+    return {**row, "report": page.as_posix() if (folder / page).exists() else ""}
+
+
+def _comparisons(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    comparison = last(rows, "comparison")
+    if comparison is None:
+        return []
+    texts: dict[str, dict[str, str]] = {}
+    for row in comparison["arms"]:
+        texts.setdefault(row["arm"], {})[row["currency"]] = lead_text(row)
+    return [(arm_name(arm), found["params"], found["macs"]) for arm, found in texts.items()]
+
+
+def _step(row: Row) -> Row:
+    shown = {"params": grouped(row["params"]), "macs": grouped(row["macs"])}
+    shown["model"] = short_model(row["model"])
+    return {**row, **shown, "accuracy": percent(row["accuracy"])}
+
+
+def _caption(found: Sequence[Row]) -> str:
+    """Say what a point is, and where the axis ends."""
+    floor = accuracy_floor(found)
+    text = (
+        "A point is a network, a line the way of one method. All were trained here on the same "
+        "images, and each finished one for as many epochs as the derived network has seen; rivals "
+        "of the pruning start at the grown network trained without push."
+    )
+    below = sum(row["validation_accuracy"] < floor for row in found)
+    if below:
+        text += f" Of those below {percent(floor)} ({below}) the place is drawn at the lower end."
+    return text
