@@ -8,7 +8,7 @@ from prunus.pipelines.doctor import Diagnosis, diagnose, run_doctor
 from prunus.pipelines.evaluate import EvalConfig, Evaluation, run_eval
 from prunus.pipelines.export import Exported, run_export
 from prunus.pipelines.grow import run_grow
-from prunus.pipelines.grow_config import GrowConfig, GrowRunConfig
+from prunus.pipelines.grow.config import GrowConfig, GrowRunConfig
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.load import load
 from prunus.pipelines.prune import Report, prune
