@@ -11,17 +11,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
-import statistics
 import tempfile
 from pathlib import Path
 
-import torch
-
-from prunus.core import write_whole
+from cells import accuracy_of, say_cell, write_cells
 from prunus.criteria import CRITERIA
-from prunus.pipelines import PruneConfig, RunConfig, run_prune
+from prunus.pipelines import PruneConfig, RunConfig
 from prunus.training import TrainConfig
 
 BUDGETS = {"one shot": "params=25%", "PS": "params=2.5%"}
@@ -35,13 +30,6 @@ PHASES = {
         final=TrainConfig(epochs=5, distill=0.5),
     ),
 }
-
-
-def accuracy_of(config: RunConfig, folder: Path, side: str) -> float:
-    """Run the main job and return a test accuracy in percent."""
-    result = run_prune(config, folder).record.find("result")
-    assert result is not None
-    return 100 * result[side]["test_accuracy"]
 
 
 def main() -> None:
@@ -81,25 +69,12 @@ def main() -> None:
                     out = Path(scratch, f"{mode}-{name}-{seed}")
                     found[mode][name].append(accuracy_of(config, out, "pruned"))
                     print(f"seed {seed} {mode} {name}: {found[mode][name][-1]:.2f}", flush=True)
-    print(f"\ndense: {_cell(dense)}\n")
+    print(f"\ndense: {say_cell(dense)}\n")
     print(f"| criterion | {' | '.join(f'{m}, {b}' for m, b in BUDGETS.items())} |")
     print("|---|" + "---|" * len(BUDGETS))
     for name in CRITERIA:
-        print(f"| {name} | {' | '.join(_cell(found[mode][name]) for mode in BUDGETS)} |")
-    if options.out:
-        record = {
-            "device": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "torch": torch.__version__,
-            "budgets": BUDGETS,
-            "dense": dense,
-            "test_accuracy": found,
-        }
-        write_whole(options.out, json.dumps(record, indent=1) + "\n")
-
-
-def _cell(values: list[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.2f} ± {spread:.2f}"
+        print(f"| {name} | {' | '.join(say_cell(found[mode][name]) for mode in BUDGETS)} |")
+    write_cells(options.out, found, budgets=BUDGETS, dense=dense)
 
 
 if __name__ == "__main__":

@@ -14,25 +14,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
-import statistics
 import tempfile
 from pathlib import Path
 
-import torch
-
-from prunus.core import write_whole
-from prunus.pipelines import PruneConfig, RunConfig, run_prune
+from cells import accuracy_of, say_cell, write_cells
+from prunus.pipelines import PruneConfig, RunConfig
 from prunus.pipelines.config import LatentConfig
 from prunus.training import TrainConfig
-
-
-def accuracy_of(config: RunConfig, folder: Path, side: str) -> float:
-    """Run the main job and return a test accuracy in percent."""
-    result = run_prune(config, folder).record.find("result")
-    assert result is not None
-    return 100 * result[side]["test_accuracy"]
 
 
 def main() -> None:
@@ -88,16 +76,9 @@ def main() -> None:
                 print(f"seed {seed} {name}: {found[name][-1]:.2f}", flush=True)
     print(f"\n| traced | test accuracy at {options.budget} |\n|---|---|")
     for name, values in found.items():
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        print(f"| {name} | {statistics.mean(values):.2f} ± {spread:.2f} |")
-    if options.out:
-        record = {
-            **{key: getattr(options, key) for key in ("model", "data", "budget", "epochs")},
-            "device": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "torch": torch.__version__,
-            "test_accuracy": found,
-        }
-        write_whole(options.out, json.dumps(record, indent=1) + "\n")
+        print(f"| {name} | {say_cell(values)} |")
+    about = {key: getattr(options, key) for key in ("model", "data", "budget", "epochs")}
+    write_cells(options.out, found, **about)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from prunus.core.record import read_rows
 from prunus.models import build_model
 from prunus.pipelines import GrowConfig, GrowRunConfig, RunConfig, Watch, run_grow
 from prunus.pipelines.grow import best_step, why_stop
-from prunus.pipelines.grow_candidate import Bench, Candidate, latent_information, weights_of
-from prunus.pipelines.grow_workers import Crew
+from prunus.pipelines.grow.candidate import Bench, Candidate, latent_information, weights_of
+from prunus.pipelines.grow.workers import Crew
 from prunus.training import TrainConfig
 
 FILE = Path(__file__).parent / "growing_net.py"

@@ -33,9 +33,9 @@ def test_every_figure_is_drawn_quietly_and_offline(
     path = write_report(make_run(journal))
     browser.open(path, width=width)
     assert browser.run("innerWidth") == width
-    assert browser.run(DRAWN) == browser.run("document.querySelectorAll('.plot').length") == 11
+    assert browser.run(DRAWN) == browser.run("document.querySelectorAll('.plot').length") == 13
     said = told(browser)
-    assert (said["errors"], said["drawn"], said["overflow"]) == ("0", "11", "no")
+    assert (said["errors"], said["drawn"], said["overflow"]) == ("0", "13", "no")
     assert browser.run(WIDE) is False
     assert browser.complaints() == []
     assert browser.requests() == [path.resolve().as_uri()]
@@ -87,6 +87,12 @@ def test_sixty_groups_open_a_batch_at_a_time(
         if browser.run(wait) == "56":
             break
     assert browser.run(DRAWN) == 56
+    assert browser.run(WIDE) is False
+    browser.run("document.querySelectorAll('#layers details')[0].open = true")
+    for _ in range(100):
+        if browser.run(wait) == "57":
+            break
+    assert browser.run("document.querySelectorAll('#layers-out .point').length") == 120
     assert browser.run(WIDE) is False
     assert told(browser)["errors"] == "0"
 

@@ -41,6 +41,28 @@ def test_layers_say_their_numbers(journal: list[Row]) -> None:
     assert list(before.text) == ["5 of 20", "10 of 50", "60 of 500", "10"]
 
 
+@pytest.mark.parametrize("key", ["out", "params", "macs"])
+def test_a_layers_bars_are_its_row(journal: list[Row], key: str) -> None:
+    layers = next(row for row in journal if row["event"] == "layers")["layers"]
+    figure = figures.layer_figure(layers, key, "what is drawn")
+    before, after = figure.data
+    pairs = [layer[key] for layer in layers]
+    assert [list(pair) for pair in zip(before.x, after.x, strict=True)] == pairs
+    assert list(before.y) == list(after.y) == list(range(4))
+    top, bottom = figure.layout.yaxis.range[::-1]
+    assert top < 0
+    assert bottom > 3  # the first layer stands on top
+    assert figure.layout.barmode == "overlay"
+
+
+def test_long_numbers_are_short_beside_their_bars(journal: list[Row]) -> None:
+    layers = next(row for row in journal if row["event"] == "layers")["layers"]
+    layers[1]["macs"] = [1_849_688_064, 711_244_800]
+    before, after = figures.layer_figure(layers, "macs", "MACs").data
+    assert (before.x[1], after.x[1]) == (1_849_688_064, 711_244_800)
+    assert before.text[1].replace("\u00a0", " ") == "711 M of 1.85 G"
+
+
 def test_layer_names_are_short_and_no_markup(journal: list[Row]) -> None:
     layers = next(row for row in journal if row["event"] == "layers")["layers"]
     layers[0]["module"], layers[1]["module"] = "<b>x</b>", "backbone." * 9 + "conv"

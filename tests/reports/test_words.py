@@ -57,9 +57,25 @@ def test_captions_say_the_numbers(journal: list[Row]) -> None:
     assert "The last layer, fc2, explained 87.5 % and now explains 80.5 %." in known
     assert "jackknife" in known
     layers = plain(words.layer_caption(journal))
-    assert "fc1 gave most: 360 027 of its 400 500 parameters are gone, 93 %" in layers
+    assert "The convolutions hold 5.9 % of the parameters drawn, so theirs are drawn" in layers
+    assert "fc1 gave most parameters: 360 027 of its 400 500 are gone, 93 % of all" in layers
+    assert "conv2 gave most MACs: 1 520 000 of its 1 600 000 are gone, 72 % of all" in layers
+    assert layers.endswith("1 of 4 layers kept all outputs.")
+    assert "norms" not in layers
     assert "30 epochs in 6 phases, 38 s in all" in plain(words.training_caption(journal))
     assert "one image is 0.28 points" in words.headline_caption(journal)
+
+
+def test_layers_that_multiply_nothing_or_lose_nothing_are_told(journal: list[Row]) -> None:
+    layers = next(row for row in journal if row["event"] == "layers")["layers"]
+    for layer in layers:
+        layer |= {key: [layer[key][0]] * 2 for key in ("params", "macs", "out", "in")}
+        layer["kind"] = "Linear"
+    layers[0] |= {"kind": "BatchNorm2d", "macs": [0, 0]}
+    assert words.layer_caption(journal) == (
+        "Grey is the dense network, blue what is left of it, first layer on top. "
+        "Layers that multiply nothing, as norms, are in the table only. No layer lost parameters."
+    )
 
 
 def test_what_the_layers_know_is_said_of_the_networks_there_are(journal: list[Row]) -> None:

@@ -28,10 +28,13 @@ from prunus.cli.options import (
 from prunus.cli.settings import base_settings, parse_shape, put_flags, put_settings
 from prunus.core.errors import ConfigError
 
-__all__ = ["RunFlags", "run_command"]
+__all__ = ["Flag", "RunFlags", "make_command", "run_command"]
 
-#: Flags before and behind those of a verb's own, as `--help` shows them: name, type, default.
-_FIRST: tuple[tuple[str, Any, Any], ...] = (
+#: Name, type, default.
+Flag = tuple[str, Any, Any]
+
+#: Flags before and behind those of a verb's own, as `--help` shows them.
+_FIRST: tuple[Flag, ...] = (
     (
         "out",
         Annotated[Path, typer.Option(help="Folder of the run; made here.")],
@@ -55,7 +58,7 @@ _FIRST: tuple[tuple[str, Any, Any], ...] = (
     ("data_root", DataRoot, None),
     ("input_shape", InputShape, None),
 )
-_LAST: tuple[tuple[str, Any, Any], ...] = (
+_LAST: tuple[Flag, ...] = (
     ("batch_size", BatchSize, None),
     ("augment", Augment, None),
     ("seed", Seed, None),
@@ -116,24 +119,40 @@ class RunFlags:
 
 def run_command(function: Callable[..., None]) -> Callable[..., None]:
     """Turn `verb(flags: RunFlags, …own flags…)` into a command that has all flags."""
-    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-    parameters = [
-        *(_parameter(*each) for each in _FIRST),
-        *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own),
-        *(_parameter(*each) for each in _LAST),
-    ]
 
-    def command(**given: Any) -> None:
-        mine = {each.name: given.pop(each.name) for each in own}
-        shape = parse_shape(given.pop("input_shape"))
-        flags = RunFlags(
+    def read(given: dict[str, Any]) -> RunFlags:
+        return RunFlags(
             out=given.pop("out"),
             resume=given.pop("resume"),
             config=given.pop("config"),
             set_=given.pop("set_") or (),
-            given={**given, "input_shape": shape},
+            given=given,
         )
-        function(flags, **mine)
+
+    return make_command(function, _FIRST, _LAST, read)
+
+
+def make_command(
+    function: Callable[..., None],
+    first: Sequence[Flag],
+    last: Sequence[Flag],
+    read: Callable[[dict[str, Any]], Any],
+) -> Callable[..., None]:
+    """Turn `verb(flags, …own flags…)` into a command with the flags `first`, its own, and `last`.
+
+    `read` makes `flags` of what came for `first` and `last`, the input shape parsed.
+    """
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    parameters = [
+        *(_parameter(*each) for each in first),
+        *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own),
+        *(_parameter(*each) for each in last),
+    ]
+
+    def command(**given: Any) -> None:
+        mine = {each.name: given.pop(each.name) for each in own}
+        given["input_shape"] = parse_shape(given["input_shape"])
+        function(read(given), **mine)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

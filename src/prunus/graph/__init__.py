@@ -2,6 +2,7 @@
 
 from prunus.graph.costs import Layer
 from prunus.graph.groups import Axis, Consumer, Group, Groups, Member, Unprunable
+from prunus.graph.head import head_groups
 from prunus.graph.select import SelectLinear
 from prunus.graph.trace import find_groups
 
@@ -15,4 +16,5 @@ __all__ = [
     "SelectLinear",
     "Unprunable",
     "find_groups",
+    "head_groups",
 ]

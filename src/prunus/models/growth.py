@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from prunus.models.registry import MODELS
 
 __all__ = [
     "Growing",
+    "add_residual_",
     "grow_",
     "grow_to_",
     "identity_conv_",
@@ -32,6 +33,15 @@ __all__ = [
 ]
 
 _SIZED = re.compile(r"(?P<name>.+)@(?P<sizes>[0-9]+(,[0-9]+)*)")
+
+
+class _Residual(Protocol):
+    """A module of a residual stage: it knows another one that fits on top of it."""
+
+    def another(self) -> Self: ...
+
+
+B = TypeVar("B", bound=_Residual)
 
 
 @runtime_checkable
@@ -154,6 +164,30 @@ def sized_name(spec: str, sizes: Sequence[int]) -> str:
         'inception_v1@3,5,3'
     """
     return f"{split_sizes(spec)[0]}@{_written(sizes)}"
+
+
+def add_residual_(
+    stage: nn.Module,
+    kind: type[B],
+    *,
+    draw: Callable[[nn.Module], None],
+    last: Callable[[B], nn.Module],
+    preserve: bool,
+) -> B:
+    """Add another of the last module of `stage`, a sequence of `kind`, at its end; return it.
+
+    `draw` is called with it for its first weights. With `preserve` the layer that its residual
+    branch ends in, `last` of it, is 0, so that it passes on what it reads.
+    """
+    assert isinstance(stage, nn.Sequential)
+    beneath: Any = stage[-1]
+    assert isinstance(beneath, kind)
+    added = beneath.another()
+    draw(module := cast(nn.Module, added))
+    if preserve:
+        zero_(last(added))
+    stage.append(module)
+    return added
 
 
 def zero_(module: nn.Module) -> None:

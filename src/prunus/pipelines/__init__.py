@@ -8,7 +8,7 @@ from prunus.pipelines.doctor import Diagnosis, diagnose, run_doctor
 from prunus.pipelines.evaluate import EvalConfig, Evaluation, run_eval
 from prunus.pipelines.export import Exported, run_export
 from prunus.pipelines.grow import run_grow
-from prunus.pipelines.grow_config import GrowConfig, GrowRunConfig
+from prunus.pipelines.grow.config import GrowConfig, GrowRunConfig
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.load import load
 from prunus.pipelines.prune import Report, prune
@@ -17,8 +17,7 @@ from prunus.pipelines.push import run_push
 from prunus.pipelines.run import run_prune
 from prunus.pipelines.score import ScoreReport, run_score
 from prunus.pipelines.score_config import ScoreConfig, settings_of_run
-from prunus.pipelines.search.config import SearchConfig, SearchPruneConfig
-from prunus.pipelines.search.run import run_search
+from prunus.pipelines.search import SearchConfig, SearchPruneConfig, run_search
 from prunus.pipelines.session import Loaders, Session
 from prunus.pipelines.train import run_train
 from prunus.pipelines.watch import Watch

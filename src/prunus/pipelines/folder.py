@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from prunus.core import read_yaml, sweep_scratch, to_dict, to_yaml, write_whole
 from prunus.core.errors import ConfigError, RunFolderError
-from prunus.pipelines.config import RunConfig
-from prunus.pipelines.grow_config import GrowRunConfig
 from prunus.pipelines.journal import Journal
-from prunus.pipelines.search.config import SearchConfig
 
 __all__ = ["open_folder"]
 
 
-def open_folder(
-    config: RunConfig | GrowRunConfig | SearchConfig, out: Path, *, resume: bool
-) -> Journal:
+class _Settings(Protocol):
+    """What is told of a run: the settings of any pipeline that makes a folder."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def aim(self) -> str: ...
+
+
+def open_folder(config: _Settings, out: Path, *, resume: bool) -> Journal:
     """Return the journal of `out`, new with its `config.yaml`, or that of the run to resume.
 
     Raises:

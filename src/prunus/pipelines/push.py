@@ -12,7 +12,7 @@ from torch import nn
 from prunus.core import seed_everything
 from prunus.criteria import latent_utility
 from prunus.data import DataSplits
-from prunus.graph import find_groups
+from prunus.graph import head_groups
 from prunus.models import build_model
 from prunus.pipelines.config import LatentConfig, RunConfig
 from prunus.pipelines.journal import Journal
@@ -53,7 +53,7 @@ def run_push(
     )
     data = open_data(config)
     require_labels(data, "push")
-    journal = run_train(config, out, resume=resume, command=command, watch=watch)
+    journal = run_train(config, out, resume=resume, command=command, watch=watch, data=data)
     for network in ("before", "after"):
         if journal.record.find("latent", network=network) is not None:
             continue
@@ -77,11 +77,10 @@ def run_push(
 
 def _latent_row(model: nn.Module, data: DataSplits) -> dict[str, Any]:
     device = next(model.parameters()).device
-    groups = find_groups(model, torch.zeros(1, *data.input_shape, device=device))
-    one = dataclasses.replace(groups, consumers={groups.head: groups.consumers[groups.head]})
+    groups = head_groups(model, torch.zeros(1, *data.input_shape, device=device))
     train, held_out = (
-        latent_utility(one, collect(model, loader, one, blocks=1))
+        latent_utility(groups, collect(model, loader, groups, blocks=1))
         for loader in (data.calibration, data.validation)
     )
-    _, row = choose_dimensions(model, one, train, LatentConfig(), data.validation)
+    _, row = choose_dimensions(model, groups, train, LatentConfig(), data.validation)
     return {**row, "held_out": held_out.eigenvalues.tolist()}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from prunus.core import seed_everything, write_whole
+from prunus.data import DataSplits
 from prunus.evaluation import count_bytes, count_macs, count_params, measure
 from prunus.export import save_weights
 from prunus.models import build_model, load_weights_
@@ -38,13 +39,15 @@ def run_train(
     resume: bool = False,
     command: str = "",
     watch: Watch | None = None,
+    data: DataSplits | None = None,
     plan: Plan | None = None,
 ) -> Journal:
     """Train as `config.train` says and write everything to `out`; return the journal.
 
     The weights start random, or from `config.weights`. The last epoch's weights are kept; the
     test split is read once, after it. The folder is that of a run whose plan is empty, so
-    `prunus.load`, `score`, `export` and `prune --config … --weights …` take it.
+    `prunus.load`, `score`, `export` and `prune --config … --weights …` take it. `data` are those of
+    the configuration where they are loaded already, and nothing was drawn from them yet.
 
     Raises:
         RunFolderError: `out` holds another run, or this one and `resume` is off.
@@ -54,7 +57,7 @@ def run_train(
     watch = watch or Watch()
     config = dataclasses.replace(resolve_paths(config), budget=None)
     fabric = open_fabric(config.device, config.precision)
-    data = open_data(config)
+    data = data or open_data(config)
     classes = data.num_classes or None
     config = dataclasses.replace(config, num_classes=classes, input_shape=data.input_shape)
     seed_everything(config.seed, "build")

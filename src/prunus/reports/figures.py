@@ -18,7 +18,7 @@ from prunus.reports.canvas import (
     short_name,
     size_axis,
 )
-from prunus.reports.numbers import grouped, percent
+from prunus.reports.numbers import grouped, percent, short
 from prunus.reports.tables import Row, last, of_event, rejected, trajectory
 
 __all__ = [
@@ -106,10 +106,10 @@ def accuracy_figure(rows: Sequence[Row], cost: str, title: str) -> go.Figure:
 
 
 def layer_figure(layers: Sequence[Row], key: str, title: str) -> go.Figure:
-    """Return bars of `key` (`out` or `params`) a layer: what is left over what was there."""
+    """Return bars of `key` (`out`, `params`, `macs`) a layer: what is left over what was there."""
     before, after = ([layer[key][at] for layer in layers] for at in (0, 1))
     label = [
-        grouped(b) if a == b else f"{grouped(a)} of {grouped(b)}"
+        short(b) if a == b else f"{short(a)} of {short(b)}"
         for b, a in zip(before, after, strict=True)
     ]
     figure = _layer_bars(layers, before, after, label)

@@ -16,6 +16,7 @@ __all__ = [
     "percent",
     "points",
     "scientific",
+    "short",
     "size",
     "speed",
     "speed_between",
@@ -49,6 +50,20 @@ def measure(number: float) -> str:
     if not 1e-3 <= abs(number) < 1e6:
         return scientific(number)
     return grouped(number, max(0, 2 - math.floor(math.log10(abs(number)))))
+
+
+def short(number: int) -> str:
+    """Return a count where room is scarce: whole below 100 000, then three digits: `1.85 G`.
+
+    Example:
+        >>> [short(count).replace(NBSP, " ") for count in (99_999, 999_500, 1_849_688_064)]
+        ['99 999', '1.00 M', '1.85 G']
+    """
+    if number < 10**5:
+        return grouped(number)
+    mantissa, exponent = f"{number:.2e}".split("e")
+    steps, rest = divmod(int(exponent), 3)
+    return f"{float(mantissa) * 10**rest:.{2 - rest}f}{NBSP}{'kMGTPE'[steps - 1]}"
 
 
 def percent(share: float, decimals: int = 2) -> str:

@@ -24,6 +24,7 @@ from prunus.reports.figures import (
     training_figure,
 )
 from prunus.reports.latent_section import latent_cuts_section
+from prunus.reports.layers import lone_convolutions, multiplying
 from prunus.reports.numbers import grouped, scientific
 from prunus.reports.search_page import is_search, render_search
 from prunus.reports.tables import (
@@ -42,7 +43,8 @@ from prunus.reports.tables import (
 
 __all__ = ["render_page", "write_report"]
 
-#: Score panels drawn at once; the rest opens in batches of as many.
+#: Score panels drawn at once; the rest opens in batches of as many. Of networks with more layers,
+#: parameters and MACs are drawn at once, and the other figures of the layers open.
 PANELS = 24
 #: Characters of the plan that the page shows; the file has the rest.
 PLAN_LIMIT = 20_000
@@ -109,6 +111,7 @@ def render_page(
     layers, cuts = last(rows, "layers"), trajectory(rows, "prune")
     fits = [row for row in of_event(rows, "fit") if row["epochs"]]
     export, graph = last(rows, "export"), last(rows, "graph")
+    layer_drawings, layer_drawings_more = _layers(layers["layers"] if layers else [])
     panels = _panels(rows, cuts[max(cuts)]) if cuts else []
     shown = {**(files or {}), "report.html": None}
     plan_text = to_json(plan) if plan else ""
@@ -130,7 +133,8 @@ def render_page(
         knowledge=knowledge_table(rows),
         knowledge_drawings=_knowledge(rows),
         latent=latent_cuts_section(rows),
-        layer_drawings=_layers(layers["layers"]) if layers else [],
+        layer_drawings=layer_drawings,
+        layer_drawings_more=layer_drawings_more,
         layers=layer_table(rows),
         missing=words.missing(rows),
         panels=panels[:PANELS],
@@ -161,11 +165,25 @@ def _accuracy(rows: Sequence[Row]) -> list[Drawing]:
     ]
 
 
-def _layers(layers: Sequence[Row]) -> list[Drawing]:
-    return [
-        draw(f"layers-{key}", layer_figure(layers, key, noun), f"{noun} a layer, before, after")
-        for key, noun in (("out", "outputs"), ("params", "parameters"))
+def _layers(layers: Sequence[Row]) -> tuple[list[Drawing], list[Drawing]]:
+    """Return the figures of parameters, MACs and outputs a layer, and those of them to be opened.
+
+    Where the convolutions' parameters could not be seen, there is one more of them alone.
+    """
+    drawn, alone = multiplying(layers), lone_convolutions(layers)
+    if not drawn:
+        return [], []
+    figures = [("params", "parameters", drawn), ("macs", "MACs", drawn), ("out", "outputs", drawn)]
+    drawings = [
+        draw(f"layers-{key}", layer_figure(some, key, noun), f"{noun} a layer, before, after")
+        for key, noun, some in figures
     ]
+    if alone:
+        noun = "parameters, the convolutions alone"
+        figure = layer_figure(alone, "params", noun)
+        drawings.append(draw("layers-convolutions", figure, f"{noun}, before, after"))
+    shown = len(drawings) if len(drawn) <= PANELS else 2
+    return drawings[:shown], drawings[shown:]
 
 
 def _knowledge(rows: Sequence[Row]) -> list[Drawing]:

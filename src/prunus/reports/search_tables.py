@@ -112,7 +112,8 @@ def verdict(rows: Sequence[Row]) -> str:
         return f"{short_model(start['model'])} is there; the network derived from it is not yet."
     pushed = next(row for row in networks(rows) if row["arm"] == DERIVED)
     text = (
-        f"{short_model(start['model'])} has {grouped(pushed['params'])} parameters; pushed and pruned it has "
+        f"{short_model(start['model'])} has {grouped(pushed['params'])} parameters; pushed and "
+        "pruned it has "
         f"{grouped(found['params'])} ({kept(pushed['params'], found['params'])}) and answers "
         f"{percent(found['test_accuracy'])} of the test images rightly, before pruning "
         f"{percent(pushed['test_accuracy'])}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prunus.reports.layers import lone_convolutions, multiplying
 from prunus.reports.numbers import counted, grouped, kept, percent, points, speed, times
 from prunus.reports.tables import Row, knowledge, last, of_event, timings, trajectory, untimed
 
@@ -135,20 +136,37 @@ def accuracy_caption(rows: Sequence[Row]) -> str:
 
 
 def layer_caption(rows: Sequence[Row]) -> str:
-    """Say which layer gave most."""
+    """Say what is drawn, which layers gave most, and how many kept all outputs."""
     found = last(rows, "layers")
     layers = found["layers"] if found else []
-    removed = sum(layer["params"][0] - layer["params"][1] for layer in layers)
-    text = "Grey is the dense network, blue what is left of it. "
-    if removed <= 0:
+    drawn, alone = multiplying(layers), lone_convolutions(layers)
+    text = "Grey is the dense network, blue what is left of it, first layer on top. "
+    if alone:
+        everything, theirs = (sum(one["params"][0] for one in some) for some in (drawn, alone))
+        text += (
+            f"The convolutions hold {percent(theirs / everything, 1)} of the parameters drawn, so "
+            "theirs are drawn alone, too. "
+        )
+    if len(drawn) < len(layers):
+        text += "Layers that multiply nothing, as norms, are in the table only. "
+    most = [_most(layers, key, noun) for key, noun in (("params", "parameters"), ("macs", "MACs"))]
+    if not any(most):
         return text + "No layer lost parameters."
-    most = max(layers, key=lambda layer: layer["params"][0] - layer["params"][1])
-    before, after = most["params"]
-    whole = sum(layer["out"][0] == layer["out"][1] for layer in layers)
-    return text + (
-        f"{most['module']} gave most: {grouped(before - after)} of its {grouped(before)} "
-        f"parameters are gone, {percent((before - after) / removed, 0)} of all that was removed. "
-        f"{whole} of {counted(len(layers), 'layer')} kept all outputs."
+    uncut = sum(layer["out"][0] == layer["out"][1] for layer in drawn)
+    kept_all = f"{uncut} of {counted(len(drawn), 'layer')} kept all outputs."
+    return " ".join([text.strip(), *filter(None, most), kept_all])
+
+
+def _most(layers: Sequence[Row], key: str, noun: str) -> str:
+    """Say which layer gave most of `key`, or nothing where none gave any."""
+    removed = sum(layer[key][0] - layer[key][1] for layer in layers)
+    if removed <= 0:
+        return ""
+    most = max(layers, key=lambda layer: layer[key][0] - layer[key][1])
+    before, after = most[key]
+    return (
+        f"{most['module']} gave most {noun}: {grouped(before - after)} of its {grouped(before)} "
+        f"are gone, {percent((before - after) / removed, 0)} of all that were removed."
     )
 
 

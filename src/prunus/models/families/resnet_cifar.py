@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.models.growth import zero_
+from prunus.models.growth import add_residual_
 from prunus.models.registry import register_model
 
 __all__ = ["BasicBlock", "ResNetCifar", "Shortcut"]
@@ -95,14 +95,9 @@ class ResNetCifar(nn.Module):
         With `preserve` its last norm is 0, so that relu(0 + x) = x, as x is not negative.
         """
         layer = (self.layer1, self.layer2, self.layer3)[stage]
-        beneath = layer[-1]
-        assert isinstance(beneath, BasicBlock)
-        block = beneath.another()
-        _draw(block)
-        if preserve:
-            zero_(block.bn2)
-        layer.append(block)
-        return block
+        return add_residual_(
+            layer, BasicBlock, draw=_draw, last=lambda block: block.bn2, preserve=preserve
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of images; comments are at 32 × 32."""

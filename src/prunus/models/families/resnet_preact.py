@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
-from prunus.models.growth import zero_
+from prunus.models.growth import add_residual_
 from prunus.models.registry import register_model
 
 __all__ = ["PreactBottleneck", "PreactResNet"]
@@ -102,14 +102,9 @@ class PreactResNet(nn.Module):
         With `preserve` its last convolution is 0, so that 0 + x = x.
         """
         layer = (self.layer1, self.layer2, self.layer3)[stage]
-        beneath = layer[-1]
-        assert isinstance(beneath, PreactBottleneck)
-        unit = beneath.another()
-        _draw(unit)
-        if preserve:
-            zero_(unit.conv3)
-        layer.append(unit)
-        return unit
+        return add_residual_(
+            layer, PreactBottleneck, draw=_draw, last=lambda unit: unit.conv3, preserve=preserve
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of images; comments are at 32 × 32."""

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
-from prunus.models.growth import zero_
+from prunus.models.growth import add_residual_
 from prunus.models.registry import register_model
 
 __all__ = ["ModuleSpec", "ResidualModule", "StagedResNet", "read_stages"]
@@ -198,16 +198,13 @@ class StagedResNet(nn.Module):
         So "c128" becomes "(c128, i128)". With `preserve` its last norm is 0, so that
         relu(0 + x) = x, as x is not negative.
         """
-        modules = self.stages[stage]
-        assert isinstance(modules, nn.Sequential)
-        beneath = modules[-1]
-        assert isinstance(beneath, ResidualModule)
-        module = beneath.another()
-        _draw(module)
-        if preserve:
-            zero_(module.body[-1])
-        modules.append(module)
-        return module
+        return add_residual_(
+            self.stages[stage],
+            ResidualModule,
+            draw=_draw,
+            last=lambda module: module.body[-1],
+            preserve=preserve,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, num_classes); comments are at 224 × 224, ResNet-50."""

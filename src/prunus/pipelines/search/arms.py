@@ -10,8 +10,7 @@ from typing import Any
 
 from prunus.core import to_dict
 from prunus.pipelines.config import PruneConfig, RunConfig
-from prunus.pipelines.grow import run_grow
-from prunus.pipelines.grow_config import GrowRunConfig
+from prunus.pipelines.grow import GrowRunConfig, run_grow
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.load import read_plan
 from prunus.pipelines.push import run_push

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from prunus.core import STRICT
 from prunus.pipelines.config import PruneConfig
-from prunus.pipelines.grow_config import GrowConfig
+from prunus.pipelines.grow import GrowConfig
 from prunus.training import PushConfig, TrainConfig
 
 __all__ = ["SearchConfig", "SearchPruneConfig"]

@@ -22,12 +22,10 @@ from prunus.criteria import rank_layers
 from prunus.data import DataSplits
 from prunus.evaluation import accuracy, count_bytes, count_macs, count_params
 from prunus.export import save_weights
-from prunus.graph import Consumer, Groups
+from prunus.graph import head_groups
 from prunus.graph.copies import private_copy
-from prunus.graph.layers import channel_count, module_at
-from prunus.graph.probe import probe
 from prunus.models import build_model, grow_, sized_name
-from prunus.pipelines.grow_config import GrowRunConfig
+from prunus.pipelines.grow.config import GrowRunConfig
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.session import Loader, Loaders, Session, p_phase_
 from prunus.pipelines.surroundings import open_data, open_fabric
@@ -211,24 +209,7 @@ def latent_information(model: nn.Module, images: Loader, example: Tensor, ridge:
     Raises:
         ConfigError: the network's output is not made by one layer.
     """
-    device = next(model.parameters()).device
-    training = model.training
-    heads = tuple(sorted(probe(model.eval(), (example.to(device).requires_grad_(),)).heads))
-    model.train(training)
-    widths = {name: channel_count(module_at(model, name), "in") for name in heads}
-    groups = Groups(
-        model=model,
-        entries=(),
-        consumers={n: Consumer(n, width, np.arange(width)[:, None]) for n, width in widths.items()},
-        layers={},
-        total_params=0,
-        total_macs=0,
-        total_bytes=0,
-        unprunable=(),
-        normalizer={},
-        heads=heads,
-    )
-    assert groups.head  # or it raises: then there are none, or several
+    groups = head_groups(model, example.to(next(model.parameters()).device))
     statistics = collect(model, images, groups, blocks=1, all_reduce=False)
     return rank_layers(groups, statistics, ridge=ridge)[0].share
 

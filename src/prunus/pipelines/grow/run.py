@@ -21,10 +21,10 @@ from prunus.export import save_weights
 from prunus.models import stage_sizes
 from prunus.pipelines.config import RunConfig
 from prunus.pipelines.folder import open_folder
-from prunus.pipelines.grow_candidate import Bench, Candidate, sizes_row, weights_of
-from prunus.pipelines.grow_config import GrowConfig, GrowRunConfig
-from prunus.pipelines.grow_setup import bounds, build_base, completed, count_workers
-from prunus.pipelines.grow_workers import Crew
+from prunus.pipelines.grow.candidate import Bench, Candidate, sizes_row, weights_of
+from prunus.pipelines.grow.config import GrowConfig, GrowRunConfig
+from prunus.pipelines.grow.setup import bounds, build_base, completed, count_workers
+from prunus.pipelines.grow.workers import Crew
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.surroundings import (
     describe_run,

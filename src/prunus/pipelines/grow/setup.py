@@ -11,8 +11,8 @@ from prunus.core import seed_everything
 from prunus.core.errors import BudgetError, ConfigError
 from prunus.core.threads import usable_cores
 from prunus.models import build_model, grow_, stage_sizes
-from prunus.pipelines.grow_candidate import Bench, sizes_row
-from prunus.pipelines.grow_config import GrowRunConfig
+from prunus.pipelines.grow.candidate import Bench, sizes_row
+from prunus.pipelines.grow.config import GrowRunConfig
 from prunus.plan import Budget
 
 __all__ = ["bounds", "build_base", "completed", "count_workers"]

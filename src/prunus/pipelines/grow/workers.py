@@ -17,8 +17,8 @@ import torch
 
 from prunus.core.errors import PrunusError
 from prunus.models import sized_name
-from prunus.pipelines.grow_candidate import Bench, Candidate
-from prunus.pipelines.grow_config import GrowRunConfig
+from prunus.pipelines.grow.candidate import Bench, Candidate
+from prunus.pipelines.grow.config import GrowRunConfig
 
 __all__ = ["Crew"]
 

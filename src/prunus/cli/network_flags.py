@@ -1,0 +1,105 @@
+"""The flags of verbs that look at a trained network, a run's or a named one: declared once."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prunus.cli.options import (
+    BatchSize,
+    DataName,
+    DataRoot,
+    Device,
+    InputShape,
+    ModelName,
+    Seed,
+    Weights,
+)
+from prunus.cli.run_flags import Flag, make_command
+from prunus.cli.settings import put_flags
+from prunus.core.errors import ConfigError
+
+__all__ = ["NetworkFlags", "network_command", "require_network"]
+
+_FIRST: tuple[Flag, ...] = (
+    (
+        "run",
+        Annotated[
+            Path | None,
+            typer.Argument(help="Folder of a finished run: its network and data."),
+        ],
+        None,
+    ),
+    ("model", ModelName, None),
+    ("data", DataName, None),
+    ("weights", Weights, None),
+)
+_LAST: tuple[Flag, ...] = (
+    ("data_root", DataRoot, None),
+    ("input_shape", InputShape, None),
+    ("batch_size", BatchSize, None),
+    ("seed", Seed, None),
+    ("device", Device, None),
+)
+
+
+@dataclass(frozen=True)
+class NetworkFlags:
+    """What came of the flags that say which network and data; `given` holds the settings."""
+
+    run: Path | None
+    given: Mapping[str, Any]
+
+    @property
+    def command(self) -> str:
+        """The command line, to be journalled."""
+        return "prunus " + shlex.join(sys.argv[1:])
+
+    def settings(
+        self, own: Mapping[str, Any], *, of_run: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Return the settings: of the run, all or those named `of_run`, then the flags.
+
+        Args:
+            own: flags of the verb itself, by the path of the setting; None was not given.
+            of_run: the settings of the run that the verb knows.
+
+        Raises:
+            ConfigError: another network came with a run.
+            RunFolderError: the run is missing or has not finished.
+        """
+        values: dict[str, Any] = {}
+        if self.run is not None:
+            for key in ("model", "weights"):
+                if (other := self.given[key]) is not None:
+                    raise ConfigError(
+                        f"--{key} {other} came with the run {self.run}: give one of them"
+                    )
+            from prunus.pipelines import settings_of_run  # noqa: PLC0415 - torch takes seconds
+
+            found = settings_of_run(self.run)
+            values = {key: found[key] for key in of_run or found}
+        put_flags(values, {**self.given, **own})
+        return values
+
+
+def require_network(values: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where the settings name no network or no data in the end."""
+    for key in ("model", "data"):
+        if key not in values:
+            raise ConfigError(f"no {key} came: give --{key}, or the folder of a finished run")
+
+
+def network_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn `verb(flags: NetworkFlags, …own flags…)` into a command that has all flags."""
+
+    def read(given: dict[str, Any]) -> NetworkFlags:
+        return NetworkFlags(run=given.pop("run"), given=given)
+
+    return make_command(function, _FIRST, _LAST, read)

@@ -1,0 +1,52 @@
+"""What the head alone reads: `head_groups`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from prunus.graph.consumers import find_consumers
+from prunus.graph.groups import Groups
+from prunus.graph.layers import is_mixing, module_at
+from prunus.graph.probe import probe
+from prunus.graph.select import widen
+from prunus.graph.trace import find_groups
+
+__all__ = ["head_groups"]
+
+
+def head_groups(model: nn.Module, example: Tensor, *, feature_limit: int = 4096) -> Groups:
+    """Return the head as `find_groups` would, its positions too, with no group and no cost.
+
+    For statistics of the last hidden layer alone. The head is what makes the network's output in
+    evaluation; the model is left untouched. Cost: one forward pass of the example, and those of
+    `find_groups` only where the head reads a flattened map wider than `feature_limit`.
+
+    Raises:
+        ConfigError: the output is not made by one layer, or its input is too wide for a Gram.
+        TraceError: the network cannot be run; names the module.
+    """
+    wide = widen(model).eval()
+    seen = probe(wide, (example.detach().clone().requires_grad_(),))
+    heads = tuple(sorted(seen.heads))
+    mixing = [name for name in heads if is_mixing(module_at(wide, name))]
+    found = Groups(
+        model=model,
+        entries=(),
+        consumers=find_consumers(model, wide, mixing, seen, [], feature_limit),
+        layers={},
+        total_params=0,
+        total_macs=0,
+        total_bytes=0,
+        unprunable=(),
+        normalizer={},
+        uncalled=seen.uncalled,
+        worked_out=seen.worked_out,
+        heads=heads,
+    )
+    if len(heads) == 1 and mixing and not found.consumers:  # only its groups know how to fold it
+        folded = find_groups(model, example, feature_limit=feature_limit).consumers
+        found = replace(found, consumers={n: folded[n] for n in mixing if n in folded})
+    assert found.head  # or it raises
+    return found
