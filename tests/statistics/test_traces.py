@@ -165,6 +165,30 @@ def test_a_trace_is_the_explicit_deconvolution(kind: str) -> None:
         assert traces[name].spread == pytest.approx(float(spread))
 
 
+@pytest.mark.parametrize("kind", ORACLES)
+def test_relevance_is_a_value_times_its_gradient(kind: str) -> None:
+    make, _, side = ORACLES[kind]
+    torch.manual_seed(0)
+    net = make().double().eval()
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(8, 3, side, side, generator=generator).double()
+    groups = find_groups(net, x[:1])
+    traces = trace_utility(net, [x[:5], x[5:]], groups, KEPT, rule="relevance")
+    read: dict[str, Tensor] = {}
+    for module in groups.consumers:
+        net.get_submodule(module).register_forward_pre_hook(
+            lambda _, args, module=module: read.__setitem__(module, args[0])
+        )
+    net(x.requires_grad_())
+    inputs = [read[module] for module in groups.consumers]
+    gradients = torch.autograd.grad(0.5 * mask(read[groups.head]).square().sum(), inputs)
+    for module, value, gradient in zip(groups.consumers, inputs, gradients, strict=True):
+        (got,) = traces[module].maps
+        assert got.max() > 0
+        by_hand = expected((value * gradient).abs().detach())
+        torch.testing.assert_close(got, by_hand, rtol=1e-9, atol=1e-12)
+
+
 def test_a_trace_is_no_gradient() -> None:
     net = build("plain").double()
     groups = find_groups(net, images(1).double())
@@ -249,6 +273,12 @@ def test_a_module_that_runs_twice_has_a_map_a_call() -> None:
     assert len(traces["levels.0.a.0"].maps) == 2
     assert len(traces["levels.0.b.0"].maps) == 1
     assert isinstance(traces, Traces)
+
+
+def test_a_rule_that_is_not_there_is_refused() -> None:
+    net = build("plain")
+    with pytest.raises(ConfigError, match="deconvolution, relevance"):
+        trace_utility(net, batches(1, 4), find_groups(net, images(1)), [0], rule="lrp")
 
 
 def test_wrong_requests_are_refused_in_one_sentence() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from prunus.core.errors import ConfigError
 from prunus.criteria.scores import CRITERIA, GroupScore, NotScoredError
 from prunus.graph import Group, Groups
-from prunus.statistics import Statistics
+from prunus.statistics import Statistics, Trace
 
 __all__ = ["DeepLDA"]
 
@@ -21,7 +22,8 @@ class DeepLDA:
     the layer's utilities other than 0. A unit goes where u_c < η·s, with one η for all layers, so
     values of all groups share a scale, and the `threshold` allocation cuts as the thesis does. A
     unit of several features gets the greatest; so does one of several readers, where each counts
-    in its own s (the thesis has one reader a layer). Input pixels are not scored: deconvolution
+    in its own s (the thesis has one reader a layer). The chosen dimensions themselves go last of
+    all: they were chosen by v_j, whatever their scale. Input pixels are not scored: deconvolution
     tells what a filter would see there, also where images are always black (docs/results.md).
     """
 
@@ -50,8 +52,11 @@ class DeepLDA:
         for member in group.consumers:
             if member.module not in traces:
                 continue
-            trace = traces[member.module]
-            values = trace.utility / max(trace.spread, 1e-300)
+            values = _in_deviations(traces[member.module])
+            if member.module == traces.head:
+                values[list(traces.dimensions)] = 1 + max(
+                    float(_in_deviations(trace).max()) for trace in traces.values()
+                )
             padded = torch.cat([values, torch.zeros(1, dtype=torch.float64)])
             index = torch.from_numpy(groups.consumers[member.module].blocks(member.index))
             best = torch.maximum(best, padded[index].amax(1))
@@ -59,3 +64,8 @@ class DeepLDA:
         if not reached:
             raise NotScoredError("no reader was reached by the trace: it did not run")
         return GroupScore.of(best)
+
+
+def _in_deviations(trace: Trace) -> Tensor:
+    """Return the utilities in units of the layer's standard deviation."""
+    return trace.utility / max(trace.spread, 1e-300)

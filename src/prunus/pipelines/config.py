@@ -26,11 +26,14 @@ class LatentConfig:
     | select | which latent dimensions: `sensitivity`, the fewest that keep the accuracy on |
     | | validation; `otsu`, those above Otsu's threshold; `all`; or a number of the best |
     | drop | accuracy that `sensitivity` may lose, 0 to 1 |
+    | rule | how their response is traced: `relevance`, or seed 002's `deconvolution`, which is |
+    | | blind to what inhibits (see `trace_utility`) |
     | images_a_class | images traced of each class; null for all |
     """
 
     select: Annotated[str, Field(pattern=r"^(sensitivity|otsu|all|[1-9][0-9]*)$")] = "sensitivity"
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    rule: Literal["relevance", "deconvolution"] = "relevance"
     images_a_class: Size | None = None
 
 

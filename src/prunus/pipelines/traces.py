@@ -47,10 +47,15 @@ def add_traces(
         calibration,
         groups,
         kept,
+        rule=config.rule,
         images_a_class=config.images_a_class,
         progress=progress,
     )
-    return statistics.with_traces(traces), {**row, "traced_images": traces.images}
+    return statistics.with_traces(traces), {
+        **row,
+        "rule": config.rule,
+        "traced_images": traces.images,
+    }
 
 
 def choose_dimensions(

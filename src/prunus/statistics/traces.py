@@ -44,6 +44,10 @@ RECTIFIERS = frozenset(
 )  # fmt: skip
 
 
+#: How a response is sent back: see `trace_utility`.
+RULES = ("deconvolution", "relevance")
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """What arrives at one consumer's input, for each of its calls in an image.
@@ -104,6 +108,7 @@ def trace_utility(
     groups: Groups,
     dimensions: Iterable[int] | Tensor,
     *,
+    rule: str = "deconvolution",
     images_a_class: int | None = None,
     progress: Callable[[Any], Any] | None = None,
 ) -> Traces:
@@ -114,6 +119,10 @@ def trace_utility(
             are traced.
         dimensions: features of `groups.head`, those that separate classes; the response of all
             others is set to 0.
+        rule: `deconvolution`, the thesis's, or `relevance`: |x ⊙ ∇_x ½‖z‖²|, z the chosen
+            dimensions and x what a consumer reads. Deconvolution sees what filters look for, and
+            of that only what excites; relevance sees what was there, and what inhibits as well.
+            It is ours, in the manner of gradient × input (Shrikumar et al. 2016).
         images_a_class: trace the first so many of every class (seed 002, section 3.3.6: one
             already does on ImageNet); None for all images.
         progress: wraps the loader's iteration.
@@ -123,13 +132,15 @@ def trace_utility(
     positions, nothing an image. Feature maps must have one size; parameters get no gradients.
 
     Raises:
-        ConfigError: the network has no single head, or no such dimension.
+        ConfigError: the network has no single head, no such dimension, or there is no such rule.
         DataError: no image came, or images without the labels that `images_a_class` needs, or
             maps of several sizes.
     """
+    if rule not in RULES:
+        raise ConfigError(f"trace rule {rule!r}: expected one of {', '.join(RULES)}")
     head = groups.head
     kept = _checked(groups.consumers[head], dimensions)
-    tracer = _Tracer(model, groups, head, kept)
+    tracer = _Tracer(model, groups, head, kept, rule)
     wanted = _FirstOfEach(images_a_class)
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -191,7 +202,10 @@ class _FirstOfEach:
 class _Tracer:
     """The state of one pass."""
 
-    def __init__(self, model: nn.Module, groups: Groups, head: str, kept: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, groups: Groups, head: str, kept: Tensor, rule: str
+    ) -> None:
+        self.relevance = rule == "relevance"
         self.model, self.groups, self.head, self.kept = model, groups, head, kept
         self.device = next(model.parameters()).device
         self.sums: dict[tuple[str, int], Tensor] = {}
@@ -211,7 +225,8 @@ class _Tracer:
                 hooks.callback(handle.remove)
             self.model(x.to(self.device).detach().requires_grad_())
             latent = self.read[-1]
-            rectify_backward_(latent)
+            if not self.relevance:
+                rectify_backward_(latent)
             torch.autograd.backward(latent, latent.detach() * self._mask(latent))
         self.images += len(x)
 
@@ -231,8 +246,11 @@ class _Tracer:
             if name == self.head:
                 self.read.append(raw)
 
+            value = raw.detach()
+
             def hook(signal: Tensor) -> None:
-                self._sum(consumer, module, call, signal)
+                found = (signal * value).abs() if self.relevance else signal
+                self._sum(consumer, module, call, found)
 
             raw.register_hook(hook)
 
