@@ -43,7 +43,8 @@ class Layer:
     `positions` is how often its kernel is applied to one example (H·W of the output, times the
     calls); `taps` the kernel's size; `per_out` parameters a channel beside the kernel's
     (bias, or a norm's scale and shift); `element` the bytes of one number of the kernel;
-    `bytes_per_out` the bytes a channel of all that is no kernel (running statistics too).
+    `bytes_per_out` the bytes a channel of all that is no kernel (running statistics too);
+    `bytes_once` those that do not depend on channels, and go with the last (a norm's counter).
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Layer:
     mixing: bool
     element: int
     bytes_per_out: int
+    bytes_once: int = 0
 
     def params(self, out: int, in_: int) -> int:
         """Return the parameters left with `out` and `in_` channels."""
@@ -68,10 +70,14 @@ class Layer:
     def bytes(self, out: int, in_: int, arriving: int) -> int:
         """Return the bytes left with `out` and `in_` channels, where `arriving` are given.
 
-        A layer that reads fewer than arrive holds an index of those it reads (`SelectLinear`).
+        A layer that reads fewer than arrive holds an index of those it reads (`SelectLinear`);
+        one that makes none holds nothing.
         """
+        if out == 0:
+            return 0
         index = in_ * INDEX_BYTES if in_ < arriving else 0
-        return self._kernel(out, in_) * self.element + out * self.bytes_per_out + index
+        own = out * self.bytes_per_out + self.bytes_once
+        return self._kernel(out, in_) * self.element + own + index
 
     def _kernel(self, out: int, in_: int) -> int:
         if self.mixing:
@@ -130,6 +136,7 @@ def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Lay
                 if n not in kernels and t.dim() > 0  # a counter of batches has no channels
             )
             // width,
+            bytes_once=sum(t.numel() * t.element_size() for t in saved.values() if t.dim() == 0),
         )
     return layers
 

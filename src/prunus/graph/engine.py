@@ -30,7 +30,7 @@ from prunus.graph.layers import (
     is_written_norm,
     module_at,
 )
-from prunus.graph.operations import Call, Reshape, Split, follow
+from prunus.graph.operations import Call, Reshape, Split, follow, follow_single
 from prunus.graph.probe import flatten_tensors
 from prunus.graph.scripts import Scripted, keep_whole
 
@@ -47,17 +47,19 @@ def couplings(
     uncalled: Collection[str] = (),
     *,
     inside_heads: bool = False,
+    singles: bool = False,
 ) -> Iterator[tuple[str, Coupling, str]]:
     """Yield (root, coupling, obstacle) for every root module not yet met as a producer.
 
     `obstacle` is empty, or says why the coupled channels cannot be cut. `model` is a private
     copy, in the mode in which it is to be followed; `uncalled` layers are called (`called`).
-    With `inside_heads` the dimensions of all heads are units, not whole heads.
+    With `inside_heads` the dimensions of all heads are units, not whole heads; with `singles` the
+    channel of a layer that has one alone is followed too, as far as it can be (`follow_single`).
 
     Raises:
         TraceError: the network could not be run.
     """
-    tracer = _Tracer(model, inside_heads)
+    tracer = _Tracer(model, inside_heads, singles)
     try:
         with (
             torch.no_grad(), plain_attention(), tracer.watching(), calling(model, uncalled), tracer
@@ -92,9 +94,9 @@ RULED = (nn.Linear, CONVOLUTIONS, *PASSING)
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Moves labels beside tensors while a network runs."""
 
-    def __init__(self, model: nn.Module, inside_heads: bool) -> None:
+    def __init__(self, model: nn.Module, inside_heads: bool, singles: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.model, self.inside_heads = model, inside_heads
+        self.model, self.inside_heads, self.singles = model, inside_heads, singles
         self.labels = Labels()
         self.splits: list[Split] = []
         self.reshapes: list[Reshape] = []
@@ -210,7 +212,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tracks = [self.track(t) for t in inputs]
         where = self.running[-1] if self.running else ""
         scripted = isinstance(module_at(self.model, where), Scripted)
-        if not outputs or not (scripted or any(t.arrays for t in tracks)):
+        if not outputs or not (scripted or any(t.arrays or t.single is not None for t in tracks)):
             return result
         name = func._schema.name.split("::")[1]
         if name.endswith("_") and not name.endswith("__") and name[:-1]:
@@ -222,6 +224,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.inside_heads,
         )  # fmt: skip
         made = keep_whole(self.labels, where, tracks, outputs) if scripted else follow(call)
+        if self.singles and not scripted:
+            follow_single(call, made)
         for tensor, track in zip(outputs, made, strict=False):
             self.tracks[tensor] = track
         return result

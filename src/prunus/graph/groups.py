@@ -56,7 +56,8 @@ class Group:
     """Units that are coupled through `members`; named after the first module that makes them.
 
     At least `least` units must stay: two where a grouped convolution would otherwise become a
-    depthwise one, whose channels are coupled in another way.
+    depthwise one, whose channels are coupled in another way; none where a branch of a
+    concatenation may go as a whole. What `falls` goes as a whole once nothing reads it any more.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Group:
     units: int
     members: tuple[Member, ...]
     least: int = 1
+    falls: bool = False
 
     @property
     def producers(self) -> tuple[Member, ...]:

@@ -127,10 +127,12 @@ class Track:
     """A tensor's shape and its labels.
 
     `arrays` have as many axes as the tensor, each of size 1 where the label does not vary.
+    `single` is the label of the only channel (the second axis), where it is followed.
     """
 
     shape: tuple[int, ...]
     arrays: list[Tensor] = field(default_factory=list)
+    single: Tensor | None = None
 
     def along(self, axis: int) -> list[Tensor]:
         """Return the arrays that vary along an axis."""

@@ -12,6 +12,7 @@ from prunus.graph.attention import in_projection, is_packed
 __all__ = [
     "BATCHNORMS",
     "CONVOLUTIONS",
+    "INSTANCENORMS",
     "PASSING",
     "TRANSPOSED",
     "RawAxis",

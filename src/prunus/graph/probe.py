@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunus.core.errors import TraceError
 from prunus.graph.attention import named_layers
 from prunus.graph.called import Calling, plain_attention
+from prunus.graph.empty import Empty
 from prunus.graph.layers import (
     BATCHNORMS,
     CONVOLUTIONS,
@@ -89,7 +90,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         name = running.pop()
         tensors = flatten_tensors(output)
-        if any(True for _ in module.children()) or not tensors:
+        if any(True for _ in module.children()) or not tensors or isinstance(module, Empty):
             return
         if name not in seen.positions:
             seen.order.append(name)

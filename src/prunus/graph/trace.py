@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunus.core.errors import NonFiniteError, TraceError
 from prunus.core.finite import first_non_finite
 from prunus.graph.attention import named_layers
+from prunus.graph.branches import let_branches_go
 from prunus.graph.consumers import find_consumers
 from prunus.graph.costs import Layer, count_macs, find_layers, raw_layer, reads
 from prunus.graph.couple import NotFollowedError, checked_group
@@ -33,6 +34,7 @@ def find_groups(
     inputs: bool = True,
     heads: Literal["whole", "dimensions"] = "whole",
     feature_limit: int = 4096,
+    drop_branches: bool = False,
 ) -> Groups:
     """Find the groups of coupled units of `model`, their consumers and their cost.
 
@@ -46,6 +48,7 @@ def find_groups(
             them.
         feature_limit: the widest flattened input that gets a full Gram matrix (8·F² bytes).
             Wider ones share one statistic a channel, and their positions are no units.
+        drop_branches: whether a branch of a concatenation may go as a whole (`let_branches_go`).
 
     The model is left untouched: tracing runs on a copy, in eval mode; modules that only run in
     training (auxiliary heads) are met by a second trace in training mode. Frozen parameters
@@ -79,6 +82,7 @@ def find_groups(
             running,
             seen.uncalled,
             inside_heads=heads == "dimensions",
+            singles=drop_branches,
         ),
         reasons,
     )
@@ -90,7 +94,7 @@ def find_groups(
     for name in {m.module for g in found for m in g.members}:
         if isinstance(axis := module_at(model, name), RawAxis):
             layers[name] = raw_layer(axis)
-    return Groups(
+    made = Groups(
         model=model,
         entries=tuple(found),
         consumers=consumers,
@@ -105,6 +109,7 @@ def find_groups(
         normalizers=seen.normalizers,
         heads=tuple(sorted(seen.heads)),
     )
+    return let_branches_go(made) if drop_branches else made
 
 
 def _sole(norms: tuple[str | None, ...]) -> str | None:

@@ -55,6 +55,7 @@ class PruneConfig:
     | round_to | units left of a group are a multiple of it; null: 1, or with a budget in ms what |
     | | its latency table shows (see `choose_round_to`) |
     | least | share of each group that a cut leaves at least |
+    | drop_branches | whether a branch of a concatenation may go as a whole; not with `dp` |
     | inputs | whether input pixels and flattened positions are units |
     | heads | what of an attention is a unit: `whole` heads or `dimensions` inside all of them |
     | ignored_layers | modules whose outputs stay whole |
@@ -87,6 +88,7 @@ class PruneConfig:
     allocation: Literal["global", "uniform", "dp", "threshold"] = "global"
     round_to: Size | None = None
     least: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    drop_branches: bool = False
     inputs: bool = True
     heads: Literal["whole", "dimensions"] = "whole"
     ignored_layers: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from prunus.evaluation import (
     count_macs,
     count_params,
 )
-from prunus.graph import find_groups
+from prunus.graph import collapsed_modules, find_groups
 from prunus.graph.costs import raw_layer, reads
+from prunus.graph.empty import former_of
 from prunus.graph.layers import RawAxis, module_at
 from prunus.pipelines.latency import costs_of
 from prunus.pipelines.session import Loader
@@ -34,6 +36,7 @@ def result_row(
     """Measure both networks; without a test loader the accuracy on it is left out.
 
     With a latency table each side also has `predicted_ms`. Latency is measured by `timing_row`.
+    `collapsed` names the modules that are left with 1×1 filters alone, where there are any.
     """
     networks = {"dense": dense.cpu().eval(), "pruned": pruned.cpu().eval()}
     row: dict[str, Any] = {}
@@ -48,6 +51,8 @@ def result_row(
             row[name]["predicted_ms"] = costs_of(find_groups(network, example[:1]), table)["ms"]
         if test is not None:
             row[name]["test_accuracy"] = accuracy(network, test)
+    if collapsed := collapsed_modules(pruned):
+        row["collapsed"] = collapsed
     if test is not None:
         row["test_images"] = sum(len(y) for _, y in test)
     return row
@@ -56,7 +61,8 @@ def result_row(
 def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dict[str, Any]]:
     """Return parameters, MACs and channels of each layer, before and after.
 
-    Numbers of modules that are cut with a layer (heads, widths) are no layers.
+    Numbers of modules that are cut with a layer (heads, widths) are no layers. What went as a
+    whole has nothing left.
     """
     sides = [find_groups(network, example).layers for network in (dense, pruned)]
     rows = []
@@ -64,6 +70,8 @@ def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dic
         if before.kind == "Number":
             continue
         after = sides[1].get(name)
+        if after is None and former_of(module_at(pruned, name)) is not None:
+            after = replace(before, out=0, in_=0)
         if after is None:  # a raw parameter that no group of the pruned network cuts any more
             after = raw_layer(cast(RawAxis, module_at(pruned, name)))
         pairs = [

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunus.core import seed_everything
+from prunus.core.errors import ConfigError
 from prunus.criteria import has_intervals, needs_of, rank_layers, score
 from prunus.evaluation import accuracy
 from prunus.graph import Groups, find_groups
@@ -28,7 +29,7 @@ from prunus.pipelines.settings import criterion_of
 from prunus.pipelines.traces import add_traces
 from prunus.plan import Plan, make_plan, predict_loss
 from prunus.statistics import Statistics, collect
-from prunus.surgery import apply_, unsound_groups
+from prunus.surgery import apply_, sound_branches, unsound_groups
 
 __all__ = ["find_sound_groups", "ignoring", "measure_information", "s_phase_", "trace"]
 
@@ -139,15 +140,26 @@ def measure_information(
 
 
 def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
-    """Find the groups of `model` as `config` asks."""
-    device = next(model.parameters()).device
-    return find_groups(
+    """Find the groups of `model` as `config` asks.
+
+    Raises:
+        ConfigError: whole branches may go, and the allocation is `dp`.
+    """
+    if config.drop_branches and config.allocation == "dp":
+        raise ConfigError(
+            "allocation 'dp' cannot let whole branches go: leave drop_branches off, or take "
+            "another allocation, such as threshold"
+        )
+    example = example.to(next(model.parameters()).device)
+    groups = find_groups(
         model,
-        example.to(device),
+        example,
         ignored_layers=config.ignored_layers,
         inputs=config.inputs,
         heads=config.heads,
+        drop_branches=config.drop_branches,
     )
+    return sound_branches(groups, example) if config.drop_branches else groups
 
 
 def find_sound_groups(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:

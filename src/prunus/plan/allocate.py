@@ -54,7 +54,9 @@ def make_plan(
             saving in the budget's currency). `dp` minimises the summed loss along the groups'
             own orders by dynamic programming (see `allocate_dp`). `threshold` removes
             what lies below one threshold, the least that meets the budget.
-        least: the share of each group that always stays (at least one unit does).
+        least: the share of each group that always stays (at least one unit does, but for
+            branches that may go as a whole: `find_groups(drop_branches=True)`; with a share
+            above 0 none does).
         round_to: units left of a group at least that wide are a multiple of it, the kept number
             rounded up; a group of which nothing goes keeps its width.
         protected: units that never go, by group name.
@@ -68,7 +70,7 @@ def make_plan(
 
     Raises:
         BudgetError: the budget cannot be reached; says the least that can be.
-        ConfigError: a setting is out of range.
+        ConfigError: a setting is out of range, or `dp` came with branches that may go.
         NothingToPruneError: there is no group at all.
     """
     groups.require_any()
@@ -82,6 +84,11 @@ def make_plan(
             "make_plan limits alone, and search for the least that keep it, as prune does"
         )
     rules = Rules.of(groups, least, round_to, protected)
+    if allocation == "dp" and any(rules.may_go(group) for group in groups):
+        raise ConfigError(
+            "allocation 'dp' cannot let whole branches go: say drop_branches=False, or take "
+            "another allocation"
+        )
     problem = Problem.of(groups, scores, budget, rules, table, curves)
     ledger = _ALLOCATE[allocation](problem)
     made = [group for group in problem.pool if not is_selection(group)]

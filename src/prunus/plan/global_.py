@@ -20,14 +20,16 @@ def allocate_global(problem: Problem) -> Ledger:
     Units go one by one, or down to the next number that may be left. Savings only fall as other
     groups shrink and values never fall along a group's order, so a ratio computed earlier is a
     lower bound: a heap with lazy re-evaluation finds the smallest. (Interpolated milliseconds
-    need not fall so; the heap is then a good guess.)
+    need not fall so; the heap is then a good guess. Nor need what a whole branch saves, where
+    more falls with it later.) The last units of a branch that may go as a whole go together with
+    what nothing reads then, by their own value.
 
     Cost: O(units · log groups).
     """
     ledger, pool, limits = problem.ledger(), problem.pool, problem.limits
     dense = dict(ledger.totals)
     queue = {g.name: problem.queue(g) for g in pool}
-    value = {g.name: (problem.scores[g.name].values * problem.factor(g)).tolist() for g in pool}
+    value = {g.name: problem.worth(g) for g in pool}
     place = {name: {unit: i for i, unit in enumerate(units)} for name, units in queue.items()}
     taken = dict.fromkeys(queue, 0)
 
@@ -43,22 +45,40 @@ def allocate_global(problem: Problem) -> Ledger:
         rest = (waiting[i] for i in range(taken[group.name], len(waiting)))
         return list(islice((unit for unit in rest if there[unit]), left - goal))
 
-    def ratio(group: Group, units: list[int]) -> float:
+    def ratio(group: Group, units: list[int], fallen: list[Group]) -> float | None:
         saved = ledger.saving(group, units, selected=True)
+        if fallen:
+            whole = ledger.drop(fallen, trial=True)
+            if whole is None:
+                return None
+            saved = whole
         share = sum(saved[c] / dense[c] for c, limit in limits.items() if ledger.totals[c] > limit)
         worth = sum(value[group.name][unit] for unit in units)
         return float(worth) / share if share > 0 else math.inf
 
     heap = [(0.0, i) for i in range(len(pool))]
+    last: list[int] = []  # branches that something cannot do without
     while heap and not ledger.meets(limits):
         _, i = heapq.heappop(heap)
         group = pool[i]
-        units = upcoming(group)
+        units, fallen = upcoming(group), []
+        if not units:
+            fallen = problem.rules.falling(ledger, group)
+            units = ledger.left[group.name].nonzero()[0].tolist() if fallen else []
         if not units:
             continue
-        now = ratio(group, units)
+        now = ratio(group, units, fallen)
+        if now is None:
+            last.append(i)
+            continue
         if heap and now > heap[0][0]:
             heapq.heappush(heap, (now, i))
+            continue
+        if fallen:
+            ledger.drop(fallen)
+            for other in last:
+                heapq.heappush(heap, (now, other))
+            last.clear()
             continue
         ledger.remove(group, units)
         taken[group.name] = place[group.name][units[-1]] + 1

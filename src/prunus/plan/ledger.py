@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from prunus.evaluation import LatencyTable
 from prunus.graph import Axis, Group, Groups
+from prunus.graph.branches import Branches
 
 __all__ = ["Ledger", "is_selection"]
 
@@ -34,6 +35,7 @@ class Ledger:
     def __init__(self, groups: Groups, table: LatencyTable | None = None) -> None:
         self.groups = groups
         self.table = table
+        self.branches = Branches(groups)
         self.out = {n: np.ones(layer.out, dtype=bool) for n, layer in groups.layers.items()}
         self.arriving = {n: np.ones(layer.in_, dtype=bool) for n, layer in groups.layers.items()}
         self.reading = {n: np.ones(layer.in_, dtype=bool) for n, layer in groups.layers.items()}
@@ -66,7 +68,8 @@ class Ledger:
             "bytes": layer.bytes(out, in_, arriving),
         }
         if self.table is not None:
-            cost["ms"] = self.table.ms(name, out, in_, arriving) if layer.positions else 0.0
+            runs = layer.positions and out
+            cost["ms"] = self.table.ms(name, out, in_, arriving) if runs else 0.0
         return cost
 
     def _mask(self, module: str, axis: Axis) -> Mask | None:
@@ -81,19 +84,59 @@ class Ledger:
         With `selected`, a reader that does not select yet is taken to: its index, which the first
         deselected unit brings, is not set against the saving of that one unit.
         """
-        saved = dict.fromkeys(self.totals, 0.0)
         changed = self._strike(group, units)
+        saved = self._saved(changed, selected=selected and is_selection(group))
+        self._restore(changed)
+        return saved
+
+    def _saved(
+        self, changed: Iterable[tuple[str, Axis, Mask]], *, selected: bool = False
+    ) -> dict[str, float]:
+        """Return what the strikes `changed` save, in each currency."""
+        saved = dict.fromkeys(self.totals, 0.0)
         for name in {module for module, _, _ in changed}:
             before, after = self._costs[name], self._cost(name, self._count(name))
-            if selected and is_selection(group):
+            if selected:
                 before, after = (
                     self._cost(name, (out, in_, in_ + 1))
                     for out, in_, _ in (self._counts[name], self._count(name))
                 )
             for currency in saved:
                 saved[currency] += before[currency] - after[currency]
-        self._restore(changed)
         return saved
+
+    def falling(self, group: Group) -> list[Group]:
+        """Return what goes where the whole of `group` does: it, and what dead modules alone read.
+
+        Nothing where it may not go as a whole, or is gone already.
+        """
+        if group.least > 0 or not self.left[group.name].any():
+            return []
+        gone = [name for name, left in self.left.items() if not left.any()]
+        names = self.branches.fallen([group.name], gone)
+        return [each for each in self.groups if each.name in names]
+
+    def drop(self, fallen: Iterable[Group], *, trial: bool = False) -> dict[str, float] | None:
+        """Strike whole groups off, as `falling` gave them; return what that saves.
+
+        None, and nothing changes, where a living layer would read nothing. With `trial` nothing
+        changes in any case.
+        """
+        fallen = list(fallen)
+        changed = [c for group in fallen for c in self._strike(group, range(group.units))]
+        saved = None if self._starved(changed) else self._saved(changed)
+        if saved is None or trial:
+            self._restore(changed)
+            return saved
+        for group in fallen:
+            self.left[group.name][:] = False
+        self._update(module for module, _, _ in changed)
+        return saved
+
+    def _starved(self, changed: Iterable[tuple[str, Axis, Mask]]) -> bool:
+        """Tell whether a layer that makes something would read nothing."""
+        counts = (self._count(name) for name in {module for module, _, _ in changed})
+        return any(made and not read for made, read, _ in counts)
 
     def remove(self, group: Group, units: Iterable[int]) -> None:
         """Strike `units` of `group` off.
@@ -103,7 +146,7 @@ class Ledger:
         """
         units = list(units)
         changed = self._strike(group, units)
-        if any(self._count(module)[1] == 0 for module, _, _ in changed):
+        if self._starved(changed):
             self._restore(changed)
             if len(units) > 1:
                 for unit in units:

@@ -10,6 +10,7 @@ from typing import Any
 from prunus.core import to_json
 from prunus.core.errors import PlanError
 from prunus.graph import Groups
+from prunus.graph.branches import Branches
 
 __all__ = ["Edit", "Plan", "plan_units"]
 
@@ -27,6 +28,11 @@ class Edit:
         """Return the indices that stay, in order."""
         gone = set(self.removed)
         return [i for i in range(self.of) if i not in gone]
+
+    @property
+    def all_gone(self) -> bool:
+        """Whether nothing stays."""
+        return len(self.removed) == self.of
 
     def then(self, later: Edit) -> Edit:
         """Return both edits in one; `later` counts in what this one left."""
@@ -72,6 +78,11 @@ class Plan:
                     mine[axis] = edit
         return Plan(groups, modules)
 
+    def empties(self, module: str) -> bool:
+        """Tell whether a module loses all that it makes."""
+        axes = self.modules.get(module, {})
+        return "out" in axes and axes["out"].all_gone
+
     def to_json(self) -> str:
         """Return the plan as JSON; equal plans give equal bytes."""
         return to_json(
@@ -114,8 +125,11 @@ class Plan:
 def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
     """Return the plan that removes the given units of each group.
 
+    Where a branch goes as a whole, so does what nothing reads then (`graph.branches`).
+
     Raises:
-        PlanError: a unit does not exist, or a group would be left empty.
+        PlanError: a unit does not exist, a group would be left empty that may not be, or a
+            module that makes something would read nothing.
     """
     edits: dict[str, Edit] = {}
     gone: dict[str, dict[str, set[int]]] = {}
@@ -123,14 +137,17 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
     for name in removed:
         if name not in known:
             raise PlanError(f"there is no group {name!r}: the groups are {', '.join(known)}")
+    removed = {name: set(units) for name, units in removed.items()}
+    whole = [g for g in groups if removed.get(g.name) == set(range(g.units))]
+    fallen = Branches(groups).fallen(g.name for g in whole if g.least == 0)
     for group in groups:
-        units = sorted(set(removed.get(group.name, ())))
+        units = sorted(range(group.units) if group.name in fallen else removed.get(group.name, ()))
         if not units:
             continue
         if units[0] < 0 or units[-1] >= group.units:
             wrong = units[0] if units[0] < 0 else units[-1]
             raise PlanError(f"{group.name} has {group.units} units, asked to remove {wrong}")
-        if len(units) > group.units - group.least:
+        if len(units) > group.units - group.least and group.name not in fallen:
             raise PlanError(
                 f"{len(units)} of the {group.units} units of {group.name} would go: leave at "
                 f"least {group.least}"
@@ -139,6 +156,7 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
         for member in group.members:
             axes = gone.setdefault(member.module, {})
             axes.setdefault(member.axis, set()).update(map(int, member.index[units].ravel()))
+    _require_read(groups, gone)
     for group in groups:
         for member in group.members:
             if member.axis == "select" and member.module in gone:  # also what no longer arrives
@@ -163,6 +181,19 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
             width = layer.out if axis == "out" else layer.in_
             modules.setdefault(name, {})[axis] = Edit(width, tuple(sorted(channels)))
     return Plan(edits, modules)
+
+
+def _require_read(groups: Groups, gone: Mapping[str, Mapping[str, set[int]]]) -> None:
+    """Raise `PlanError` where a module would make something of nothing."""
+    for name, axes in gone.items():
+        layer = groups.layers.get(name)
+        if layer is None or len(axes.get("in", ())) < layer.in_:
+            continue
+        if layer.mixing and len(axes.get("out", ())) < layer.out:
+            raise PlanError(
+                f"{name} would read nothing: every branch that it reads would go as a whole; "
+                "leave one unit of one"
+            )
 
 
 def _chained(first: Mapping[str, Edit], second: Mapping[str, Edit]) -> dict[str, Edit]:

@@ -58,7 +58,7 @@ def predict_loss(
 
     Args:
         groups: with it, a flattened position whose channel goes too counts with the channel
-            alone, not twice.
+            alone, not twice; so does what falls with a branch, with the branch.
 
     Raises:
         PlanError: a group that loses units was not scored, or has another number of units.
@@ -96,7 +96,9 @@ def predict_loss(
 
 
 def _chosen(group: Group, plan: Plan, removed: list[int]) -> list[int]:
-    """Return the removed units whose channels do not go anyway."""
+    """Return the removed units that do not go anyway, with a channel or with a dead reader."""
+    if group.consumers and all(plan.empties(m.module) for m in group.consumers):
+        return []
     for member in group.members:
         if member.axis == "select":
             lost = plan.modules.get(member.module, {}).get("in")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from prunus.core.errors import ConfigError
@@ -68,6 +68,19 @@ class Problem:
         """Return the units that may go, from the first to the last."""
         kept = self.rules.keeps(group)
         return [u for u in self.scores[group.name].order.tolist() if u not in kept]
+
+    def worth(self, group: Group) -> list[float]:
+        """Return what each unit of a group is worth, on a common scale."""
+        values: list[float] = (self.scores[group.name].values * self.factor(group)).tolist()
+        return values
+
+    def drop_(self, ledger: Ledger, branches: Iterable[Group]) -> None:
+        """Drop whole branches, the one whose best unit is worth least first.
+
+        The last of a concatenation stays, for what reads it would read nothing.
+        """
+        for group in sorted(branches, key=lambda g: max(self.worth(g))):
+            ledger.drop(self.rules.falling(ledger, group))
 
     def factor(self, group: Group) -> float:
         """Return what turns a group's values into a common scale.

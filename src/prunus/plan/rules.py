@@ -80,8 +80,8 @@ class Rules:
         return self.round_to if group.units >= self.round_to else 1
 
     def floor(self, group: Group) -> int:
-        """Return the fewest units of `group` that may be left."""
-        floor = max(group.least, math.ceil(group.units * self.least), len(self.keeps(group)))
+        """Return the fewest units of `group` that may be left, if any are."""
+        floor = max(group.least, 1, math.ceil(group.units * self.least), len(self.keeps(group)))
         step = self.step(group)
         return min(group.units, step * math.ceil(floor / step))
 
@@ -101,6 +101,18 @@ class Rules:
         step = self.step(group)
         return min(group.units, step * math.ceil(max(left, self.floor(group)) / step))
 
+    def may_go(self, group: Group) -> bool:
+        """Tell whether `group` may go as a whole, where nothing else stands against it."""
+        return group.least == 0 and self.least == 0 and not self.keeps(group)
+
+    def falling(self, ledger: Ledger, group: Group) -> list[Group]:
+        """Return what goes where the whole of `group` does; nothing where a unit is protected.
+
+        What falls with it need not be scored: nothing would read it.
+        """
+        fallen = ledger.falling(group) if self.may_go(group) else []
+        return [] if any(map(self.keeps, fallen)) else fallen
+
     def spare(self, group: Group) -> list[int]:
         """Return the units that go where only the fewest are left."""
         free = [u for u in range(group.units) if u not in self.keeps(group)]
@@ -112,13 +124,25 @@ class Rules:
         """Return, for each currency by itself, the least that `pool` cut to its floors costs.
 
         A selection that costs more bytes (its index) or milliseconds (picking) than it saves is
-        left out of that least.
+        left out of that least. Of branches that may go as a whole those that save most go first,
+        and one of each concatenation stays; that is the least, or close to it.
         """
-        ledger = Ledger(self.groups, table)
         pool = list(pool)
+        if not any(self.may_go(group) for group in pool):
+            return self._least_costs(pool, table, None)
+        currencies = Ledger(self.groups, table).totals
+        return {c: self._least_costs(pool, table, c)[c] for c in currencies}
+
+    def _least_costs(
+        self, pool: list[Group], table: LatencyTable | None, first: str | None
+    ) -> dict[str, float]:
+        """Return the least there is; branches go by what they save of the currency `first`."""
+        ledger = Ledger(self.groups, table)
         for group in pool:
             if not is_selection(group):
                 ledger.remove(group, self.spare(group))
+        if first is not None:
+            self._drop_all_(ledger, pool, first)
         lowest = {c: cost for c, cost in ledger.totals.items() if c in ("bytes", "ms")}
         for group in filter(is_selection, pool):
             there = ledger.arrives(group)
@@ -131,6 +155,19 @@ class Rules:
                 lowest[currency] -= max(0, before[currency] - ledger.totals[currency])
         return {**ledger.totals, **lowest}
 
+    def _drop_all_(self, ledger: Ledger, pool: list[Group], currency: str) -> None:
+        """Drop every branch that can go, those that save most first, as long as any does."""
+        going = True
+        while going:
+            saved = {}
+            for group in filter(self.may_go, pool):
+                found = ledger.drop(self.falling(ledger, group), trial=True)
+                saved[group.name] = found[currency] if found else 0.0
+            going = False
+            for group in sorted(filter(self.may_go, pool), key=lambda g: -saved[g.name]):
+                fallen = self.falling(ledger, group)
+                going |= bool(fallen) and ledger.drop(fallen) is not None
+
     def require_reachable(
         self, pool: list[Group], limits: Mapping[str, float], table: LatencyTable | None
     ) -> None:
@@ -138,6 +175,7 @@ class Rules:
         dense = Ledger(self.groups, table).totals
         lowest = self.least_costs(pool, table)
         bare = all(self.floor(group) == 1 for group in pool)
+        whole_too = " that cannot go as a whole" * any(self.may_go(group) for group in pool)
         extra = " and ".join(
             words
             for words, there in (
@@ -154,7 +192,7 @@ class Rules:
                     f"is {currency}={written(currency, least)} ({100 * least / whole:.3g}% of "
                     f"{written(currency, whole)}), with what cannot be pruned and "
                     f"{'one unit' if bare else 'the least share'} of every group left"
-                    f"{', ' * bool(extra)}{extra}; ask for no less"
+                    f"{whole_too}{', ' * bool(extra)}{extra}; ask for no less"
                 )
 
 

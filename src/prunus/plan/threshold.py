@@ -22,7 +22,7 @@ def allocate_threshold(problem: Problem) -> Ledger:
     Seed 002, eq. 3.13: η is constant over the layers, and raised until the network is small
     enough. Cost: O(units · log units).
     """
-    values = {v for g in problem.pool for v in _values(problem, g.name)}
+    values = {v for g in problem.pool for v in problem.worth(g)}
     steps = [*sorted(values), float("inf")]  # a unit goes where its value is below η
     low, high = 0, len(steps) - 1
     while low < high:
@@ -35,14 +35,21 @@ def allocate_threshold(problem: Problem) -> Ledger:
 
 
 def cut_below(problem: Problem, eta: float) -> Ledger:
-    """Return the ledger without the units whose value is below `eta`, as far as groups may go."""
+    """Return the ledger without the units whose value is below `eta`, as far as groups may go.
+
+    A branch whose every unit is below `eta` goes as a whole where it may.
+    """
     ledger = problem.ledger()
+    branches = []
     for group in problem.pool:
-        values = _values(problem, group.name)
+        values = problem.worth(group)
         queue = problem.queue(group)
         below = sum(values[unit] < eta for unit in queue)
         keep = problem.rules.count_from(group, group.units - below)
         ledger.remove(group, queue[: group.units - keep])
+        if below == group.units and problem.rules.may_go(group):
+            branches.append(group)
+    problem.drop_(ledger, branches)
     return ledger
 
 
@@ -59,7 +66,7 @@ def plan_below(
 
     Seed 002, section 3.2.3: sweeping η gives a family of networks. Of scores that share no scale,
     values are in units of their group's mean. `least`, `round_to` and `protected` are those of
-    `make_plan`; a group's best unit always stays.
+    `make_plan`; a group's best unit always stays, but for branches that may go as a whole.
 
     Raises:
         ConfigError: `eta` is negative, or a setting out of range.
@@ -73,9 +80,3 @@ def plan_below(
     ledger = cut_below(problem, eta)
     finish_(ledger, problem)
     return plan_units(groups, {n: (~left).nonzero()[0].tolist() for n, left in ledger.left.items()})
-
-
-def _values(problem: Problem, group: str) -> list[float]:
-    factor = problem.factor(problem.groups[group])
-    values: list[float] = (problem.scores[group].values * factor).tolist()
-    return values

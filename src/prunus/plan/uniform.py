@@ -11,16 +11,22 @@ __all__ = ["allocate_uniform"]
 def allocate_uniform(problem: Problem) -> Ledger:
     """Bisect the greatest share of units that keeps within the limits.
 
-    Where only some numbers may be left, each group keeps the next one above its share.
+    Where only some numbers may be left, each group keeps the next one above its share. A branch
+    whose share is less than half a unit goes as a whole where it may.
     Cost: O(groups · log units).
     """
     pool = [(group, problem.queue(group)) for group in problem.pool]
 
     def cut(share: float) -> Ledger:
         ledger = problem.ledger()
+        branches = []
         for group, queue in pool:
-            keep = problem.rules.count_from(group, round(group.units * share))
+            wanted = round(group.units * share)
+            keep = problem.rules.count_from(group, wanted)
             ledger.remove(group, queue[: group.units - keep])
+            if wanted == 0 and problem.rules.may_go(group):
+                branches.append(group)
+        problem.drop_(ledger, branches)
         return ledger
 
     low, high = 0.0, 1.0

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prunus.reports import words
 from prunus.reports.tables import Row, headline, last, untimed
 
 __all__ = ["print_headline"]
@@ -28,6 +29,8 @@ def print_headline(rows: Sequence[Row], console: Console) -> None:
     for row in table:
         grid.add_row(row.metric, _cell(row.dense), _cell(row.pruned), _cell(row.change))
     console.print(grid)
+    if collapsed := words.collapsed(rows):
+        console.print(Text(collapsed))
     for runtime, reason in untimed(rows):
         console.print(Text(f"{runtime} was not timed: {reason}"))
     if last(rows, "result") is None:

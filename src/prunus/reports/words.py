@@ -11,6 +11,7 @@ from prunus.reports.tables import Row, knowledge, last, of_event, timings, traje
 
 __all__ = [
     "accuracy_caption",
+    "collapsed",
     "headline_caption",
     "knowledge_caption",
     "knowledge_name",
@@ -53,6 +54,15 @@ def verdict(rows: Sequence[Row]) -> str:
     parts.append(f"{noun} {percent(dense[key], 1)} → {percent(pruned[key], 1)}")
     so_far = "" if result else f"So far, after {counted(len(steps) - 1, 'iteration')}: "
     return f"{so_far}{', '.join(parts)}."
+
+
+def collapsed(rows: Sequence[Row]) -> str:
+    """Say which modules are left with 1×1 filters alone; nothing where none is."""
+    *names, end = (last(rows, "result") or {}).get("collapsed") or [""]
+    if not end:
+        return ""
+    listed = f"{', '.join(names)} and {end} are" if names else f"{end} is"
+    return f"Collapsed: {listed} left with 1×1 filters alone."
 
 
 def missing(rows: Sequence[Row]) -> str:

@@ -8,7 +8,7 @@ from prunus.surgery.mask import mask_
 from prunus.surgery.optimiser import cut_state_
 from prunus.surgery.receipt import Receipt, tensors_of
 from prunus.surgery.undo import undo_
-from prunus.surgery.verify import unsound_groups
+from prunus.surgery.verify import sound_branches, unsound_groups
 
 __all__ = [
     "BATCHNORM_RULES",
@@ -20,6 +20,7 @@ __all__ = [
     "mask_",
     "reestimate_batchnorm_",
     "replay_",
+    "sound_branches",
     "tensors_of",
     "undo_",
     "unsound_groups",

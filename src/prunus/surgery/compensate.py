@@ -73,7 +73,8 @@ def compensate_(
     Raises:
         ConfigError: `patch` with statistics that hold no patches; nothing has been changed then.
     """
-    losing = {n: gone for n in plan.modules if (gone := _lost_channels(plan, n))}
+    living = [n for n in plan.modules if not plan.empties(n)]
+    losing = {n: gone for n in living if (gone := _lost_channels(plan, n))}
     consumers = statistics.groups.consumers
     if kind == "patch":
         _require_patches(model, statistics, [n for n in losing if n in consumers])

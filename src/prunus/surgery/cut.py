@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import PlanError
 from prunus.graph.attention import attention_of, open_heads_, set_in_projection_
+from prunus.graph.empty import can_be_empty, emptied
 from prunus.graph.layers import (
     BATCHNORMS,
     CONVOLUTIONS,
@@ -39,7 +40,8 @@ WIDTHS = (
 def replay_(model: nn.Module, plan: Plan) -> nn.Module:
     """Remove from `model`, in place, every channel the plan removes; return the model.
 
-    Weights that stay are copied bit by bit. The whole plan is checked before the first cut.
+    Weights that stay are copied bit by bit. The whole plan is checked before the first cut. In
+    the place of a convolution that makes nothing any more stands an `Empty`.
 
     Raises:
         PlanError: a module is missing or has another width; names the first.
@@ -47,6 +49,9 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
     check_plan(model, plan)
     for name, axes in plan.modules.items():
         module = _module(model, name)
+        if plan.empties(name):
+            put_(model, name, emptied(module))
+            continue
         depthwise = is_depthwise(module)  # asked before the cut: one channel left looks plain
         if "out" in axes:
             _cut_out_(module, _kept(axes["out"], module))
@@ -89,7 +94,9 @@ def check_plan(model: nn.Module, plan: Plan) -> None:
             gone = set(edit.removed)
             if len(gone) != len(edit.removed) or not gone <= set(range(edit.of)):
                 raise PlanError(f"the plan removes channels of {name!r} twice, or that it has not")
-            if len(gone) == edit.of:
+            if edit.all_gone and plan.empties(name) and can_be_empty(module):
+                continue
+            if edit.all_gone:
                 raise PlanError(f"the plan leaves no channel on the {axis} axis of {name!r}")
             groups = quotas(module)
             each = [sum(c * groups // edit.of == g for c in gone) for g in range(groups)]

@@ -62,8 +62,14 @@ def merge_(model: nn.Module, plan: Plan, groups: Groups) -> list[Repair]:
     for name, edit in plan.groups.items():
         group = known[name]
         reason = _obstacle(model, groups, group)
+        if edit.all_gone:
+            reason = "none of them is left"
         if reason:  # positions whose whole channel goes are that channel's group's
-            readers = {m.module: None for m in group.consumers if m.axis in plan.modules[m.module]}
+            readers = {
+                m.module: None
+                for m in group.consumers
+                if m.axis in plan.modules[m.module] and not plan.empties(m.module)
+            }
             repairs += [
                 Repair(n, None, f"channels of {name!r} not merged: {reason}") for n in readers
             ]
@@ -116,6 +122,8 @@ def _merge_group_(
     lost = (V_P - scale[:, None] * V_K[best]).square().sum(1)
     repairs = []
     for member in group.consumers:
+        if plan.empties(member.module):
+            continue
         module = module_at(model, member.module)
         W = input_columns(module).double().cpu()  # (in, outputs·taps)
         column, there = _columns(module, member, plan)

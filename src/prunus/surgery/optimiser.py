@@ -26,7 +26,7 @@ def cut_state_(
     A cut makes new parameter objects. They take the old ones' places in `param_groups`, whose
     settings stay, and what the state holds an element of a parameter (momenta, second moments)
     is sliced as the parameter was. The optimizer itself, its groups and its state stay the same
-    objects, so schedulers and gradient scalers go on with it.
+    objects, so schedulers and gradient scalers go on with it. What is gone as a whole leaves them.
 
     Args:
         before: `tensors_of(model)`, taken before the cut.
@@ -46,13 +46,14 @@ def cut_state_(
     for group in optimizer.param_groups:
         params: list[Tensor] = []
         for old in group["params"]:
-            for name in heirs.get(old, []):
+            left = [name for name in heirs.get(old, []) if name in now]
+            for name in left:
                 state = optimizer.state.get(old)
                 if state is not None:
                     sliced = _sliced(state, old, places[name])
                     anew += [name] * (sliced is None)
                     optimizer.state[now[name]] = sliced or {}
-            params += [now[name] for name in heirs[old]] if old in heirs else [old]
+            params += [now[name] for name in left] if old in heirs else [old]
         group["params"][:] = params
     for old in heirs:
         optimizer.state.pop(old, None)

@@ -77,6 +77,8 @@ def find_readers(
         module = module_at(dense, name)
         if not readers and not {"in", "select"} & set(plan.modules.get(name, ())):
             continue  # nothing is cut before it
+        if plan.empties(name):
+            continue
         if name in groups.worked_out:
             repairs.append(Repair(name, None, "it works its weight out from others"))
         elif isinstance(module, TRANSPOSED):

@@ -11,6 +11,7 @@ from prunus.core.errors import PlanError
 from prunus.graph import SelectLinear
 from prunus.graph.attention import attention_of, close_heads_
 from prunus.graph.copies import private_copy
+from prunus.graph.empty import former_of
 from prunus.graph.layers import (
     BATCHNORMS,
     CONVOLUTIONS,
@@ -104,6 +105,10 @@ def _widen_(
 ) -> None:
     """Give one module the widths that it had; its tensors follow in `_fill_`."""
     module = module_at(model, name)
+    if (former := former_of(module)) is not None:  # tensors of no size, for `_fill_`
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        exchange_(model, name, former.to(device).train(module.training))
+        module = former
     if isinstance(module, RawAxis):  # the tensor follows in `_fill_`
         if module.dim is None:
             setattr(module.owner, module.key, axes["out"].of)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,11 +14,12 @@ from prunus.graph import Group, Groups
 from prunus.graph.copies import private_copy
 from prunus.graph.probe import flatten_tensors
 from prunus.plan import plan_units
+from prunus.plan.ledger import Ledger
 from prunus.surgery.cut import replay_
 from prunus.surgery.mask import mask_
 from prunus.surgery.source_line import source_line
 
-__all__ = ["unsound_groups"]
+__all__ = ["sound_branches", "unsound_groups"]
 
 #: Largest difference between masked and cut, relative to the largest output.
 TOLERANCE = 1e-4
@@ -30,17 +34,17 @@ def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
     the forward pass, a count of channels. Norms over channels are masked as norms over those
     that stay. Cost: two forward passes, and two or four a group where something is wrong.
     """
-    tried = [g for g in groups if g.units > g.least]
-    if _agrees(groups, tried, example) is None:
+    tried = [g for g in groups if g.units > max(g.least, 1)]
+    if _cuts_alike(groups, tried, example) is None:
         return {}
-    alone = {g.name: _agrees(groups, [g], example) for g in tried}
+    alone = {g.name: _cuts_alike(groups, [g], example) for g in tried}
     found = {name: reason for name, reason in alone.items() if reason is not None}
     left = [g for g in tried if g.name not in found]
-    if found and _agrees(groups, left, example) is None:
+    if found and _cuts_alike(groups, left, example) is None:
         return found
     kept: list[Group] = []
     for group in left:
-        reason = _agrees(groups, [*kept, group], example)
+        reason = _cuts_alike(groups, [*kept, group], example)
         if reason is None:
             kept.append(group)
         else:
@@ -48,16 +52,52 @@ def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
     return found
 
 
+def sound_branches(groups: Groups, example: Tensor) -> Groups:
+    """Return the groups, of which those alone may go as a whole that the network runs without.
+
+    As many branches as can go together are cut from a copy and masked in another, in running
+    order and backwards, so that each goes at least once. Where the outputs on `example` differ,
+    or an operation takes no tensor without channels (pooling), each is tried by itself, and
+    where those that pass fail together, none may go. Cost: four forward passes, and two a
+    branch where something is wrong.
+    """
+
+    def go(branches: list[Group]) -> bool:
+        """Tell whether branches can go together, as far as something is left to be read."""
+        ledger = Ledger(groups)
+        for group in branches:
+            ledger.drop(ledger.falling(group))
+        gone = {n: range(len(left)) for n, left in ledger.left.items() if not left.any()}
+        return _agrees(groups, gone, example) is None
+
+    def all_go(branches: list[Group]) -> bool:
+        return not branches or (go(branches) and go(branches[::-1]))
+
+    free = [group for group in groups if group.least == 0]
+    if all_go(free):
+        return groups
+    sound = [group for group in free if go([group])]
+    may = {group.name for group in sound} if all_go(sound) else set()
+    entries = (replace(g, least=1) if g.least == 0 and g.name not in may else g for g in groups)
+    return replace(groups, entries=tuple(entries))
+
+
 def _some(group: Group) -> list[int]:
     """Return units to try: not as many of every group, or fixed sizes could fit by accident."""
     rng = np.random.default_rng(derive_seed(0, "trial", group.name))
-    count = int(rng.integers(1, max(2, min(group.units // 2, group.units - group.least) + 1)))
+    most = min(group.units // 2, group.units - max(group.least, 1))
+    count = int(rng.integers(1, max(2, most + 1)))
     return sorted(int(u) for u in rng.choice(group.units, count, replace=False))
 
 
-def _agrees(groups: Groups, tried: list[Group], example: Tensor) -> str | None:
+def _cuts_alike(groups: Groups, tried: list[Group], example: Tensor) -> str | None:
+    """Return None where some units of groups can be cut, else what happened."""
+    return _agrees(groups, {g.name: _some(g) for g in tried}, example)
+
+
+def _agrees(groups: Groups, removed: Mapping[str, Iterable[int]], example: Tensor) -> str | None:
     """Return None where cut equals masked, else what happened."""
-    plan = plan_units(groups, {g.name: _some(g) for g in tried})
+    plan = plan_units(groups, removed)
     masked = mask_(private_copy(groups.model), plan).eval()
     cut = replay_(private_copy(groups.model), plan).eval()
     with torch.no_grad():

@@ -8,8 +8,18 @@ from prunus.graph.labels import Track
 from prunus.graph.operations import contraction, reduction, shape
 from prunus.graph.operations.call import RULES, Call, Reshape, Split, opaque
 from prunus.graph.operations.elementwise import elementwise
+from prunus.graph.operations.single import follow_single
 
-__all__ = ["Call", "Reshape", "Split", "contraction", "follow", "reduction", "shape"]
+__all__ = [
+    "Call",
+    "Reshape",
+    "Split",
+    "contraction",
+    "follow",
+    "follow_single",
+    "reduction",
+    "shape",
+]
 
 
 def follow(call: Call) -> list[Track]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prunus.graph.labels import Track
 from prunus.graph.operations.call import Call, meet, rule
 
-__all__ = ["elementwise"]
+__all__ = ["elementwise", "same"]
 
 
 @rule(
@@ -27,7 +27,8 @@ def elementwise(call: Call) -> list[Track]:
     "normal", "uniform", "exponential", "detach", "clone", "_to_copy", "to", "contiguous", "alias",
     "lift_fresh", "_conj",
 )  # fmt: skip
-def _same(call: Call) -> list[Track]:
+def same(call: Call) -> list[Track]:
+    """Pass labels on as they are."""
     return [Track(call.shape, call.tracks[0].arrays)] if call.tracks else [Track(call.shape)]
 
 

@@ -8,7 +8,7 @@ from prunus.graph.labels import Labels, Track, varying
 from prunus.graph.operations.call import Call, rule
 from prunus.graph.operations.elementwise import elementwise
 
-__all__ = ["channels", "spread"]
+__all__ = ["channels", "over_positions", "spread"]
 
 
 def channels(labels: Labels, track: Track, axis: int = 1) -> Tensor | None:
@@ -43,7 +43,8 @@ def spread(vector: Tensor | None, shape: tuple[int, ...], axis: int = 1) -> list
     "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d", "mkldnn_max_pool2d",
     "quantized_max_pool2d", "max_pool2d_with_indices_backward",
 )  # fmt: skip
-def _positions(call: Call) -> list[Track]:
+def over_positions(call: Call) -> list[Track]:
+    """Pass channels on, each one wherever its elements lie."""
     x = call.tracks[0]
     axis = -3 if "2d" in call.name else -2 if "1d" in call.name else -4
     axis += len(x.shape)

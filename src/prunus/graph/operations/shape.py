@@ -106,12 +106,15 @@ def _cat(call: Call) -> list[Track]:
     rest = [Track(t.shape, [a for a in t.arrays if a.shape[axis] == 1]) for t in tracks]
     flat = [Track((*t.shape[:axis], 1, *t.shape[axis + 1 :]), t.arrays) for t in rest]
     arrays = meet(call.labels, flat, (*shape[:axis], 1, *shape[axis + 1 :]), call.name)
-    if any(t.along(axis) for t in tracks):
+    single = axis == 1 and call.name != "stack" and any(t.single is not None for t in tracks)
+    if single or any(t.along(axis) for t in tracks):
         pieces = []
         for track in tracks:
             along = track.along(axis)
             if along:
                 piece = along[0]
+            elif single and track.single is not None:
+                piece = track.single.view([1] * len(shape))
             elif track.shape[axis] == 1 and arrays:
                 piece = arrays[0]
             else:

@@ -1,0 +1,105 @@
+"""Branches of a concatenation, which may go as a whole, and what falls with them.
+
+A group whose channels reach every reader beside channels of others can lose all its units: the
+reader reads the others. What made them is dead then, and so is what nothing but dead modules
+read: the 1×1 before a 3×3 falls with the 3×3. Source: seed 002 (Tian's thesis), section 3.3.4,
+where Inception modules are left with 1×1 filters alone; which groups qualify is our reading.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from math import prod
+
+from torch import nn
+
+from prunus.graph.empty import Empty, can_be_empty
+from prunus.graph.groups import Group, Groups
+from prunus.graph.layers import CONVOLUTIONS, is_mixing, module_at
+
+__all__ = ["Branches", "collapsed_modules", "let_branches_go"]
+
+
+def let_branches_go(groups: Groups) -> Groups:
+    """Return the groups, with `least` 0 where a branch may go and `falls` where one may die.
+
+    A group falls if one plain convolution makes it, and all that passes it on are norms that look
+    at each channel by itself: no sum, gate, depthwise convolution or attention is coupled to it.
+    It may go as a whole if besides every reader reads channels of others too.
+    """
+    marked = []
+    for group in groups:
+        if not _is_plain(groups, group):
+            marked.append(group)
+            continue
+        beside = [m.index.size < groups.layers[m.module].in_ for m in group.consumers]
+        least = 0 if beside and all(beside) else group.least
+        marked.append(replace(group, least=least, falls=True))
+    return replace(groups, entries=tuple(marked))
+
+
+def _is_plain(groups: Groups, group: Group) -> bool:
+    modules = [(m, module_at(groups.model, m.module)) for m in group.producers]
+    makers = [m.module for m, module in modules if is_mixing(module)]
+    return (
+        group.least == 1
+        and len(makers) == 1
+        and makers[0] not in groups.worked_out
+        and all(can_be_empty(module) and m.index.shape[1] == 1 for m, module in modules)
+        and all(m.axis == "in" and m.module in groups.layers for m in group.consumers)
+    )
+
+
+class Branches:
+    """Who makes and who reads the groups of a network: what falls when some have gone."""
+
+    def __init__(self, groups: Groups) -> None:
+        """Look at groups that `let_branches_go` has marked; of others nothing falls."""
+        self.falls = {group.name for group in groups if group.falls}
+        self.maker: dict[str, str] = {}
+        self.readers: dict[str, set[str]] = {}
+        self.reads: dict[str, list[str]] = defaultdict(list)
+        for group in groups:
+            self.readers[group.name] = {m.module for m in group.consumers}
+            for name in self.readers[group.name]:
+                self.reads[name].append(group.name)
+            if group.falls:
+                made = (m.module for m in group.producers if groups.layers[m.module].mixing)
+                self.maker[group.name] = next(made)
+
+    def fallen(self, first: Iterable[str], gone: Collection[str] = ()) -> set[str]:
+        """Return the groups `first`, and all that dead modules alone read once they are gone too.
+
+        Args:
+            gone: groups that are gone already.
+        """
+        found = set(first)
+        dead = {self.maker[name] for name in (*gone, *found) if name in self.maker}
+        waiting = sorted(found)
+        while waiting:
+            maker = self.maker.get(waiting.pop(), "")
+            for name in self.reads.get(maker, ()):
+                unread = name in self.falls and self.readers[name] <= dead
+                if unread and name not in found and name not in gone:
+                    found.add(name)
+                    dead.add(self.maker[name])
+                    waiting.append(name)
+        return found
+
+
+def collapsed_modules(model: nn.Module) -> list[str]:
+    """Return the modules of a cut network that are left with 1×1 filters alone, in its order.
+
+    Some of their convolutions died, one of more than one tap among them, and all that live have
+    one tap. Of modules within one another the innermost are named.
+    """
+    found: list[str] = []
+    for name, container in model.named_modules():
+        inside = list(container.modules())
+        taps = [prod(m.kernel_size) for m in inside if isinstance(m, CONVOLUTIONS)]
+        died = [prod(m.former[0].kernel_size) for m in inside if isinstance(m, Empty)]  # type: ignore[arg-type]
+        if name and taps and died and max(taps) == 1 < max(died):
+            found.append(name)
+    return [n for n in found if not any(other.startswith(f"{n}.") for other in found)]
