@@ -186,3 +186,18 @@ def test_layers_of_a_transformer_cut_to_one_head_and_one_channel() -> None:
     assert "encode.self_attn:num_heads" not in rows
     assert rows["encode.self_attn.in_proj"]["out"] == [24, 6]
     assert rows["places:1"]["params"] == [64, 8]
+    order = [name for name in rows if name in ("embed", "encode.self_attn.in_proj", "head")]
+    assert order == ["embed", "encode.self_attn.in_proj", "head"]
+
+
+def test_layers_are_told_in_running_order() -> None:
+    class Backwards(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.first = torch.nn.Linear(5, 2), torch.nn.Linear(4, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(x).relu())
+
+    net = Backwards()
+    assert [row["module"] for row in layer_rows(net, net, torch.zeros(1, 4))] == ["first", "last"]

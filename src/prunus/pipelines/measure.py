@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from prunus.evaluation import (
@@ -59,14 +62,15 @@ def result_row(
 
 
 def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dict[str, Any]]:
-    """Return parameters, MACs and channels of each layer, before and after.
+    """Return parameters, MACs and channels of each layer, before and after, in running order.
 
     Numbers of modules that are cut with a layer (heads, widths) are no layers. What went as a
     whole has nothing left.
     """
     sides = [find_groups(network, example).layers for network in (dense, pruned)]
     rows = []
-    for name, before in sides[0].items():
+    for name in _running(dense, example, sides[0]):
+        before = sides[0][name]
         if before.kind == "Number":
             continue
         after = sides[1].get(name)
@@ -89,3 +93,30 @@ def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dic
             }
         )
     return rows
+
+
+@torch.no_grad()
+def _running(model: nn.Module, example: Tensor, names: Iterable[str]) -> list[str]:
+    """Return the names of layers in the order in which they first run.
+
+    What is read without being called runs where the module around it does.
+    """
+    place: dict[str, int] = {}
+
+    def entered(name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            place.setdefault(name, len(place))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            hooks.callback(module.register_forward_pre_hook(entered(name)).remove)
+        model(example)
+
+    def first(name: str) -> int:
+        while name and name not in place:
+            name = name.rpartition(".")[0]
+        return place[name]
+
+    return sorted(names, key=lambda name: first(name.partition(":")[0]))

@@ -20,10 +20,14 @@ Size = Annotated[int, Field(gt=0)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SearchPruneConfig(PruneConfig):
-    """`PruneConfig` with what Algorithm 2 of seed 002 prunes by, where nothing else is said."""
+    """`PruneConfig` with what Algorithm 2 of seed 002 prunes by, where nothing else is said.
+
+    Branches go as a whole (section 3.3.4), but not by `dp`.
+    """
 
     criterion: str = "deep_lda"
     allocation: Literal["global", "uniform", "dp", "threshold"] = "threshold"
+    drop_branches: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -132,9 +132,11 @@ def _schedule(
         yield PLAIN, partial(arms.train, start, PLAIN), True
     for rival in config.rivals:
         criterion, allocation = split_rival(rival)
-        changes = {"criterion": criterion, "options": {}}
+        changes: dict[str, Any] = {"criterion": criterion, "options": {}}
         if allocation is not None:
             changes["allocation"] = allocation
+        if allocation == "dp":  # which lets no branch go as a whole
+            changes["drop_branches"] = False
         folder = f"rivals/{rival.replace('/', '-')}"
         yield rival, partial(arms.prune, start, rival, folder, **changes), False
     for name in config.fixed:
