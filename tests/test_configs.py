@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 
 from prunus.core import read_yaml
+from prunus.criteria import CRITERIA
 from prunus.data import DATASETS
 from prunus.models import MODELS, build_model
-from prunus.pipelines import GrowRunConfig, RunConfig
+from prunus.pipelines import GrowRunConfig, RunConfig, SearchConfig
 from prunus.pipelines.settings import checked
+from prunus.plan import Budget
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
+KINDS = {"grow": GrowRunConfig, "search": SearchConfig}
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 
 
@@ -26,8 +29,8 @@ def test_a_recipe_names_its_table_and_what_exists(path: Path) -> None:
     assert comment[0].startswith("# Seed 00")
     where = " ".join(comment).lower()
     assert any(word in where for word in ("table", "figure", "section", "4.3", "rows"))
-    growing = path.stem.endswith("_grow")
-    config = read_yaml(GrowRunConfig if growing else RunConfig, path)
+    verb = path.stem.rpartition("_")[2]
+    config = read_yaml(KINDS.get(verb, RunConfig), path)
     entry = MODELS[config.model]
     data = DATASETS[config.data.partition(":")[0]]
     assert entry.task == data.task
@@ -36,6 +39,10 @@ def test_a_recipe_names_its_table_and_what_exists(path: Path) -> None:
         assert config.train.push is not None
     if path.stem.endswith("_prune"):
         assert config.budget and checked(config.prune).criterion == "deep_lda"
+    if path.stem.endswith("_search"):
+        assert Budget.parse(config.budget) and checked(config.prune).criterion == "deep_lda"
+        assert all(name in MODELS for name in config.fixed)
+        assert all(name in CRITERIA for name in config.rivals)
     shape = config.input_shape or data.input_shape
     import torch
 
