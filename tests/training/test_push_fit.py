@@ -144,6 +144,16 @@ def test_the_loss_gains_the_weighed_terms() -> None:
     assert pushed["train_accuracy"] == plain["train_accuracy"]
 
 
+def test_a_push_of_no_weight_is_the_plain_training() -> None:
+    nothing = PushConfig(lda=0, cov=0, align=0)
+    plain, pushed = net(), net()
+    (before,) = fit_(plain, blobs(32), TrainConfig(epochs=1))
+    (after,) = fit_(pushed, blobs(32), TrainConfig(epochs=1, push=nothing))
+    assert (after["loss"], after["push_loss"]) == (before["loss"], 0)
+    for mine, theirs in zip(pushed.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_push_and_local_teachers_go_together() -> None:
     config = PushConfig(ramp=0)
     (both,) = fit_(net(), blobs(32), TrainConfig(epochs=1, push=config, local=0.5))

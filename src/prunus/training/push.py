@@ -227,7 +227,8 @@ class Push:
         config = self.config
         ramp = min(1.0, done / config.ramp) if config.ramp else 1.0
         weights = {"lda": config.lda, "di": config.lda, "cov": config.cov, "align": config.align}
-        loss = ramp * torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        weighted = (weights[name] * term for name, term in terms.items())
+        loss = ramp * sum(weighted, start=torch.zeros((), device=labels.device))
         row = {f"push_{name}": term.detach() for name, term in terms.items()}
         return loss, {"push_loss": loss.detach(), **row}
 
