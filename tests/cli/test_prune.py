@@ -55,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_folder_holds_what_the_design_says(run: Path) -> None:
     assert {p.name for p in run.iterdir()} == {
         *("config.yaml", "record.jsonl", "plan.json", "model.safetensors"),
-        *("model.onnx", "report.html", "dense.safetensors"),
+        *("model.onnx", "report.html", "dense.safetensors", "plans.json"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
-from prunus.core import Record, write_whole
+from prunus.core import Record, to_json, write_whole
 from prunus.export import save_weights
 from prunus.graph.copies import private_copy
 from prunus.plan import Plan
 from prunus.surgery import replay_
 
 __all__ = ["Journal"]
+
+#: The plans of a finished run's iterations, by number.
+PLANS = "plans.json"
 
 
 class Journal:
@@ -59,17 +63,23 @@ class Journal:
         return model, plan
 
     def clean(self) -> None:
-        """Remove the steps of a finished run, but for the plans, which are small."""
+        """Remove the steps of a finished run, but for the plans of its iterations (`plans`)."""
         if self.folder is None:
             return
-        for path in sorted(self._steps.glob("[0-9][0-9][0-9].json")):
-            write_whole(self.plan_of(int(path.stem)), path.read_text())
+        found = sorted(self._steps.glob("[0-9][0-9][0-9].json"))
+        if found:
+            plans = {int(path.stem): json.loads(path.read_text()) for path in found}
+            write_whole(self.folder / PLANS, to_json(plans))
         shutil.rmtree(self._steps, ignore_errors=True)
 
-    def plan_of(self, iteration: int) -> Path:
-        """Return where the plan after an iteration of a finished run is, from the dense network."""
-        assert self.folder is not None
-        return self.folder / "plans" / f"{iteration:03d}.json"
+    def plans(self) -> dict[int, Plan]:
+        """Return the plan after each iteration of a finished run, from its dense network."""
+        if self.folder is None or not (self.folder / PLANS).exists():
+            return {}
+        kept = json.loads((self.folder / PLANS).read_text())
+        return {
+            int(iteration): Plan.from_json(json.dumps(plan)) for iteration, plan in kept.items()
+        }
 
     @property
     def _steps(self) -> Path:

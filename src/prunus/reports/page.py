@@ -52,6 +52,7 @@ FILES = {
     "config.yaml": "all that is needed to repeat the run",
     "record.jsonl": "every measurement, one JSON object a line",
     "plan.json": "the edits, by name and index",
+    "plans.json": "those after every iteration",
     "model.safetensors": "the pruned network's weights",
     "model.onnx": "the pruned network for any ONNX runtime",
     "report.html": "this page",

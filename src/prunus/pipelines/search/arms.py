@@ -12,7 +12,6 @@ from prunus.core import to_dict
 from prunus.pipelines.config import PruneConfig, RunConfig
 from prunus.pipelines.grow import GrowRunConfig, run_grow
 from prunus.pipelines.journal import Journal
-from prunus.pipelines.load import read_plan
 from prunus.pipelines.push import run_push
 from prunus.pipelines.run import run_prune
 from prunus.pipelines.search.compare import DERIVED
@@ -142,7 +141,7 @@ class Arms:
         """Train the structure of an iteration, which `derived` left, from random weights."""
         folder = self.out / "scratch" / f"{iteration:03d}"
         settings = self._settings(model=start.model, train=self._epochs(epochs))
-        plan = read_plan(Journal(self.out / DERIVED).plan_of(iteration))
+        plan = Journal(self.out / DERIVED).plans()[iteration]
         run = run_train(settings, folder, **self._ways(folder), plan=plan)
         name = f"structure of iteration {iteration}"
         yield self._trained(run, folder, arm="scratch", name=name, epochs=epochs)

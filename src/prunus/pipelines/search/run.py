@@ -123,10 +123,9 @@ def _schedule(
     epochs = finished["epochs"]
     for step in start.grown if config.grown else ():
         yield f"grown {step['step']}", partial(arms.grown, step, epochs), False
-    plans = sorted((arms.out / DERIVED / "plans").glob("*.json"))
-    chosen = {"none": [], "final": plans[-1:], "all": plans}[config.scratch]
-    for path in chosen:
-        iteration = int(path.stem)
+    iterations = sorted(Journal(arms.out / DERIVED).plans())
+    chosen = {"none": [], "final": iterations[-1:], "all": iterations}[config.scratch]
+    for iteration in chosen:
         yield f"scratch {iteration}", partial(arms.scratch, start, iteration, epochs), False
     if config.rivals:
         yield PLAIN, partial(arms.train, start, PLAIN), True
