@@ -186,6 +186,7 @@ def test_a_network_that_does_not_grow_and_a_rival_that_cannot_run(tmp_path: Path
     lean = config(
         model="lenet300",  # without BatchNorm, which one rival scores by
         grow=None,
+        repush=False,
         rivals=("bn_scale", "l1/threshold"),
         fixed=(),
         scratch="none",
@@ -202,6 +203,9 @@ def test_a_network_that_does_not_grow_and_a_rival_that_cannot_run(tmp_path: Path
     (failed,) = rows_of(out, "failed")
     assert failed["key"] == "bn_scale"
     assert failed["reason"] in (out / "report.html").read_text().replace("&#39;", "'")
+    trains = read_yaml(RunConfig, out / "derived" / "config.yaml").prune
+    assert (trains.finetune.push, trains.final.push) == (None, None)
+    assert read_yaml(RunConfig, out / "pushed" / "config.yaml").train.push == PushConfig()
     assert rows_of(out, "start")[0]["steps"] == []
     assert not (out / "grow").exists()
 

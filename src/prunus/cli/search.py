@@ -37,6 +37,12 @@ def search(
     ] = None,
     candidate_epochs: Annotated[int | None, typer.Option(help="Epochs of each candidate.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the push.")] = None,
+    repush: Annotated[
+        bool | None,
+        typer.Option(
+            "--repush/--no-repush", help="Push again after every cut.", show_default="repush"
+        ),
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Cuts on the way to the budget.")] = None,
     finetune_epochs: Annotated[int | None, typer.Option(help="Epochs after each cut.")] = None,
     final_epochs: Annotated[int | None, typer.Option(help="Epochs at the end.")] = None,
@@ -91,6 +97,7 @@ def search(
         "grow.base.epochs": base_epochs,
         "grow.candidate.epochs": candidate_epochs,
         "train.epochs": epochs,
+        "repush": repush,
         "prune.iterations": iterations,
         "prune.finetune.epochs": finetune_epochs,
         "prune.final.epochs": final_epochs,

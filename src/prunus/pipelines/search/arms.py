@@ -97,7 +97,7 @@ class Arms:
         """Prune the grown network, after that training, to the budget."""
         config, out = self.config, self.out / folder
         trained = self.out / TRAINED[DERIVED if arm == DERIVED else PLAIN]
-        push = config.push if arm == DERIVED else None
+        push = config.push if arm == DERIVED and config.repush else None
         fields = {each.name for each in dataclasses.fields(PruneConfig)}
         prune = PruneConfig(**{name: getattr(config.prune, name) for name in fields} | changes)
         prune = dataclasses.replace(

@@ -40,9 +40,10 @@ class SearchConfig:
     | budget | what is left of the grown network at most, as in params=30%, macs=50% |
     | weights | of `model`; null: it is trained first, as `grow.base` says |
     | grow | how it grows; null: not at all, and the push starts at `model` |
-    | push | the push terms, in the training after growing and in that of the pruning |
-    | train | that training; rivals have it without the push |
-    | prune | how the pushed network is pruned, with `push` in `finetune` and `final` |
+    | push | the push terms |
+    | train | the training of the grown network with the push; rivals have it without |
+    | prune | how the pushed network is pruned |
+    | repush | whether the trainings after cuts push again, as in Algorithm 2 |
     | rivals | criteria that prune the network trained without push, in the same way; an |
     | | allocation of their own behind a slash, as in l1/global |
     | grown | whether the networks met while growing are trained on and compared |
@@ -70,6 +71,7 @@ class SearchConfig:
     push: PushConfig = field(default_factory=PushConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20))
     prune: SearchPruneConfig = field(default_factory=SearchPruneConfig)
+    repush: bool = True
     rivals: tuple[str, ...] = ("deep_lda", "activation_mean", "taylor", "l1", "random")
     grown: bool = True
     scratch: Literal["none", "final", "all"] = "final"
