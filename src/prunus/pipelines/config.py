@@ -55,7 +55,8 @@ class PruneConfig:
     | round_to | units left of a group are a multiple of it; null: 1, or with a budget in ms what |
     | | its latency table shows (see `choose_round_to`) |
     | least | share of each group that a cut leaves at least |
-    | drop_branches | whether a branch of a concatenation may go as a whole; not with `dp` |
+    | drop_branches | whether a branch of a concatenation may go as a whole; not with `dp`, nor |
+    | | with criteria whose costs count on what stays (`stacked`, `di`, `structural`) |
     | inputs | whether input pixels and flattened positions are units |
     | heads | what of an attention is a unit: `whole` heads or `dimensions` inside all of them |
     | ignored_layers | modules whose outputs stay whole |

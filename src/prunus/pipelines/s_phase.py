@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunus.core import seed_everything
 from prunus.core.errors import ConfigError
-from prunus.criteria import has_intervals, needs_of, rank_layers, score
+from prunus.criteria import CRITERIA, has_intervals, needs_of, rank_layers, score
 from prunus.evaluation import accuracy
 from prunus.graph import Groups, find_groups
 from prunus.pipelines.config import PruneConfig
@@ -143,13 +143,10 @@ def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
     """Find the groups of `model` as `config` asks.
 
     Raises:
-        ConfigError: whole branches may go, and the allocation is `dp`.
+        ConfigError: whole branches may go, and the allocation or the criterion cannot have it.
     """
-    if config.drop_branches and config.allocation == "dp":
-        raise ConfigError(
-            "allocation 'dp' cannot let whole branches go: leave drop_branches off, or take "
-            "another allocation, such as threshold"
-        )
+    if config.drop_branches and (reason := why_branches_stay(config)):
+        raise ConfigError(f"{reason}: leave drop_branches off, or take another")
     example = example.to(next(model.parameters()).device)
     groups = find_groups(
         model,
@@ -160,6 +157,22 @@ def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
         drop_branches=config.drop_branches,
     )
     return sound_branches(groups, example) if config.drop_branches else groups
+
+
+def why_branches_stay(config: PruneConfig) -> str | None:
+    """Return why whole branches cannot go with these settings; None where they can.
+
+    A cost that counts on what the rest makes up for holds for one branch of a concatenation while
+    the others stay: each alone may be free, and all together are what the reader lives on.
+    """
+    if config.allocation == "dp":
+        return "allocation 'dp' cannot let whole branches go"
+    if hasattr(CRITERIA[config.criterion], "along"):
+        return (
+            f"criterion {config.criterion!r} costs one branch as if those beside it stayed, and "
+            "cannot let whole ones go"
+        )
+    return None
 
 
 def find_sound_groups(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:

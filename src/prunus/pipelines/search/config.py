@@ -22,7 +22,7 @@ Size = Annotated[int, Field(gt=0)]
 class SearchPruneConfig(PruneConfig):
     """`PruneConfig` with what Algorithm 2 of seed 002 prunes by, where nothing else is said.
 
-    Branches go as a whole (section 3.3.4), but not by `dp`.
+    Branches go as a whole (section 3.3.4); rivals that cannot have it keep theirs.
     """
 
     criterion: str = "deep_lda"

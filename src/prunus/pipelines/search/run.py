@@ -18,6 +18,7 @@ from prunus.criteria import CRITERIA
 from prunus.models import build_model
 from prunus.pipelines.folder import open_folder
 from prunus.pipelines.journal import Journal
+from prunus.pipelines.s_phase import why_branches_stay
 from prunus.pipelines.search.arms import PLAIN, Arms, Start, split_rival
 from prunus.pipelines.search.compare import DERIVED, compare
 from prunus.pipelines.search.config import SearchConfig
@@ -134,7 +135,7 @@ def _schedule(
         changes: dict[str, Any] = {"criterion": criterion, "options": {}}
         if allocation is not None:
             changes["allocation"] = allocation
-        if allocation == "dp":  # which lets no branch go as a whole
+        if why_branches_stay(dataclasses.replace(config.prune, **changes)):
             changes["drop_branches"] = False
         folder = f"rivals/{rival.replace('/', '-')}"
         yield rival, partial(arms.prune, start, rival, folder, **changes), False
@@ -160,6 +161,8 @@ def _checked(config: SearchConfig) -> SearchConfig:
                 "`push`, and in none of its rivals': give its terms there, as --set push.align=0"
             )
     checked(dataclasses.replace(config.prune, keep_class=()))
+    if config.prune.drop_branches and (reason := why_branches_stay(config.prune)):
+        raise ConfigError(f"{reason}: say --set prune.drop_branches=false, or take another")
     for rival in config.rivals:
         criterion, allocation = split_rival(rival)
         if criterion not in CRITERIA or allocation not in (None, *ALLOCATIONS):
