@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from prunus.core import STRICT
 from prunus.training import TrainConfig
 
-__all__ = ["LatentConfig", "PruneConfig", "RunConfig"]
+__all__ = ["JobConfig", "LatentConfig", "PruneConfig", "RunConfig"]
 
 Size = Annotated[int, Field(gt=0)]
 Compensation = Literal["none", "bias", "pointwise", "patch", "joint", "merge"]
@@ -111,16 +111,14 @@ class PruneConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RunConfig:
-    """The main job: a model, data and a budget. `input_shape` is the data's where not given.
+class JobConfig:
+    """What every run is given: a network, data, a device.
 
-    Without a budget a run only trains (`prunus train`), and `prune` is not looked at.
-    `export` names the formats, of `prunus.export.FORMATS`, that the network is written in.
+    `input_shape` and `num_classes` are the data's where not given.
     """
 
     model: str
     data: str
-    budget: str | None = None
     weights: str | None = None
     seed: int = 0
     data_root: str = "data"
@@ -130,6 +128,17 @@ class RunConfig:
     num_classes: Size | None = None
     device: str = "auto"
     precision: str = "32-true"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunConfig(JobConfig):
+    """The main job: a model, data and a budget.
+
+    Without a budget a run only trains (`prunus train`), and `prune` is not looked at.
+    `export` names the formats, of `prunus.export.FORMATS`, that the network is written in.
+    """
+
+    budget: str | None = None
     export: tuple[Literal["onnx", "pt2", "openvino"], ...] = ("onnx",)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20))
     prune: PruneConfig = field(default_factory=PruneConfig)

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from prunus.core import STRICT
+from prunus.pipelines.config import JobConfig
 from prunus.training import TrainConfig
 
 __all__ = ["GrowConfig", "GrowRunConfig"]
@@ -52,24 +53,13 @@ class GrowConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class GrowRunConfig:
+class GrowRunConfig(JobConfig):
     """A network that declares stages, data, and how to grow.
 
     `train` is the training of the grown network at the end, none by default. `model` may have
     stage sizes already, as inception_v1@3,5,2; `weights` are then those of that network.
     """
 
-    model: str
-    data: str
-    weights: str | None = None
-    seed: int = 0
-    data_root: str = "data"
-    batch_size: Size = 128
-    augment: bool = False
-    input_shape: tuple[Size, Size, Size] | None = None
-    num_classes: Size | None = None
-    device: str = "auto"
-    precision: str = "32-true"
     grow: GrowConfig = field(default_factory=GrowConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=0))
 

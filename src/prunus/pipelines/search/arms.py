@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.core import to_dict
-from prunus.pipelines.config import PruneConfig, RunConfig
+from prunus.pipelines.config import JobConfig, PruneConfig, RunConfig
 from prunus.pipelines.grow import GrowRunConfig, run_grow
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.push import run_push
@@ -65,9 +64,7 @@ class Arms:
         if config.grow is None:
             return Start(model=config.model, weights=config.weights, epochs=0)
         settings = GrowRunConfig(
-            **self._shared(GrowRunConfig),
-            model=config.model,
-            weights=config.weights,
+            **self._shared(),
             grow=config.grow,
             train=TrainConfig(epochs=0),
         )
@@ -175,13 +172,13 @@ class Arms:
         return {**place, **measures, "folder": where, "alone": False}
 
     def _settings(self, **changes: Any) -> RunConfig:
-        return RunConfig(**{**self._shared(RunConfig), "export": (), **changes})
+        """Return the settings of an arm; without weights in `changes` it starts at random."""
+        return RunConfig(**{**self._shared(), "weights": None, "export": (), **changes})
 
-    def _shared(self, kind: type) -> dict[str, Any]:
+    def _shared(self) -> dict[str, Any]:
         """Return what the runs have in common with the search: data, seed, device."""
-        own = {"model", "weights", "budget", "grow", "push", "train", "prune", "export"}
-        known = {each.name for each in dataclasses.fields(kind)}
-        return {key: value for key, value in to_dict(self.config).items() if key in known - own}
+        names = (each.name for each in dataclasses.fields(JobConfig))
+        return {name: getattr(self.config, name) for name in names}
 
     def _ways(self, folder: Path) -> dict[str, Any]:
         resume = (folder / "config.yaml").exists()

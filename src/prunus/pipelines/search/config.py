@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from prunus.core import STRICT
-from prunus.pipelines.config import PruneConfig
+from prunus.pipelines.config import JobConfig, PruneConfig
 from prunus.pipelines.grow import GrowConfig
 from prunus.training import PushConfig, TrainConfig
 
@@ -31,7 +31,7 @@ class SearchPruneConfig(PruneConfig):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class SearchConfig:
+class SearchConfig(JobConfig):
     """Grow, push and prune a network, and the rivals it is compared with (seed 002, chapter 4).
 
     | setting | meaning |
@@ -54,18 +54,7 @@ class SearchConfig:
     Every network that is compared sees as many epochs as the derived one has in the end.
     """
 
-    model: str
-    data: str
     budget: str
-    weights: str | None = None
-    seed: int = 0
-    data_root: str = "data"
-    batch_size: Size = 128
-    augment: bool = False
-    input_shape: tuple[Size, Size, Size] | None = None
-    num_classes: Size | None = None
-    device: str = "auto"
-    precision: str = "32-true"
     export: tuple[Literal["onnx", "pt2", "openvino"], ...] = ("onnx",)
     grow: GrowConfig | None = field(default_factory=GrowConfig)
     push: PushConfig = field(default_factory=PushConfig)
