@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunus.core import read_yaml
 from prunus.pipelines.config import JobConfig, PruneConfig, RunConfig
 from prunus.pipelines.grow import GrowRunConfig, run_grow
 from prunus.pipelines.journal import Journal
@@ -63,12 +64,11 @@ class Arms:
         config = self.config
         if config.grow is None:
             return Start(model=config.model, weights=config.weights, epochs=0)
-        settings = GrowRunConfig(
-            **self._shared(),
-            grow=config.grow,
-            train=TrainConfig(epochs=0),
-        )
-        folder = self.out / "grow"
+        folder, grow = self.out / "grow", config.grow
+        if grow.threads is None and (folder / "config.yaml").exists():  # as many as it began with
+            begun = read_yaml(GrowRunConfig, folder / "config.yaml").grow
+            grow = dataclasses.replace(grow, threads=begun.threads)
+        settings = GrowRunConfig(**self._shared(), grow=grow, train=TrainConfig(epochs=0))
         run = run_grow(settings, folder, **self._ways(folder), workers=self.workers)
         grown = run.record.find("grown")
         assert grown is not None
