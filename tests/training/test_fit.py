@@ -73,6 +73,53 @@ def test_a_checkpoint_of_any_epoch_ends_with_the_same_weights(
     assert [r["lr"] for r in rows] == [r["lr"] for r in expected]
 
 
+def test_channels_last_trains_the_same_network_and_puts_it_back(tmp_path: Path) -> None:
+    def images(noted: list[bool]) -> nn.Sequential:
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64, 3),
+        )
+        model[0].register_forward_hook(
+            lambda _m, _x, out: noted.append(out.is_contiguous(memory_format=torch.channels_last))
+        )
+        return model
+
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(48, 3, 6, 6, generator=generator), torch.arange(48) % 3
+    loader = DataLoader(TensorDataset(x, y), batch_size=16)
+    config = TrainConfig(epochs=3, distill=0.5)
+    trained, noted = {}, {}
+    for channels_last in (False, True):
+        noted[channels_last] = []
+        trained[channels_last] = images(noted[channels_last])
+        teacher = images([])
+        fit_(trained[channels_last], loader, config, teacher=teacher, channels_last=channels_last)
+        assert trained[channels_last][0].weight.is_contiguous()
+        assert teacher[0].weight.is_contiguous()
+    assert all(noted[True]) and not any(noted[False])
+    for plain, other in zip(trained[False].parameters(), trained[True].parameters(), strict=True):
+        torch.testing.assert_close(plain, other, rtol=1e-3, atol=1e-5)
+
+    resumed = images([])
+    checkpoint = tmp_path / "fit.pt"
+
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_(resumed, loader, config, channels_last=True, teacher=images([]), checkpoint=checkpoint,
+             on_epoch=stop)  # fmt: skip
+    resumed = images([])
+    fit_(resumed, loader, config, channels_last=True, teacher=images([]), checkpoint=checkpoint)
+    for whole, other in zip(trained[True].parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(whole, other)
+
+
 def test_frozen_parameters_stay() -> None:
     model = network()
     model[0].requires_grad_(False)

@@ -12,6 +12,7 @@ __all__ = [
     "AsJson",
     "Augment",
     "BatchSize",
+    "ChannelsLast",
     "DataName",
     "DataRoot",
     "Device",
@@ -43,6 +44,12 @@ Augment = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")]
 Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed, 16-mixed.")]
+ChannelsLast = Annotated[
+    bool | None,
+    typer.Option(
+        "--channels-last/--no-channels-last", help="Train in that memory format; often faster."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting by its path, as in train.lr=1e-3; repeatable."),

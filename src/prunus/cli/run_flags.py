@@ -15,6 +15,7 @@ import typer
 from prunus.cli.options import (
     Augment,
     BatchSize,
+    ChannelsLast,
     DataName,
     DataRoot,
     Device,
@@ -64,6 +65,7 @@ _LAST: tuple[Flag, ...] = (
     ("seed", Seed, None),
     ("device", Device, None),
     ("precision", Precision, None),
+    ("channels_last", ChannelsLast, None),
     ("set_", Settings, None),
     ("resume", Resume, False),
 )

@@ -114,7 +114,8 @@ class PruneConfig:
 class JobConfig:
     """What every run is given: a network, data, a device.
 
-    `input_shape` and `num_classes` are the data's where not given.
+    `input_shape` and `num_classes` are the data's where not given. With `channels_last` networks
+    train in that memory format (see `fit_`).
     """
 
     model: str
@@ -128,6 +129,7 @@ class JobConfig:
     num_classes: Size | None = None
     device: str = "auto"
     precision: str = "32-true"
+    channels_last: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

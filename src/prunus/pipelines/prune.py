@@ -84,6 +84,7 @@ def prune(
     seed: int = 0,
     device: str = "auto",
     precision: str = "32-true",
+    channels_last: bool = False,
     watch: Watch | None = None,
 ) -> tuple[nn.Module, Report]:
     """Prune a trained classifier to a budget, repairing and retraining it on the way.
@@ -97,6 +98,7 @@ def prune(
         validation: held-out training images that choices are measured on. Without them the
             training images stand in, and accuracies are those of training.
         test: measured once, at the end.
+        channels_last: train in that memory format, see `fit_`.
         config: the settings; `PruneConfig(iterations=1, finetune=TrainConfig(epochs=0),
             final=TrainConfig(epochs=0))` cuts and repairs in one shot, without training.
 
@@ -131,6 +133,7 @@ def prune(
         journal=Journal(),
         watch=watch or Watch(),
         table=table,
+        channels_last=channels_last,
     )
     keep_table(table, groups, session.journal)
     on_device = private_copy(dense).to(fabric.device)

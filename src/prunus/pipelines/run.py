@@ -105,6 +105,7 @@ def run_prune(
         journal=journal,
         watch=watch,
         table=table,
+        channels_last=config.channels_last,
     )
     keep_table(table, groups, journal)
     dense = _dense_(dense, config, session)

@@ -42,7 +42,7 @@ class Session:
     """The surroundings of a run: data, device, seed, journal, and who is watching.
 
     `table` is the dense network's latency on this machine, for a budget in ms. Without `fabric`
-    a P-phase runs on the CPU.
+    a P-phase runs on the CPU; with `channels_last` it trains in that memory format.
     """
 
     loaders: Loaders
@@ -51,6 +51,7 @@ class Session:
     journal: Journal
     watch: Watch
     table: LatencyTable | None = None
+    channels_last: bool = False
 
 
 def p_phase_(
@@ -89,6 +90,7 @@ def p_phase_(
             teacher=teacher,
             parents=parents[-1] if parents else None,
             fabric=session.fabric,
+            channels_last=session.channels_last,
             seed=derive_seed(session.seed, phase, iteration),
             checkpoint=session.journal.checkpoint(step),
             on_epoch=on_epoch,

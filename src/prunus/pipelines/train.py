@@ -77,6 +77,7 @@ def run_train(
         seed=config.seed,
         journal=journal,
         watch=watch,
+        channels_last=config.channels_last,
     )
     if (out / "model.safetensors").exists():
         load_weights_(model, out / "model.safetensors")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,6 +55,7 @@ def fit_(
     teacher: nn.Module | None = None,
     parents: Tensor | Sequence[int] | None = None,
     fabric: Fabric | None = None,
+    channels_last: bool = False,
     seed: int = 0,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -78,6 +79,10 @@ def fit_(
 
     Every parameter is trained, frozen ones excepted. The last epoch's weights are kept.
 
+    With `channels_last` kernels and maps lie in memory with the channels of a pixel side by side
+    while it trains: the same network, summed in another order. Networks of dense convolutions
+    train faster so, in bfloat16 above all; depthwise ones may not.
+
     Raises:
         NonFiniteError: the loss became NaN or infinite; names the epoch.
         DataError: the loader is empty, a class has no parent, or local teachers came with images.
@@ -90,46 +95,60 @@ def fit_(
     model.to(device)
     if teacher is not None:
         teacher = teacher.to(device).eval()
-    listeners = _listeners(model, config, parents)
-    batches = _length(loader)
-    steps = max(1, config.epochs * batches)
-    optimizer = make_optimizer(model, config)
-    losses: list[float] = []
-    schedule = LambdaLR(optimizer, make_schedule(config, batches, losses))
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    rows: list[Epoch] = []
-    if checkpoint is not None and checkpoint.exists():
-        rows = _restore_(checkpoint, model, optimizer, schedule)
-        losses += [row["loss"] for row in rows]
-    model.train()
-    for epoch in range(len(rows) + 1, config.epochs + 1):
-        seed_everything(seed, "epoch", epoch)
-        for kind in ("sampler", "batch_sampler"):
-            sampler = getattr(loader, kind, None)
-            if sampler is not None and hasattr(sampler, "set_epoch"):
-                sampler.set_epoch(epoch)
-        row = _epoch(
-            wrapped, loader, optimizer, schedule, config, teacher, listeners, fabric, steps
-        )
-        if not math.isfinite(row["loss"]):
-            raise NonFiniteError(
-                f"the loss became {row['loss']} in epoch {epoch} of training "
-                f"{type(model).__name__}: lower the learning rate (it peaks at {config.lr:g})"
+    with _laid_out((model, teacher), channels_last):
+        listeners = _listeners(model, config, parents)
+        batches = _length(loader)
+        steps = max(1, config.epochs * batches)
+        optimizer = make_optimizer(model, config)
+        losses: list[float] = []
+        schedule = LambdaLR(optimizer, make_schedule(config, batches, losses))
+        wrapped, optimizer = fabric.setup(model, optimizer)
+        rows: list[Epoch] = []
+        if checkpoint is not None and checkpoint.exists():
+            rows = _restore_(checkpoint, model, optimizer, schedule)
+            losses += [row["loss"] for row in rows]
+        model.train()
+        for epoch in range(len(rows) + 1, config.epochs + 1):
+            seed_everything(seed, "epoch", epoch)
+            for kind in ("sampler", "batch_sampler"):
+                sampler = getattr(loader, kind, None)
+                if sampler is not None and hasattr(sampler, "set_epoch"):
+                    sampler.set_epoch(epoch)
+            row = _epoch(
+                wrapped, loader, optimizer, schedule, config, teacher, listeners, fabric, steps
             )
-        row = {"epoch": epoch, **row}
-        if validation is not None:
-            row |= {f"validation_{k}": v for k, v in measure(model, validation).items()}
-        rows.append(row)
-        losses.append(row["loss"])
-        if config.schedule == "plateau":  # this epoch counts from the next step on
-            for group, lr in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
-                group["lr"] = lr * schedule.lr_lambdas[0](schedule.last_epoch)
-        if checkpoint is not None:
-            _save(checkpoint, model, optimizer, schedule, rows)
-        if on_epoch is not None:
-            on_epoch(row)
+            if not math.isfinite(row["loss"]):
+                raise NonFiniteError(
+                    f"the loss became {row['loss']} in epoch {epoch} of training "
+                    f"{type(model).__name__}: lower the learning rate (it peaks at {config.lr:g})"
+                )
+            row = {"epoch": epoch, **row}
+            if validation is not None:
+                row |= {f"validation_{k}": v for k, v in measure(model, validation).items()}
+            rows.append(row)
+            losses.append(row["loss"])
+            if config.schedule == "plateau":  # this epoch counts from the next step on
+                for group, lr in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
+                    group["lr"] = lr * schedule.lr_lambdas[0](schedule.last_epoch)
+            if checkpoint is not None:
+                _save(checkpoint, model, optimizer, schedule, rows)
+            if on_epoch is not None:
+                on_epoch(row)
     model.eval()
     return rows
+
+
+@contextmanager
+def _laid_out(models: Sequence[nn.Module | None], channels_last: bool) -> Iterator[None]:
+    """Keep the channels of a pixel side by side within a `with` block, where that is asked for."""
+    present = [model for model in models if model is not None] if channels_last else []
+    for model in present:
+        model.to(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for model in present:
+            model.to(memory_format=torch.contiguous_format)
 
 
 def _listeners(

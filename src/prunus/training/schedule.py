@@ -28,7 +28,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
         nesterov = config.momentum > 0
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr)
+    on_cpu = all(p.device.type == "cpu" for p in trained)  # there torch fuses only when told to
+    return kind(groups, lr=config.lr, fused=on_cpu or None)
 
 
 def make_schedule(

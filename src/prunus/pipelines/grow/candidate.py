@@ -115,6 +115,7 @@ class Bench:
             seed=seed,
             journal=journal,
             watch=_Named(self.watch, name),
+            channels_last=self.config.channels_last,
         )
         parents = (data.parents,) if data.parents else ()
         p_phase_(model, how, session, phase="train", parents=parents)
