@@ -36,7 +36,7 @@ def residual_energy(x: Tensor, W: Tensor, block: list[int], rho: float) -> float
 
 
 def first_costs(rule: StackedConsumer, groups: Groups, group: str, statistics: Statistics) -> list:
-    (reader,) = rule.states(groups, groups[group], statistics)
+    (reader,) = rule.states(groups, [groups[group]], statistics)
     return reader.costs(np.arange(groups[group].units)).tolist()
 
 

@@ -220,7 +220,7 @@ def test_a_network_that_does_not_grow_and_a_rival_that_cannot_run(tmp_path: Path
         ({"budget": "half"}, "half"),
         ({"train": TrainConfig(epochs=1, push=PushConfig())}, "train.push"),
         ({"data": "dncnn"}, "dncnn"),
-        ({"prune": SearchPruneConfig(criterion="stacked")}, "drop_branches"),
+        ({"prune": SearchPruneConfig(allocation="dp")}, "drop_branches"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_trained(

@@ -13,6 +13,7 @@ from prunus.criteria.dcp import DCP, Bootstrap
 from prunus.criteria.deep_lda import DeepLDA
 from prunus.criteria.discriminant import DFDR, TFDR, RidgeLSE, dfdr
 from prunus.criteria.elimination import ExactDI, readable
+from prunus.criteria.families import families_of, score_family
 from prunus.criteria.fisher import FDR, DiLOSS
 from prunus.criteria.geometric_median import GeometricMedian
 from prunus.criteria.granularity import Granular
@@ -137,19 +138,22 @@ def score(
         name, rule = criterion, make_criterion(criterion, **options)
     else:
         name, rule = type(criterion).__name__, criterion
-    scored, skipped = {}, {}
+    scored: dict[str, GroupScore] = {}
+    skipped, read = {}, []
+    for group in groups:
+        if rule.needs_statistics and not _is_read(groups, group, statistics):
+            skipped[group.name] = (
+                "no reader has statistics: too wide for a Gram matrix (feature_limit), or not run"
+            )
+        else:
+            read.append(group)
     with one_blas_thread():
-        for group in groups:
-            if rule.needs_statistics and not _is_read(groups, group, statistics):
-                skipped[group.name] = (
-                    "no reader has statistics: too wide for a Gram matrix (feature_limit), "
-                    "or not run"
-                )
-                continue
+        for family in families_of(rule, read, statistics):
             try:
-                scored[group.name] = rule(groups, group, statistics)
+                scored |= score_family(rule, groups, family, statistics)
             except NotScoredError as reason:
-                skipped[group.name] = str(reason)
+                skipped |= {group.name: str(reason) for group in family}
+        scored = {group.name: scored[group.name] for group in read if group.name in scored}
         if intervals:
             scored = add_replicates(groups, statistics, rule, scored)
     return Scores(scored, name, rule.unit, rule.comparable, skipped)

@@ -15,12 +15,15 @@ instead of D. (This is block orthogonal matching pursuit.)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunus.core.errors import ConfigError
-from prunus.criteria.elimination import ExactDI, readable, ridge_matrix
+from prunus.criteria.elimination import ExactDI, eliminate, ridge_matrix
+from prunus.criteria.families import readers_of
 from prunus.criteria.pivots import Floats, Index, Pivots
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.criteria.selection import select
@@ -69,17 +72,18 @@ class DCP(StackedConsumer):
             raise ConfigError(f"lam is {lam}, expected a number of at least 0")
         super().__init__(mu=lam, ridge=ridge, rounds=rounds)
 
-    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
-        """Score one group."""
-        everything = np.arange(group.units)
-        return select(self.pickers(groups, group, statistics, everything), group.units, self.rounds)
+    def ranked(self, groups: Groups, family: Sequence[Group], statistics: Statistics) -> GroupScore:
+        """Return the score of all units of a family, group after group."""
+        everything = np.arange(sum(group.units for group in family))
+        pickers = self.pickers(groups, family, statistics, everything)
+        return select(pickers, len(everything), self.rounds)
 
     def pickers(
-        self, groups: Groups, group: Group, statistics: Statistics, units: Index
+        self, groups: Groups, family: Sequence[Group], statistics: Statistics, units: Index
     ) -> list[SteepestPicker]:
         """Return the state of a selection among `units`: a picker a consumer."""
         pickers = []
-        for consumer, scatter, blocks in readable(groups, group, statistics):
+        for consumer, scatter, blocks in readers_of(groups, family, statistics):
             _, B = self.coefficients(groups, statistics, consumer, scatter)
             M = ridge_matrix(scatter, self.ridge)
             pickers.append(SteepestPicker(M, M @ B, blocks[units], scatter.scale))
@@ -105,12 +109,18 @@ class Bootstrap(DCP):
             raise ConfigError(f"share is {share}, expected a number between 0 and 1")
         self.share = share
 
-    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
-        """Score one group."""
-        by_di = ExactDI(ridge=self.ridge, rounds=self.rounds)(groups, group, statistics).order
-        gone = by_di[: int(self.share * group.units)]
-        left = np.setdiff1d(np.arange(group.units), gone.numpy())
-        pickers = self.pickers(groups, group, statistics, left)
+    def ranked(self, groups: Groups, family: Sequence[Group], statistics: Statistics) -> GroupScore:
+        """Return the score of all units of a family, group after group."""
+        by_di = ExactDI(ridge=self.ridge, rounds=self.rounds)
+        first, start = [], 0
+        for score, group in zip(
+            by_di.jointly(groups, family, statistics).values(), family, strict=True
+        ):
+            first.append(start + score.order[: int(self.share * group.units)])
+            start += group.units
+        gone = torch.cat(first)
+        left = np.setdiff1d(np.arange(start), gone.numpy())
+        pickers = self.pickers(groups, family, statistics, left)
         order = torch.from_numpy(left)[select(pickers, left.size, self.rounds).order]
         order = torch.cat([gone, order])
-        return GroupScore.of(self.along(groups, group, statistics, order), order)
+        return eliminate(self.states(groups, family, statistics), start, self.rounds, order)

@@ -12,13 +12,14 @@ a pivot on P of A = M⁻¹ and B (see `pivots`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prunus.core.errors import ConfigError
-from prunus.criteria.kernel import dual_score
+from prunus.criteria.families import readers_of, split
+from prunus.criteria.kernel import dual_score, require_scatters
 from prunus.criteria.pivots import Index, Pivots, indefinite, run_greedily
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Consumer, Group, Groups
@@ -102,11 +103,7 @@ def readable(
     Raises:
         ConfigError: the statistics are kernels (`sampling="dual"`), which hold no scatter.
     """
-    if statistics.duals:
-        raise ConfigError(
-            "statistics of sampling='dual' hold kernels, not the scatters that this criterion "
-            "needs: take criterion 'di' or 'diloss', or collect with sampling='patch' or 'pixel'"
-        )
+    require_scatters(statistics)
     return [
         (groups.consumers[m.module], statistics[m.module], statistics.features(m.module, m.index))
         for m in group.consumers
@@ -126,19 +123,42 @@ class Elimination(ABC):
         self.ridge, self.rounds = positive("ridge", ridge), int(positive("rounds", rounds))
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
-        """Score one group."""
-        return eliminate(self.states(groups, group, statistics), group.units, self.rounds)
+        """Score one group, as if those that its consumers read beside it stayed."""
+        return self.jointly(groups, [group], statistics)[group.name]
 
     def along(self, groups: Groups, group: Group, statistics: Statistics, order: Tensor) -> Tensor:
         """Return the marginal costs (units,) of removing units in `order`."""
-        states = self.states(groups, group, statistics)
-        return eliminate(states, group.units, self.rounds, order).costs
+        return self.jointly(groups, [group], statistics, order)[group.name].costs
 
-    def states(self, groups: Groups, group: Group, statistics: Statistics) -> list[Pivots]:
-        """Return the state of an elimination of one group: `Pivots` of each consumer."""
+    def jointly(
+        self,
+        groups: Groups,
+        family: Sequence[Group],
+        statistics: Statistics,
+        order: Tensor | None = None,
+    ) -> dict[str, GroupScore]:
+        """Score groups that common consumers read in one elimination over all their units.
+
+        Each by itself may look dispensable for the others know the same; here what is gone is
+        gone for all of them. `order` is given over the units of all, group after group.
+        """
+        if order is None:
+            return split(self.ranked(groups, family, statistics), family)
+        states = self.states(groups, family, statistics)
+        return split(eliminate(states, len(order), self.rounds, order), family)
+
+    def ranked(self, groups: Groups, family: Sequence[Group], statistics: Statistics) -> GroupScore:
+        """Return the score of all units of a family, group after group."""
+        units = sum(group.units for group in family)
+        return eliminate(self.states(groups, family, statistics), units, self.rounds)
+
+    def states(
+        self, groups: Groups, family: Sequence[Group], statistics: Statistics
+    ) -> list[Pivots]:
+        """Return the state of an elimination of a family: `Pivots` of each consumer."""
         return [
             Pivots(*self.coefficients(groups, statistics, consumer, scatter), blocks)
-            for consumer, scatter, blocks in readable(groups, group, statistics)
+            for consumer, scatter, blocks in readers_of(groups, family, statistics)
         ]
 
     @abstractmethod

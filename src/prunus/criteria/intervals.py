@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunus.core.errors import ConfigError
+from prunus.criteria.families import families_of, joint_order, score_family
 from prunus.criteria.scores import Criterion, GroupScore, needs_of
-from prunus.graph import Group, Groups
+from prunus.graph import Groups
 from prunus.statistics import Statistics
 
 __all__ = ["add_replicates", "has_intervals"]
@@ -48,26 +47,17 @@ def add_replicates(
             name: replace(one, replicates=one.costs.expand(statistics.blocks, -1).clone())
             for name, one in scored.items()
         }
-    along: Callable[..., Tensor] | None = getattr(rule, "along", None)
     if not has_intervals(rule):
         raise ConfigError(
             f"criterion {type(rule).__name__} reads {' and '.join(sorted(needs_of(rule)))}, which "
             "are not kept in blocks, so it has no intervals: score with intervals=False"
         )
+    kin = families_of(rule, (group for group in groups if group.name in scored), statistics)
     found: dict[str, list[Tensor]] = {name: [] for name in scored}
     for block in range(statistics.blocks):  # one set of leave-one-out sums at a time
         left = statistics.leave_out(block)
-        for group in groups:
-            if group.name in scored:
-                order = scored[group.name].order
-                found[group.name].append(_costs(rule, along, groups, group, left, order))
+        for family in kin:
+            order = joint_order([scored[group.name] for group in family])
+            for name, one in score_family(rule, groups, family, left, order).items():
+                found[name].append(one.costs)
     return {name: replace(one, replicates=torch.stack(found[name])) for name, one in scored.items()}
-
-
-def _costs(
-    rule: Criterion, along: Any, groups: Groups, group: Group, left: Statistics, order: Tensor
-) -> Tensor:
-    if along is None:
-        return rule(groups, group, left).costs
-    costs: Tensor = along(groups, group, left, order)
-    return costs

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from prunus.core.errors import ConfigError
 from prunus.criteria.scores import GroupScore
 from prunus.graph import Group
 from prunus.statistics import Dual, Statistics
 
-__all__ = ["dual_score"]
+__all__ = ["dual_score", "require_scatters"]
 
 
 def dual_score(group: Group, statistics: Statistics, pick: Callable[[Dual], Tensor]) -> GroupScore:
@@ -28,3 +29,16 @@ def dual_score(group: Group, statistics: Statistics, pick: Callable[[Dual], Tens
             blocks = statistics.features(member.module, member.index)
             total += padded[torch.from_numpy(blocks)].sum(1)  # −1 in a block counts nothing
     return GroupScore.of(total)
+
+
+def require_scatters(statistics: Statistics) -> None:
+    """Raise where statistics hold kernels and no scatter.
+
+    Raises:
+        ConfigError: they are of `sampling="dual"`.
+    """
+    if statistics.duals:
+        raise ConfigError(
+            "statistics of sampling='dual' hold kernels, not the scatters that this criterion "
+            "needs: take criterion 'di' or 'diloss', or collect with sampling='patch' or 'pixel'"
+        )

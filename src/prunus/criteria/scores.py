@@ -33,7 +33,8 @@ class GroupScore:
 
     Attributes:
         values: shape (units,), float64, ≥ 0: what removing the unit costs, in `Scores.unit`,
-            made to rise along `order` (running maximum), so that it ranks units.
+            made to rise (running maximum) along `order`, or that of all groups scored with
+            this one, so that it ranks units.
         order: shape (units,): units from the first to remove to the last. A criterion that
             re-scores after each removal (greedy elimination) gives the marginal cost of each
             step, so the order says more than the values.
@@ -41,12 +42,15 @@ class GroupScore:
             the units removed, first to last, is the predicted loss.
         replicates: shape (K, units): `costs` without each of the K blocks of the statistics,
             along the same order; None where no intervals were asked for.
+        steps: shape (units,): when each unit goes, counted over all groups that were scored
+            with this one (`criteria.families`); None for a group that was scored alone.
     """
 
     values: Tensor
     order: Tensor
     costs: Tensor
     replicates: Tensor | None = None
+    steps: Tensor | None = None
 
     @classmethod
     def of(cls, costs: Tensor, order: Tensor | None = None) -> GroupScore:
@@ -112,8 +116,10 @@ class Criterion(Protocol):
     `unit` says in words what a value means, `comparable` whether values of different groups
     share a scale, `needs_statistics` whether the data are looked at. A criterion whose costs
     depend on what is gone already may have a method `along(groups, group, statistics, order)`
-    that returns the costs (units,) along a given removal order; intervals need it. One that
-    needs more than plain statistics says so in `needs`, see `needs_of`.
+    that returns the costs (units,) along a given removal order; intervals need it. Where they
+    depend on what is gone of other groups too, `jointly(groups, family, statistics, order)` scores
+    groups with common readers together, see `Elimination.jointly`. One that needs more than plain
+    statistics says so in `needs`, see `needs_of`.
     """
 
     unit: str

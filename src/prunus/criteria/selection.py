@@ -11,9 +11,9 @@ from prunus.criteria.elimination import (
     Elimination,
     discriminant_inverse,
     information_share,
-    readable,
     ridge_matrix,
 )
+from prunus.criteria.families import readers_of
 from prunus.criteria.pivots import Pivots, run_greedily
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Consumer, Group, Groups
@@ -48,14 +48,14 @@ class CherryPicking(Elimination):
 
     unit = "share of the discriminant information gained when picked"
 
-    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
-        """Score one group."""
+    def ranked(self, groups: Groups, family: Sequence[Group], statistics: Statistics) -> GroupScore:
+        """Return the score of all units of a family, group after group."""
         states = []
-        for _, scatter, blocks in readable(groups, group, statistics):
+        for _, scatter, blocks in readers_of(groups, family, statistics):
             M, D = ridge_matrix(scatter, self.ridge), scatter.standard_D
             total = float((D * torch.linalg.solve(M, D)).sum())
             states.append(Pivots(M, D / max(total, 1e-12) ** 0.5, blocks))
-        return select(states, group.units, self.rounds)
+        return select(states, sum(group.units for group in family), self.rounds)
 
     def coefficients(
         self, groups: Groups, statistics: Statistics, consumer: Consumer, scatter: Scatter

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from scipy.stats import chi2
 from torch import Tensor
@@ -44,16 +45,20 @@ class Structural(Elimination):
             raise ConfigError(f"level is {level}, expected between 0 and 1")
         self.lam, self.level = lam, level
 
-    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
-        """Score one group."""
-        score = super().__call__(groups, group, statistics)
-        lam = self.threshold(groups, group, statistics)
-        return GroupScore.of(score.costs / lam, score.order)
-
-    def along(self, groups: Groups, group: Group, statistics: Statistics, order: Tensor) -> Tensor:
-        """Return the marginal costs (units,) of removing units in `order`."""
-        lam = self.threshold(groups, group, statistics)
-        return super().along(groups, group, statistics, order) / lam
+    def jointly(
+        self,
+        groups: Groups,
+        family: Sequence[Group],
+        statistics: Statistics,
+        order: Tensor | None = None,
+    ) -> dict[str, GroupScore]:
+        """Score groups that common consumers read, each in units of its own λ."""
+        found = super().jointly(groups, family, statistics, order)
+        lam = {group.name: self.threshold(groups, group, statistics) for group in family}
+        return {
+            name: replace(GroupScore.of(score.costs / lam[name], score.order), steps=score.steps)
+            for name, score in found.items()
+        }
 
     def threshold(self, groups: Groups, group: Group, statistics: Statistics) -> float:
         """Return λ of one group.

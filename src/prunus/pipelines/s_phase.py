@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunus.core import seed_everything
 from prunus.core.errors import ConfigError
-from prunus.criteria import CRITERIA, has_intervals, needs_of, rank_layers, score
+from prunus.criteria import has_intervals, needs_of, rank_layers, score
 from prunus.evaluation import accuracy
 from prunus.graph import Groups, find_groups
 from prunus.pipelines.config import PruneConfig
@@ -143,7 +143,7 @@ def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
     """Find the groups of `model` as `config` asks.
 
     Raises:
-        ConfigError: whole branches may go, and the allocation or the criterion cannot have it.
+        ConfigError: whole branches may go, and the allocation cannot have it.
     """
     if config.drop_branches and (reason := why_branches_stay(config)):
         raise ConfigError(f"{reason}: leave drop_branches off, or take another")
@@ -160,19 +160,8 @@ def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
 
 
 def why_branches_stay(config: PruneConfig) -> str | None:
-    """Return why whole branches cannot go with these settings; None where they can.
-
-    A cost that counts on what the rest makes up for holds for one branch of a concatenation while
-    the others stay: each alone may be free, and all together are what the reader lives on.
-    """
-    if config.allocation == "dp":
-        return "allocation 'dp' cannot let whole branches go"
-    if hasattr(CRITERIA[config.criterion], "along"):
-        return (
-            f"criterion {config.criterion!r} costs one branch as if those beside it stayed, and "
-            "cannot let whole ones go"
-        )
-    return None
+    """Return why whole branches cannot go with these settings; None where they can."""
+    return "allocation 'dp' cannot let whole branches go" if config.allocation == "dp" else None
 
 
 def find_sound_groups(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:

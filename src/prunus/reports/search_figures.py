@@ -10,12 +10,11 @@ import plotly.graph_objects as go
 
 from prunus.reports.canvas import GHOST, INK, KEPT, MUTED, REMOVED, empty_figure, size_axis
 from prunus.reports.numbers import grouped, percent
-from prunus.reports.search_tables import DERIVED, arm_name, short_model
+from prunus.reports.search_tables import DERIVED, PLAIN, arm_name, short_model
 from prunus.reports.tables import Row
 
 __all__ = ["size_figure"]
 
-PLAIN = "plain"
 #: Colour, dash and symbol of an arm; rivals take those of `RIVALS` in turn.
 STYLES = {
     DERIVED: (KEPT, "solid", "circle"),

@@ -10,6 +10,7 @@ from prunus.reports.tables import Row, last, of_event
 
 __all__ = [
     "DERIVED",
+    "PLAIN",
     "ArmRow",
     "arm_name",
     "arm_rows",
@@ -20,11 +21,13 @@ __all__ = [
     "verdict",
 ]
 
-#: The arm whose networks the search is for.
+#: The arm whose networks the search is for; all others are compared with it.
 DERIVED = "derived"
+#: The arm of the grown network trained without push, which rivals prune.
+PLAIN = "plain"
 NAMES = {
     DERIVED: "derived: pushed, then pruned",
-    "plain": "grown network, no push",
+    PLAIN: "grown network, no push",
     "grown": "networks met while growing",
     "scratch": "derived structures from scratch",
     "fixed": "other networks",

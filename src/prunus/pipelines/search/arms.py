@@ -14,18 +14,16 @@ from prunus.pipelines.grow import GrowRunConfig, run_grow
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.push import run_push
 from prunus.pipelines.run import run_prune
-from prunus.pipelines.search.compare import DERIVED
 from prunus.pipelines.search.config import SearchConfig
 from prunus.pipelines.train import run_train
 from prunus.pipelines.watch import Watch
+from prunus.reports.search_tables import DERIVED, PLAIN
 from prunus.training import TrainConfig
 
-__all__ = ["PLAIN", "Arms", "Start", "split_rival"]
+__all__ = ["Arms", "Start", "split_rival"]
 
 Row = dict[str, Any]
 
-#: The arm of the grown network trained without push, which rivals prune.
-PLAIN = "plain"
 #: Folders of the grown network's training, with the push and without.
 TRAINED = {DERIVED: "pushed", PLAIN: "plain"}
 MEASURES = ("params", "macs", "bytes", "validation_accuracy", "test_accuracy")

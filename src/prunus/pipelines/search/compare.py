@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DERIVED", "compare", "curve_of", "lead"]
+from prunus.reports.search_tables import DERIVED
+
+__all__ = ["compare", "curve_of", "lead"]
 
 Row = dict[str, Any]
-
-#: The arm whose networks are searched for; all others are compared with it.
-DERIVED = "derived"
 
 
 def curve_of(rows: Iterable[Row], currency: str) -> list[tuple[float, float]]:

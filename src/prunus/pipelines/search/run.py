@@ -19,8 +19,8 @@ from prunus.models import build_model
 from prunus.pipelines.folder import open_folder
 from prunus.pipelines.journal import Journal
 from prunus.pipelines.s_phase import why_branches_stay
-from prunus.pipelines.search.arms import PLAIN, Arms, Start, split_rival
-from prunus.pipelines.search.compare import DERIVED, compare
+from prunus.pipelines.search.arms import Arms, Start, split_rival
+from prunus.pipelines.search.compare import compare
 from prunus.pipelines.search.config import SearchConfig
 from prunus.pipelines.settings import checked
 from prunus.pipelines.surroundings import (
@@ -34,6 +34,7 @@ from prunus.pipelines.surroundings import (
 from prunus.pipelines.watch import Watch
 from prunus.plan import ALLOCATIONS, Budget
 from prunus.reports import write_report
+from prunus.reports.search_tables import DERIVED, PLAIN
 
 __all__ = ["run_search"]
 

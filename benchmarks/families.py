@@ -1,0 +1,97 @@
+"""Branches scored together or each alone: what a cut leaves of a network that concatenates.
+
+A finished run (as `prunus train` leaves it) is cut to each budget by scores that count on what the
+rest makes up for: once over all groups that common readers concatenate (`Elimination.jointly`),
+once with each group by itself, as if those beside it stayed. Random and L1 stand beside. The cut is
+repaired jointly and not trained. Scores see 4 096 training images and repairs 512 of them; the
+accuracy is that of validation.
+
+Usage: python benchmarks/families.py RUN [--budgets params=60% params=40%] [--drop-branches]
+                                         [--allocations global uniform] [--out FILE.jsonl]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from prunus import apply_, collect, find_groups, load, make_plan, score
+from prunus.core import read_yaml
+from prunus.criteria import Scores, make_criterion
+from prunus.evaluation import accuracy, count_params
+from prunus.graph import Groups
+from prunus.graph.copies import private_copy
+from prunus.pipelines import RunConfig
+from prunus.pipelines.session import spread
+from prunus.pipelines.surroundings import open_data
+from prunus.plan import ALLOCATIONS
+from prunus.statistics import Statistics
+from prunus.surgery import sound_branches
+
+IMAGES, REPAIRED = 4096, 512
+JOINT = ("stacked", "di")
+RIVALS = ("l1", "random")
+
+
+def alone(groups: Groups, statistics: Statistics, name: str) -> Scores:
+    """Score each group as if those that its readers see beside it stayed."""
+    rule = make_criterion(name)
+    found = {group.name: rule(groups, group, statistics) for group in groups}
+    return Scores(found, name, rule.unit, rule.comparable, {})
+
+
+def main() -> None:
+    """Cut, repair, measure, print and write a row each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--budgets", nargs="+", default=["params=60%", "params=40%"])
+    parser.add_argument("--allocations", nargs="+", default=["global"], choices=ALLOCATIONS)
+    parser.add_argument("--drop-branches", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    config = read_yaml(RunConfig, options.run / "config.yaml")
+    data, model = open_data(config), load(options.run)
+    example = torch.zeros(1, *data.input_shape)
+    groups = find_groups(model, example, drop_branches=options.drop_branches)
+    if options.drop_branches:
+        groups = sound_branches(groups, example)
+    few = spread(data.calibration, IMAGES)
+    statistics = collect(model, few, groups, sampling="pixel")
+    scores = {}
+    for name in JOINT:
+        scores[f"{name}, together"] = score(groups, statistics, name)
+        scores[f"{name}, each alone"] = alone(groups, statistics, name)
+    scores |= {name: score(groups, statistics, name) for name in RIVALS}
+    print(f"uncut: {100 * accuracy(model, data.validation):.2f} %")
+    print("| score | allocation | " + " | ".join(options.budgets) + " |")
+    for name, found in scores.items():
+        for allocation in options.allocations:
+            cells = []
+            for budget in options.budgets:
+                plan = make_plan(groups, found, budget, allocation=allocation)
+                cut = private_copy(model)
+                images = spread(few, REPAIRED)
+                apply_(cut, plan, statistics, loader=images, groups=groups, compensate="joint")
+                row = {
+                    "run": options.run.name,
+                    "model": config.model,
+                    "data": config.data,
+                    "drop_branches": options.drop_branches,
+                    "score": name,
+                    "allocation": allocation,
+                    "budget": budget,
+                    "params": count_params(cut),
+                    "validation_accuracy": accuracy(cut, data.validation),
+                }
+                cells.append(f"{100 * row['validation_accuracy']:.2f}")
+                if options.out is not None:
+                    with options.out.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+            print(f"| {name} | {allocation} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Groups that one reader concatenates: what one of them costs depends on the others."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunus.criteria.kernel import require_scatters
+from prunus.criteria.pivots import Index
+from prunus.criteria.scores import Criterion, GroupScore
+from prunus.graph import Consumer, Group, Groups
+from prunus.statistics import Scatter, Statistics
+
+__all__ = ["families", "families_of", "joint_order", "readers_of", "score_family", "split"]
+
+
+def families(groups: Iterable[Group], statistics: Statistics) -> list[list[Group]]:
+    """Part groups into families: those that a chain of common readers connects.
+
+    The branches of an Inception module are one, the layers of a dense block, most groups are
+    alone. Groups that choose inputs own no channel of their own and stay alone, as do groups of
+    kernel statistics, which hold no scatter.
+    """
+    found: list[tuple[set[str], list[Group]]] = []
+    for group in groups:
+        selects = any(member.axis == "select" for member in group.members)
+        modules = set() if selects or statistics.duals else _readers(group, statistics)
+        apart, members = [], [group]
+        for names, family in found:
+            if names & modules:
+                modules |= names
+                members = [*family, *members]
+            else:
+                apart.append((names, family))
+        found = [*apart, (modules, members)]
+    return [family for _, family in found]
+
+
+def families_of(
+    rule: Criterion, groups: Iterable[Group], statistics: Statistics
+) -> list[list[Group]]:
+    """Part groups into those that a criterion scores together: each alone where it does not."""
+    if hasattr(rule, "jointly"):
+        return families(groups, statistics)
+    return [[group] for group in groups]
+
+
+def score_family(
+    rule: Criterion,
+    groups: Groups,
+    family: Sequence[Group],
+    statistics: Statistics,
+    order: Tensor | None = None,
+) -> dict[str, GroupScore]:
+    """Score the groups of a family; a given `order` is costed where the criterion can.
+
+    Raises:
+        NotScoredError: the criterion finds nothing in a group that it looks at.
+    """
+    if len(family) > 1:
+        found: dict[str, GroupScore] = rule.jointly(groups, family, statistics, order)  # type: ignore[attr-defined]
+        return found
+    (group,) = family
+    if order is None or not hasattr(rule, "along"):
+        return {group.name: rule(groups, group, statistics)}
+    return {group.name: GroupScore.of(rule.along(groups, group, statistics, order), order)}
+
+
+def readers_of(
+    groups: Groups, family: Sequence[Group], statistics: Statistics
+) -> list[tuple[Consumer, Scatter, Index]]:
+    """Return the consumers of a family that have samples, with the features of all its units.
+
+    Features are rows of the scatter, shape (units, k): the units of the first group, then those
+    of the second, and so on; padded with −1, all along where a unit is not read there.
+
+    Raises:
+        ConfigError: the statistics are kernels (`sampling="dual"`), which hold no scatter.
+    """
+    require_scatters(statistics)
+    units = sum(group.units for group in family)
+    owned: dict[str, list[tuple[int, Index]]] = defaultdict(list)
+    start = 0
+    for group in family:
+        for member in group.consumers:
+            if member.module in groups.consumers and statistics[member.module].samples > 0:
+                features = statistics.features(member.module, member.index)
+                owned[member.module].append((start, features))
+        start += group.units
+    readers = []
+    for module, parts in owned.items():
+        wide = np.full((units, sum(features.shape[1] for _, features in parts)), -1)
+        column = 0
+        for first, features in parts:
+            wide[first : first + len(features), column : column + features.shape[1]] = features
+            column += features.shape[1]
+        wide = -np.sort(-wide, axis=1)
+        width = max(1, int((wide >= 0).sum(axis=1).max(initial=1)))
+        blocks = np.ascontiguousarray(wide[:, :width])
+        readers.append((groups.consumers[module], statistics[module], blocks))
+    return readers
+
+
+def split(score: GroupScore, family: Sequence[Group]) -> dict[str, GroupScore]:
+    """Return each group's part of a family's score, by name."""
+    if len(family) == 1:
+        return {family[0].name: score}
+    steps = torch.empty_like(score.order)
+    steps[score.order] = torch.arange(len(steps))
+    sizes = [group.units for group in family]
+    parts = zip(
+        family, *(torch.split(x, sizes) for x in (score.values, score.costs, steps)), strict=True
+    )
+    return {
+        group.name: GroupScore(values, torch.argsort(mine), costs, steps=mine)
+        for group, values, costs, mine in parts
+    }
+
+
+def joint_order(scores: Sequence[GroupScore]) -> Tensor:
+    """Return the order of a family's units that `split` took apart. Shape (units,)."""
+    if len(scores) == 1:
+        return scores[0].order
+    steps = []
+    for score in scores:
+        assert score.steps is not None
+        steps.append(score.steps)
+    return torch.argsort(torch.cat(steps))
+
+
+def _readers(group: Group, statistics: Statistics) -> set[str]:
+    return {m.module for m in group.consumers if m.module in statistics.groups.consumers}
