@@ -69,7 +69,8 @@ def test_every_arm_is_a_run_that_loads_as_its_row_says(run: Path) -> None:
     grown = [f"grown {row['step']}" for row in steps]
     scratch = ["scratch 1", "scratch 2"]
     rivals = ["plain", "deep_lda", "l1/global"]
-    assert keys == ["pushed", "derived", *grown, *scratch, *rivals, "fixed lenet300"]
+    on = ["finished 0", "finished 1"]
+    assert keys == ["pushed", "derived", *on, *grown, *scratch, *rivals, "fixed lenet300"]
     finished = [row for row in networks(run) if row["test_accuracy"] is not None]
     assert len(finished) == len(keys)
     data = open_data(read_yaml(SearchConfig, run / "config.yaml"))
@@ -86,6 +87,8 @@ def test_the_derived_network_is_pushed_and_its_rivals_are_not(run: Path) -> None
         for folder in (
             "pushed",
             "derived",
+            "finished/000",
+            "finished/001",
             "plain",
             "rivals/deep_lda",
             "scratch/002",
@@ -93,9 +96,9 @@ def test_the_derived_network_is_pushed_and_its_rivals_are_not(run: Path) -> None
         )
     }
     for folder, settings in pushed.items():
-        mine = folder in ("pushed", "derived")
+        mine = folder.startswith(("pushed", "derived", "finished"))
         trains = (settings.train, settings.prune.finetune, settings.prune.final)
-        told = trains[:1] if folder == "pushed" else trains[1:] if folder == "derived" else trains
+        told = trains[1:] if folder == "derived" else trains[:1] if mine else trains
         assert [train.push for train in told] == [PushConfig() if mine else None] * len(told)
     rival, derived = pushed["rivals/deep_lda"], pushed["derived"]
     assert dataclasses.replace(derived.prune.final, push=None) == rival.prune.final
@@ -108,13 +111,16 @@ def test_all_have_seen_as_many_epochs(run: Path) -> None:
     steps = rows_of(run, "start")[0]["steps"]
     total = 1 + (len(steps) - 1) + 1 + 2 + 1  # base, candidates, push, iterations, final
     for row in networks(run):
-        if row["name"].startswith("iteration"):
+        if row["name"].endswith("trained on"):
+            assert row["epochs"] == total
+        elif row["name"].startswith("iteration"):
             assert row["epochs"] == total - 1 - 2 + int(row["name"].split()[1])
         elif row["arm"] in ("plain", "derived") and row["name"] != "finished":
             assert row["epochs"] == total - 3
         else:
             assert row["epochs"] == total
-    for folder, seen in (("fixed/lenet300", 0), ("scratch/001", 0), ("trained/000", 1)):
+    way = (("finished/000", total - 3), ("finished/001", total - 2))
+    for folder, seen in (("fixed/lenet300", 0), ("scratch/001", 0), ("trained/000", 1), *way):
         assert read_yaml(RunConfig, run / folder / "config.yaml").train.epochs == total - seen
 
 
@@ -131,7 +137,10 @@ def test_structures_from_scratch_are_those_of_the_iterations(run: Path) -> None:
 
 def test_leads_are_those_of_the_definition(run: Path) -> None:
     found = {(row["arm"], row["currency"]): row for row in rows_of(run, "comparison")[0]["arms"]}
-    derived = curve_of((row for row in networks(run) if row["arm"] == "derived"), "params")
+    whole = [row for row in networks(run) if row["test_accuracy"] is not None]
+    on_curve = [row for row in whole if row["arm"] == "derived" and row["folder"] != "pushed"]
+    derived = curve_of(on_curve, "params")
+    assert len(derived) == 3
     assert [cost for cost, _ in derived] == sorted({cost for cost, _ in derived})
     scratch = [row for row in networks(run) if row["arm"] == "scratch"]
     same = [dict(derived)[row["params"]] - row["validation_accuracy"] for row in scratch]
@@ -166,7 +175,7 @@ class KillsAt(Watch):
             raise KilledError
 
 
-@pytest.mark.parametrize("at", ["iteration 2/2", "— deep_lda —"])
+@pytest.mark.parametrize("at", ["iteration 2/2", "— finished 1 —", "— deep_lda —"])
 def test_a_killed_search_goes_on_to_the_same_networks(run: Path, tmp_path: Path, at: str) -> None:
     out, fewer = (
         tmp_path / "killed",
@@ -176,9 +185,11 @@ def test_a_killed_search_goes_on_to_the_same_networks(run: Path, tmp_path: Path,
         run_search(fewer, out, watch=KillsAt(at), workers=1)
     assert "not finished" in (out / "report.html").read_text()
     run_search(fewer, out, resume=True, workers=1)
-    assert {"pushed", "derived", "plain", "deep_lda"} == {row["key"] for row in rows_of(out, "arm")}
+    keys = {"pushed", "derived", "finished 0", "finished 1", "plain", "deep_lda"}
+    assert {row["key"] for row in rows_of(out, "arm")} == keys
     assert all(row in networks(run) for row in networks(out))
-    for name in ("derived/model.safetensors", "rivals/deep_lda/model.safetensors"):
+    for name in ("derived", "finished/001", "rivals/deep_lda"):
+        name += "/model.safetensors"  # noqa: PLW2901
         assert (out / name).read_bytes() == (run / name).read_bytes()
 
 
@@ -198,7 +209,7 @@ def test_a_network_that_does_not_grow_and_a_rival_that_cannot_run(tmp_path: Path
     out = tmp_path / "lean"
     run_search(lean, out, workers=1)
     assert [row["key"] for row in rows_of(out, "arm")] == [
-        *("pushed", "derived", "plain", "l1/threshold")
+        *("pushed", "derived", "finished 0", "plain", "l1/threshold")
     ]
     (failed,) = rows_of(out, "failed")
     assert failed["key"] == "bn_scale"
@@ -240,13 +251,15 @@ def test_lead_is_linear_in_the_logarithm_of_the_cost() -> None:
 
 
 def test_of_networks_of_one_cost_the_last_is_compared() -> None:
-    row = {"arm": "derived", "name": "iteration 1", "alone": False, "params": 10}
+    row = {"arm": "derived", "name": "finished", "alone": False, "params": 10, "epochs": 9}
     rows = [{**row, "validation_accuracy": 0.5}, {**row, "validation_accuracy": 0.7}]
     assert curve_of(rows, "params") == [(10, 0.7)]
     rival = {**row, "arm": "l1"}
     both = [{**rival, "validation_accuracy": a} for a in (0.1, 0.6)]
     (found,) = compare([*rows, *both], "params")
     assert (found["points"], found["lead"]) == (1, pytest.approx(0.1))
+    early = {**rival, "arm": "random", "epochs": 8, "validation_accuracy": 0.9}
+    assert [found] == compare([*rows, *both, early], "params")
 
 
 def test_other_settings_are_refused_on_resume(run: Path) -> None:

@@ -70,6 +70,14 @@ def search(
             show_default="grown",
         ),
     ] = None,
+    finish: Annotated[
+        bool | None,
+        typer.Option(
+            "--finish/--no-finish",
+            help="Train the networks on the way to the derived one on, as long as it was trained.",
+            show_default="finish",
+        ),
+    ] = None,
     scratch: Annotated[
         str | None,
         typer.Option(
@@ -105,6 +113,7 @@ def search(
         "prune.allocation": allocation,
         "rivals": None if rivals is None else parse_names(rivals),
         "fixed": None if fixed is None else parse_names(fixed),
+        "finish": finish,
         "grown": grown,
         "scratch": scratch,
     }

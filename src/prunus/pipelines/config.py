@@ -72,6 +72,7 @@ class PruneConfig:
     | step | of a search for an accuracy: share of the present cost that the next try aims at |
     | iterations_max | tries of such a search |
     | latency_batch | images a batch that a budget in ms is about |
+    | keep_networks | whether a run folder keeps the weights after every iteration (`networks/`) |
     | runtimes | in what else than PyTorch both networks are timed: `onnxruntime`, where a run |
     | | writes `model.onnx` (`prune` in Python does not), and `compile`, which takes minutes |
     | finetune | the P-phase after each cut |
@@ -105,6 +106,7 @@ class PruneConfig:
     step: Annotated[float, Field(gt=0, lt=1)] = 0.7
     iterations_max: Size = 30
     latency_batch: Size = 1
+    keep_networks: bool = False
     runtimes: tuple[Literal["compile", "onnxruntime"], ...] = ("onnxruntime",)
     finetune: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3, distill=0.5))
     final: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=15, distill=0.5))

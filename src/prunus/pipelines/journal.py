@@ -20,6 +20,8 @@ __all__ = ["Journal"]
 
 #: The plans of a finished run's iterations, by number.
 PLANS = "plans.json"
+#: Their weights, where they are kept.
+NETWORKS = "networks"
 
 
 class Journal:
@@ -62,15 +64,28 @@ class Journal:
         model.load_state_dict(load_file(self._steps / f"{step}.safetensors"))
         return model, plan
 
-    def clean(self) -> None:
-        """Remove the steps of a finished run, but for the plans of its iterations (`plans`)."""
+    def clean(self, *, keep_networks: bool = False) -> None:
+        """Remove the steps of a finished run, but for the plans of its iterations (`plans`).
+
+        With `keep_networks` the weights after each iteration stay as well (`weights_after`).
+        """
         if self.folder is None:
             return
+        if keep_networks:
+            for path in sorted(self._steps.glob("[0-9][0-9][0-9].safetensors")):
+                kept = self.weights_after(int(path.stem))
+                kept.parent.mkdir(exist_ok=True)
+                path.replace(kept)
         found = sorted(self._steps.glob("[0-9][0-9][0-9].json"))
         if found:
             plans = {int(path.stem): json.loads(path.read_text()) for path in found}
             write_whole(self.folder / PLANS, to_json(plans))
         shutil.rmtree(self._steps, ignore_errors=True)
+
+    def weights_after(self, iteration: int) -> Path:
+        """Return where a finished run keeps the weights after an iteration, if it was asked to."""
+        assert self.folder is not None
+        return self.folder / NETWORKS / f"{iteration:03d}.safetensors"
 
     def plans(self) -> dict[int, Plan]:
         """Return the plan after each iteration of a finished run, from its dense network."""

@@ -156,7 +156,7 @@ def _finish(dense: nn.Module, data: DataSplits, config: RunConfig, session: Sess
     if failed := [each.error for each in done if each.parity is None]:
         raise ExportError("; ".join(failed))
     _time(dense, pruned, images, config, session)
-    journal.clean()
+    journal.clean(keep_networks=config.prune.keep_networks)
     write_report(out)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from prunus.core import seed_everything, write_whole
 from prunus.data import DataSplits
@@ -41,13 +42,17 @@ def run_train(
     watch: Watch | None = None,
     data: DataSplits | None = None,
     plan: Plan | None = None,
+    pruned_weights: Path | None = None,
+    teacher: nn.Module | None = None,
 ) -> Journal:
     """Train as `config.train` says and write everything to `out`; return the journal.
 
-    The weights start random, or from `config.weights`. The last epoch's weights are kept; the
-    test split is read once, after it. The folder is that of a run whose plan is empty, so
-    `prunus.load`, `score`, `export` and `prune --config … --weights …` take it. `data` are those of
-    the configuration where they are loaded already, and nothing was drawn from them yet.
+    The weights start random, or from `config.weights`. With `plan` it is the network which that
+    leaves of the model, with the `pruned_weights` if they are given. `teacher` is distilled from as
+    `config.train.distill` says. The last epoch's weights are kept; the test split is read once,
+    after it. The folder is that of a run with this plan, or an empty one: `prunus.load`, `score`,
+    `export` and `prune --config … --weights …` take it. `data` are those of the configuration
+    where they are loaded already, and nothing was drawn from them yet.
 
     Raises:
         RunFolderError: `out` holds another run, or this one and `resume` is off.
@@ -69,6 +74,8 @@ def run_train(
     )
     if plan is not None:
         replay_(model, plan)
+    if pruned_weights is not None:
+        load_weights_(model, pruned_weights)
     journal = open_folder(config, out, resume=resume)
     journal.append_once("run", describe_run(command, fabric, config.seed))
     session = Session(
@@ -83,7 +90,7 @@ def run_train(
         load_weights_(model, out / "model.safetensors")
     else:
         parents = config.prune.parents or ((data.parents,) if data.parents else ())
-        p_phase_(model, config.train, session, phase="train", parents=parents)
+        p_phase_(model, config.train, session, phase="train", teacher=teacher, parents=parents)
         write_whole(out / "plan.json", (plan or Plan()).to_json())
         save_weights(model, out / "model.safetensors")
     journal.append_once("files", {"sha256": fingerprints(out)})

@@ -38,6 +38,7 @@ REACH = 3
 def size_figure(networks: Sequence[Row], currency: str, title: str) -> go.Figure:
     """Return validation accuracy in percent against `currency` (`params` or `macs`), arm by arm.
 
+    Of networks of one cost and arm it is the last, the same structure after more training.
     The accuracy axis ends where three times the distance from the best to the median network
     ends; networks below it are drawn there.
     """
@@ -47,6 +48,7 @@ def size_figure(networks: Sequence[Row], currency: str, title: str) -> go.Figure
     plain = [row for row in networks if row["arm"] == PLAIN]
     for arm in dict.fromkeys(row["arm"] for row in networks):
         style, rows = STYLES.get(arm), [row for row in networks if row["arm"] == arm]
+        rows = list({(row["name"] * row["alone"], row[currency]): row for row in rows}.values())
         if style is None:  # a rival, whose way begins at the network trained without push
             style, rivals = RIVALS[rivals % len(RIVALS)], rivals + 1
             rows = plain + rows

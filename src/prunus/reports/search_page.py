@@ -105,8 +105,9 @@ def _caption(found: Sequence[Row]) -> str:
     floor = accuracy_floor(found)
     text = (
         "A point is a network, a line the way of one method. All were trained here on the same "
-        "images, and each finished one for as many epochs as the derived network has seen; rivals "
-        "of the pruning start at the grown network trained without push."
+        "images; compared are those that have seen as many epochs as the derived network in the "
+        "end. Rivals of the pruning start at the grown network trained without push, which has "
+        "seen fewer, as have the networks on their way."
     )
     below = sum(row["validation_accuracy"] < floor for row in found)
     if below:

@@ -12,6 +12,7 @@ from prunus.core import read_yaml
 from prunus.pipelines.config import JobConfig, PruneConfig, RunConfig
 from prunus.pipelines.grow import GrowRunConfig, run_grow
 from prunus.pipelines.journal import Journal
+from prunus.pipelines.load import load
 from prunus.pipelines.push import run_push
 from prunus.pipelines.run import run_prune
 from prunus.pipelines.search.config import SearchConfig
@@ -98,6 +99,7 @@ class Arms:
         prune = dataclasses.replace(
             prune,
             runtimes=prune.runtimes if arm == DERIVED else (),
+            keep_networks=prune.keep_networks or (arm == DERIVED and config.finish),
             finetune=dataclasses.replace(prune.finetune, push=push),
             final=dataclasses.replace(prune.final, push=push),
         )
@@ -120,6 +122,31 @@ class Arms:
         assert result is not None
         epochs += sum(len(fit["epochs"]) for fit in run.record.all("fit"))
         yield self._row(result["pruned"], out, arm=arm, epochs=epochs, name="finished")
+
+    def finish(self, start: Start, row: Row, iteration: int, epochs: int) -> Iterator[Row]:
+        """Train the derived network of an iteration on, until it has seen `epochs` as well.
+
+        As after a cut: distilled from the pushed network, and pushed where `repush` says so.
+        """
+        config, folder = self.config, self.out / "finished" / f"{iteration:03d}"
+        push = config.push if config.repush else None
+        train = dataclasses.replace(
+            config.prune.finetune, push=push, epochs=max(0, epochs - row["epochs"])
+        )
+        settings = self._settings(model=start.model, train=train)
+        derived, pushed = Journal(self.out / DERIVED), self.out / TRAINED[DERIVED]
+        run = run_train(
+            settings,
+            folder,
+            **self._ways(folder),
+            plan=derived.plans()[iteration] if iteration else None,
+            pruned_weights=derived.weights_after(iteration)
+            if iteration
+            else pushed / "model.safetensors",
+            teacher=load(pushed),
+        )
+        name = f"iteration {iteration}, trained on" if iteration else f"{start.model}, trained on"
+        yield self._trained(run, folder, arm=DERIVED, name=name, epochs=epochs)
 
     def grown(self, step: Row, epochs: int) -> Iterator[Row]:
         """Train a network met while growing on, until it has seen `epochs` as well."""

@@ -44,9 +44,12 @@ def lead(curve: Sequence[tuple[float, float]], row: Row, currency: str) -> float
 def compare(rows: Sequence[Row], currency: str) -> list[Row]:
     """Return a row a rival: by how much the derived curve leads at equal cost, on validation.
 
+    Networks that have seen fewer epochs than the derived one in the end are not compared.
     `points` are the rival's networks within the costs of the curve, `left_out` those beyond; the
     leads are None where none is within.
     """
+    epochs = max(row["epochs"] for row in rows if row["arm"] == DERIVED)
+    rows = [row for row in rows if row["epochs"] >= epochs]
     derived = curve_of((row for row in rows if row["arm"] == DERIVED), currency)
     found = []
     for arm in dict.fromkeys(row["arm"] for row in rows if row["arm"] != DERIVED):

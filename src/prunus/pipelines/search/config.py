@@ -46,6 +46,8 @@ class SearchConfig(JobConfig):
     | repush | whether the trainings after cuts push again, as in Algorithm 2 |
     | rivals | criteria that prune the network trained without push, in the same way; an |
     | | allocation of their own behind a slash, as in l1/global |
+    | finish | whether the networks on the way to the derived one are trained on, so that its |
+    | | curve has seen as many epochs everywhere |
     | grown | whether the networks met while growing are trained on and compared |
     | scratch | derived structures that are trained from random weights: of the last iteration |
     | | (`final`), of each (`all`), or `none` |
@@ -62,6 +64,7 @@ class SearchConfig(JobConfig):
     prune: SearchPruneConfig = field(default_factory=SearchPruneConfig)
     repush: bool = True
     rivals: tuple[str, ...] = ("deep_lda", "activation_mean", "taylor", "l1", "random")
+    finish: bool = True
     grown: bool = True
     scratch: Literal["none", "final", "all"] = "final"
     fixed: tuple[str, ...] = ()

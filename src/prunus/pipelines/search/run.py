@@ -65,6 +65,7 @@ def run_search(
     | grow/ | the run of `run_grow` |
     | pushed/, plain/ | the grown network trained with the push and without |
     | derived/ | the pushed network pruned: the result, to be loaded and exported |
+    | finished/ITERATION/ | the networks on the way to it, trained on; 000: the pushed one |
     | rivals/NAME/ | the plain network pruned by another criterion |
     | trained/STEP/ | networks met while growing, trained on |
     | scratch/ITERATION/ | structures of `derived/`, trained from random weights |
@@ -119,10 +120,18 @@ def _schedule(
     config = arms.config
     yield "pushed", partial(arms.train, start, DERIVED), True
     yield DERIVED, partial(arms.prune, start, DERIVED, DERIVED), True
-    derived = journal.record.find("arm", key=DERIVED)
-    assert derived is not None
-    *_, finished = derived["networks"]
+    pushed, derived = (journal.record.find("arm", key=key) for key in ("pushed", DERIVED))
+    assert pushed is not None and derived is not None
+    *way, finished = derived["networks"]
     epochs = finished["epochs"]
+    if config.finish:
+        for row in (*pushed["networks"], *way[:-1]):
+            iteration = int(row["name"].split()[1]) if row in way else 0
+            yield (
+                f"finished {iteration}",
+                partial(arms.finish, start, row, iteration, epochs),
+                False,
+            )
     for step in start.grown if config.grown else ():
         yield f"grown {step['step']}", partial(arms.grown, step, epochs), False
     iterations = sorted(Journal(arms.out / DERIVED).plans())
