@@ -6,8 +6,8 @@ once with each group by itself, as if those beside it stayed. Random and L1 stan
 repaired jointly and not trained. Scores see 4 096 training images and repairs 512 of them; the
 accuracy is that of validation.
 
-Usage: python benchmarks/families.py RUN [--budgets params=60% params=40%] [--drop-branches]
-                                         [--allocations global uniform] [--out FILE.jsonl]
+Usage: python benchmarks/families.py RUN [--scores stacked l1] [--budgets params=60%]
+                       [--allocations global uniform] [--drop-branches] [--out FILE.jsonl]
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def main() -> None:
     """Cut, repair, measure, print and write a row each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
+    parser.add_argument("--scores", nargs="+", default=[*JOINT, *RIVALS])
     parser.add_argument("--budgets", nargs="+", default=["params=60%", "params=40%"])
     parser.add_argument("--allocations", nargs="+", default=["global"], choices=ALLOCATIONS)
     parser.add_argument("--drop-branches", action="store_true")
@@ -61,10 +62,12 @@ def main() -> None:
     few = spread(data.calibration, IMAGES)
     statistics = collect(model, few, groups, sampling="pixel")
     scores = {}
-    for name in JOINT:
-        scores[f"{name}, together"] = score(groups, statistics, name)
-        scores[f"{name}, each alone"] = alone(groups, statistics, name)
-    scores |= {name: score(groups, statistics, name) for name in RIVALS}
+    for name in options.scores:
+        if name in JOINT:
+            scores[f"{name}, together"] = score(groups, statistics, name)
+            scores[f"{name}, each alone"] = alone(groups, statistics, name)
+        else:
+            scores[name] = score(groups, statistics, name)
     print(f"uncut: {100 * accuracy(model, data.validation):.2f} %")
     print("| score | allocation | " + " | ".join(options.budgets) + " |")
     for name, found in scores.items():
