@@ -22,7 +22,7 @@ from prunus.evaluation import (
 from prunus.graph import find_groups
 from prunus.graph.select import SelectLinear
 from prunus.models import build_model
-from prunus.plan.ledger import Ledger, is_selection
+from prunus.plan.ledger import Ledger
 from prunus.surgery import replay_
 from tests.conftest import random_plan
 from tests.graph.nets import SHAPE, build, images
@@ -100,7 +100,7 @@ def test_picking_inputs_costs_what_the_cut_network_takes(name: str) -> None:
     table = measure_latency_table(model, groups, x)
     ledger = Ledger(groups, table)
     dense = ledger.totals["ms"]
-    (group,) = (group for group in groups if is_selection(group))
+    (group,) = (group for group in groups if group.selects)
     (reader,) = (member.module for member in group.members)
     saved = ledger.saving(group, [3])["ms"]
     first = model.get_submodule(reader)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from prunus.criteria.elimination import readable
+from prunus.criteria.families import readers_of
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Group, Groups
 from prunus.statistics import Scatter, Statistics
@@ -21,7 +21,7 @@ def _mean_of_features(
     """Score each unit by the mean of `values` (F,) over its features, then over its readers."""
     total = torch.zeros(group.units, dtype=torch.float64)
     readers = torch.zeros(group.units, dtype=torch.float64)
-    for _, scatter, blocks in readable(groups, group, statistics):
+    for _, scatter, blocks in readers_of(groups, [group], statistics):
         index = torch.from_numpy(blocks)
         owned = (index >= 0).sum(1)
         padded = torch.cat([values(scatter).cpu(), torch.zeros(1, dtype=torch.float64)])

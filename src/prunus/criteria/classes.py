@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import ConfigError
-from prunus.criteria.elimination import readable
+from prunus.criteria.families import readers_of
 from prunus.criteria.fisher import fisher_ratio
 from prunus.graph import Groups
 from prunus.statistics import Scatter, Statistics
@@ -49,7 +49,7 @@ def class_scores(groups: Groups, statistics: Statistics, class_index: int) -> di
     ratios: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
     for group in groups:
-        for consumer, scatter, blocks in readable(groups, group, statistics):
+        for consumer, scatter, blocks in readers_of(groups, [group], statistics):
             name = consumer.module
             if name not in ratios:
                 ratio = class_ratio(scatter, class_index).cpu()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from prunus.criteria.families import readers_of, split
-from prunus.criteria.kernel import dual_score, require_scatters
+from prunus.criteria.kernel import dual_score
 from prunus.criteria.pivots import Index, Pivots, indefinite, run_greedily
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Consumer, Group, Groups
@@ -32,7 +32,6 @@ __all__ = [
     "discriminant_inverse",
     "eliminate",
     "information_share",
-    "readable",
     "ridge_matrix",
 ]
 
@@ -89,26 +88,6 @@ def eliminate(
         costs = np.zeros(units)
         costs[given] = sum(state.along(given) for state in states)
     return GroupScore.of(torch.from_numpy(costs), order)
-
-
-def readable(
-    groups: Groups, group: Group, statistics: Statistics
-) -> list[tuple[Consumer, Scatter, Index]]:
-    """Return the consumers of a group that have samples, with the features of its units.
-
-    A consumer has none where its input is too wide for a Gram matrix, and where it did not run
-    (an auxiliary head that runs in training only). Features are rows of the scatter, shape
-    (units, k·cells), padded with −1.
-
-    Raises:
-        ConfigError: the statistics are kernels (`sampling="dual"`), which hold no scatter.
-    """
-    require_scatters(statistics)
-    return [
-        (groups.consumers[m.module], statistics[m.module], statistics.features(m.module, m.index))
-        for m in group.consumers
-        if m.module in groups.consumers and statistics[m.module].samples > 0
-    ]
 
 
 class Elimination(ABC):

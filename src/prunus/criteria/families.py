@@ -27,8 +27,7 @@ def families(groups: Iterable[Group], statistics: Statistics) -> list[list[Group
     """
     found: list[tuple[set[str], list[Group]]] = []
     for group in groups:
-        selects = any(member.axis == "select" for member in group.members)
-        modules = set() if selects or statistics.duals else _readers(group, statistics)
+        modules = set() if group.selects or statistics.duals else _readers(group, statistics)
         apart, members = [], [group]
         for names, family in found:
             if names & modules:
@@ -75,8 +74,10 @@ def readers_of(
 ) -> list[tuple[Consumer, Scatter, Index]]:
     """Return the consumers of a family that have samples, with the features of all its units.
 
-    Features are rows of the scatter, shape (units, k): the units of the first group, then those
-    of the second, and so on; padded with −1, all along where a unit is not read there.
+    A consumer has none where its input is too wide for a Gram matrix, and where it did not run
+    (an auxiliary head that runs in training only). Features are rows of the scatter, shape
+    (units, k): the units of the first group, then those of the second, and so on; padded with
+    −1, all along where a unit is not read there.
 
     Raises:
         ConfigError: the statistics are kernels (`sampling="dual"`), which hold no scatter.

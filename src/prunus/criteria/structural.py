@@ -9,7 +9,8 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from prunus.core.errors import ConfigError
-from prunus.criteria.elimination import Elimination, discriminant_inverse, readable
+from prunus.criteria.elimination import Elimination, discriminant_inverse
+from prunus.criteria.families import readers_of
 from prunus.criteria.information import discriminant_information
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Consumer, Group, Groups
@@ -101,7 +102,7 @@ def calibrate(
     to trial.
     """
     total = 0.0
-    for consumer, scatter, blocks in readable(groups, group, statistics):
+    for consumer, scatter, blocks in readers_of(groups, [group], statistics):
         alive = int((~scatter.constant).sum())
         q = max(round(scatter.trace_YY), 1) if scatter.discrete else len(scatter.teacher_total)
         k = max(float((blocks >= 0).sum() / len(blocks)), 1e-12)
@@ -139,7 +140,7 @@ def deleterious(
     rule = Structural(lam, **options)  # type: ignore[arg-type]
     found = {}
     for group in groups:
-        if readable(groups, group, statistics):
+        if readers_of(groups, [group], statistics):
             score = rule(groups, group, statistics)
             found[group.name] = score.order[score.values[score.order] < 1]
     return found

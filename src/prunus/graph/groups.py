@@ -77,6 +77,11 @@ class Group:
         """The members that read the units."""
         return tuple(m for m in self.members if m.axis != "out")
 
+    @property
+    def selects(self) -> bool:
+        """Whether its units go where they are read (input pixels, flattened positions)."""
+        return any(m.axis == "select" for m in self.members)
+
     def flattens(self, member: Member) -> bool:
         """Tell whether each channel reaches `member` as several positions of a flattened map."""
         return bool(member.index.shape[1] > self.producers[0].index.shape[1])

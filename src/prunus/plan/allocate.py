@@ -13,7 +13,7 @@ from prunus.plan.budget import Budget
 from prunus.plan.dynamic import allocate_dp
 from prunus.plan.finish import finish_
 from prunus.plan.global_ import allocate_global
-from prunus.plan.ledger import Ledger, is_selection
+from prunus.plan.ledger import Ledger
 from prunus.plan.plan import Plan, plan_units
 from prunus.plan.problem import Problem
 from prunus.plan.rules import Rules
@@ -91,7 +91,7 @@ def make_plan(
         )
     problem = Problem.of(groups, scores, budget, rules, table, curves)
     ledger = _ALLOCATE[allocation](problem)
-    made = [group for group in problem.pool if not is_selection(group)]
+    made = [group for group in problem.pool if not group.selects]
     picking = {"bytes", "ms"} & problem.limits.keys()
     if picking and not ledger.meets(problem.limits) and made:
         problem = replace(problem, pool=made)  # picking inputs may cost more than it saves

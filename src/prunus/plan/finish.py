@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from prunus.core.errors import BudgetError
 from prunus.graph import Group
 from prunus.plan.budget import written
-from prunus.plan.ledger import Ledger, is_selection
+from prunus.plan.ledger import Ledger
 from prunus.plan.problem import Problem
 from prunus.plan.rules import Rules
 
@@ -21,7 +21,7 @@ def finish_(ledger: Ledger, problem: Problem) -> None:
         BudgetError: the limits, or multiples of `round_to`, cannot be had with these scores.
     """
     rules, pool = problem.rules, problem.pool
-    for group in filter(is_selection, pool):
+    for group in (g for g in pool if g.selects):
         _even_out_(ledger, group, problem)
     sweep_dead_(ledger, rules, pool)
     for currency, limit in problem.limits.items():

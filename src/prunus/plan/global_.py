@@ -8,7 +8,7 @@ from itertools import islice
 
 from prunus.graph import Group
 from prunus.plan.finish import sweep_dead_
-from prunus.plan.ledger import Ledger, is_selection
+from prunus.plan.ledger import Ledger
 from prunus.plan.problem import Problem
 
 __all__ = ["allocate_global"]
@@ -82,7 +82,7 @@ def allocate_global(problem: Problem) -> Ledger:
             continue
         ledger.remove(group, units)
         taken[group.name] = place[group.name][units[-1]] + 1
-        if is_selection(group):
+        if group.selects:
             sweep_dead_(ledger, problem.rules, pool)
         heapq.heappush(heap, (now, i))
     return ledger

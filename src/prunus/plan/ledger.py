@@ -12,16 +12,11 @@ from prunus.evaluation import LatencyTable
 from prunus.graph import Axis, Group, Groups
 from prunus.graph.branches import Branches
 
-__all__ = ["Ledger", "is_selection"]
+__all__ = ["Ledger"]
 
 Mask = NDArray[np.bool_]
 #: Channels of a module that are left: made, read, and arriving at it.
 Counts = tuple[int, int, int]
-
-
-def is_selection(group: Group) -> bool:
-    """Tell whether a group's units go where they are read (input pixels, flattened positions)."""
-    return any(member.axis == "select" for member in group.members)
 
 
 class Ledger:
@@ -85,7 +80,7 @@ class Ledger:
         deselected unit brings, is not set against the saving of that one unit.
         """
         changed = self._strike(group, units)
-        saved = self._saved(changed, selected=selected and is_selection(group))
+        saved = self._saved(changed, selected=selected and group.selects)
         self._restore(changed)
         return saved
 

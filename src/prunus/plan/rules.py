@@ -12,7 +12,7 @@ from prunus.core.errors import BudgetError, ConfigError
 from prunus.evaluation import LatencyTable
 from prunus.graph import Group, Groups
 from prunus.plan.budget import written
-from prunus.plan.ledger import Ledger, is_selection
+from prunus.plan.ledger import Ledger
 
 __all__ = ["Rules"]
 
@@ -64,7 +64,7 @@ class Rules:
                     f"protected names unit {min(wrong)} of {name!r}, which has units 0 to "
                     f"{known[name].units - 1}"
                 )
-        for name in [n for n in kept if is_selection(known[n])]:
+        for name in [n for n in kept if known[n].selects]:
             for group in groups:
                 kept[group.name] = kept.get(group.name, frozenset()) | _sources(
                     group, known[name], kept[name]
@@ -139,12 +139,12 @@ class Rules:
         """Return the least there is; branches go by what they save of the currency `first`."""
         ledger = Ledger(self.groups, table)
         for group in pool:
-            if not is_selection(group):
+            if not group.selects:
                 ledger.remove(group, self.spare(group))
         if first is not None:
             self._drop_all_(ledger, pool, first)
         lowest = {c: cost for c, cost in ledger.totals.items() if c in ("bytes", "ms")}
-        for group in filter(is_selection, pool):
+        for group in (g for g in pool if g.selects):
             there = ledger.arrives(group)
             kept = self.keeps(group)
             free = [u for u in there.nonzero()[0].tolist() if u not in kept]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.graph import Group
-from prunus.plan.ledger import Ledger, is_selection
+from prunus.plan.ledger import Ledger
 from prunus.plan.problem import Problem
 
 __all__ = ["State"]
@@ -32,7 +32,7 @@ class State:
         self.ledger: Ledger = problem.ledger()
         self.left = {group.name: group.units for group in problem.pool}
         self.group = {group.name: group for group in problem.pool}
-        self._selections = [g for g in problem.pool if is_selection(g)]
+        self._selections = [g for g in problem.pool if g.selects]
         self._queue = {g.name: np.array(problem.queue(g), dtype=np.int64) for g in problem.pool}
         self._cost: dict[str, NDArray[np.float64]] = {}
         for group in problem.pool:
@@ -57,7 +57,7 @@ class State:
     def move(self, left: Mapping[str, int]) -> None:
         """Leave so many units of each group named."""
         named = [self.group[name] for name in left]
-        changed = [g for g in named if not is_selection(g) and left[g.name] != self._there(g)]
+        changed = [g for g in named if not g.selects and left[g.name] != self._there(g)]
         self.left.update(left)
         if changed:
             for group in self._selections:  # a channel may hold the last positions that are read

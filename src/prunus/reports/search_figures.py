@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from prunus.reports.canvas import GHOST, INK, KEPT, MUTED, REMOVED, empty_figure, size_axis
 from prunus.reports.numbers import grouped, percent
-from prunus.reports.search_tables import DERIVED, PLAIN, arm_name, short_model
+from prunus.reports.search_tables import DERIVED, PLAIN, arm_name, latest, short_model
 from prunus.reports.tables import Row
 
 __all__ = ["size_figure"]
@@ -47,8 +47,8 @@ def size_figure(networks: Sequence[Row], currency: str, title: str) -> go.Figure
     rivals = 0
     plain = [row for row in networks if row["arm"] == PLAIN]
     for arm in dict.fromkeys(row["arm"] for row in networks):
-        style, rows = STYLES.get(arm), [row for row in networks if row["arm"] == arm]
-        rows = list({(row["name"] * row["alone"], row[currency]): row for row in rows}.values())
+        style = STYLES.get(arm)
+        rows = latest([row for row in networks if row["arm"] == arm], currency)
         if style is None:  # a rival, whose way begins at the network trained without push
             style, rivals = RIVALS[rivals % len(RIVALS)], rivals + 1
             rows = plain + rows

@@ -15,6 +15,7 @@ __all__ = [
     "arm_name",
     "arm_rows",
     "finished_of",
+    "latest",
     "lead_text",
     "networks",
     "short_model",
@@ -68,6 +69,15 @@ def finished_of(rows: Sequence[Row]) -> Row | None:
     """Return the finished derived network, None before there is one."""
     found = [row for row in networks(rows) if row["arm"] == DERIVED and row["name"] == "finished"]
     return found[-1] if found else None
+
+
+def latest(rows: Sequence[Row], currency: str) -> list[Row]:
+    """Return an arm's networks, of those that cost the same the last.
+
+    That is one structure after more training; but networks that form no curve are all there.
+    """
+    found = {(row["name"] if row["alone"] else "", row[currency]): row for row in rows}
+    return list(found.values())
 
 
 def arm_rows(rows: Sequence[Row]) -> list[ArmRow]:

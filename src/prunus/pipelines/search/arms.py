@@ -134,19 +134,14 @@ class Arms:
             config.prune.finetune, push=push, epochs=max(0, epochs - row["epochs"])
         )
         settings = self._settings(model=start.model, train=train)
-        derived, pushed = Journal(self.out / DERIVED), self.out / TRAINED[DERIVED]
-        run = run_train(
-            settings,
-            folder,
-            **self._ways(folder),
-            plan=derived.plans()[iteration] if iteration else None,
-            pruned_weights=derived.weights_after(iteration)
-            if iteration
-            else pushed / "model.safetensors",
-            teacher=load(pushed),
-        )
-        name = f"iteration {iteration}, trained on" if iteration else f"{start.model}, trained on"
-        yield self._trained(run, folder, arm=DERIVED, name=name, epochs=epochs)
+        pushed, derived = self.out / TRAINED[DERIVED], Journal(self.out / DERIVED)
+        name, plan, weights = start.model, None, pushed / "model.safetensors"
+        if iteration:  # it has the pushed network's structure and weights no longer
+            name, plan = f"iteration {iteration}", derived.plans()[iteration]
+            weights = derived.weights_after(iteration)
+        ways = self._ways(folder) | {"plan": plan, "pruned_weights": weights}
+        run = run_train(settings, folder, **ways, teacher=load(pushed))
+        yield self._trained(run, folder, arm=DERIVED, name=f"{name}, trained on", epochs=epochs)
 
     def grown(self, step: Row, epochs: int) -> Iterator[Row]:
         """Train a network met while growing on, until it has seen `epochs` as well."""

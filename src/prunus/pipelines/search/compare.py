@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from prunus.reports.search_tables import DERIVED
+from prunus.reports.search_tables import DERIVED, latest
 
 __all__ = ["compare", "curve_of", "lead"]
 
 Row = dict[str, Any]
 
 
-def curve_of(rows: Iterable[Row], currency: str) -> list[tuple[float, float]]:
-    """Return (cost, validation accuracy) of an arm's networks, the cheapest first.
-
-    Of networks of one cost it is the last: the same structure after more training.
-    """
-    return sorted({row[currency]: row["validation_accuracy"] for row in rows}.items())
+def curve_of(rows: Sequence[Row], currency: str) -> list[tuple[float, float]]:
+    """Return (cost, validation accuracy) of an arm's `latest` networks, the cheapest first."""
+    return sorted((row[currency], row["validation_accuracy"]) for row in latest(rows, currency))
 
 
 def lead(curve: Sequence[tuple[float, float]], row: Row, currency: str) -> float | None:
@@ -50,14 +47,11 @@ def compare(rows: Sequence[Row], currency: str) -> list[Row]:
     """
     epochs = max(row["epochs"] for row in rows if row["arm"] == DERIVED)
     rows = [row for row in rows if row["epochs"] >= epochs]
-    derived = curve_of((row for row in rows if row["arm"] == DERIVED), currency)
+    derived = curve_of([row for row in rows if row["arm"] == DERIVED], currency)
     found = []
     for arm in dict.fromkeys(row["arm"] for row in rows if row["arm"] != DERIVED):
-        mine: dict[tuple[str, float], Row] = {}
-        for row in rows:
-            if row["arm"] == arm:
-                mine[(row["name"] if row["alone"] else "", row[currency])] = row
-        leads = [gap for row in mine.values() if (gap := lead(derived, row, currency)) is not None]
+        mine = latest([row for row in rows if row["arm"] == arm], currency)
+        leads = [gap for row in mine if (gap := lead(derived, row, currency)) is not None]
         found.append(
             {
                 "arm": arm,
