@@ -66,6 +66,21 @@ def test_captions_say_the_numbers(journal: list[Row]) -> None:
     assert "one image is 0.28 points" in words.headline_caption(journal)
 
 
+def test_what_the_deepest_cut_cost_is_told(journal: list[Row]) -> None:
+    def caption(cut: float, trained: float) -> str:
+        for row in journal:
+            if row["event"] == "prune":
+                row |= {"validation_before": 0.98, "validation_cut": cut}
+            elif row["event"] == "iteration":
+                row["validation_accuracy"] = trained
+        return plain(words.accuracy_caption(journal))
+
+    deepest = "The deepest cut, in iteration 1, cost 3.0 points; training then "
+    assert deepest + "won 2.0." in caption(0.95, 0.97)
+    assert deepest + "lost 1.0." in caption(0.95, 0.94)
+    assert "No cut cost anything by itself." in caption(0.98, 0.97)
+
+
 def test_layers_that_multiply_nothing_or_lose_nothing_are_told(journal: list[Row]) -> None:
     layers = next(row for row in journal if row["event"] == "layers")["layers"]
     for layer in layers:

@@ -133,11 +133,14 @@ def accuracy_caption(rows: Sequence[Row]) -> str:
         return text + "."
     deepest = max(cuts.values(), key=lambda row: row["validation_before"] - row["validation_cut"])
     cost = 100 * (deepest["validation_before"] - deepest["validation_cut"])
-    text += f". The deepest cut, in iteration {deepest['iteration']}, cost {cost:.1f} points"
-    trained = steps.get(deepest["iteration"])
-    if trained is not None:
-        won = 100 * (trained["validation_accuracy"] - deepest["validation_cut"])
-        text += f", of which training won {max(won, 0.0):.1f} back"
+    if cost > 0:
+        text += f". The deepest cut, in iteration {deepest['iteration']}, cost {cost:.1f} points"
+        trained = steps.get(deepest["iteration"])
+        if trained is not None:
+            won = 100 * (trained["validation_accuracy"] - deepest["validation_cut"])
+            text += f"; training then {'won' if won >= 0 else 'lost'} {abs(won):.1f}"
+    else:
+        text += ". No cut cost anything by itself"
     result = last(rows, "result")
     if result is not None:
         final_accuracy = percent(result["pruned"]["validation_accuracy"])
