@@ -74,6 +74,7 @@ def test_every_arm_is_a_run_that_loads_as_its_row_says(run: Path) -> None:
     finished = [row for row in networks(run) if row["test_accuracy"] is not None]
     assert len(finished) == len(keys)
     data = open_data(read_yaml(SearchConfig, run / "config.yaml"))
+    assert rows_of(run, "start")[0]["validation_images"] == len(data.validation.dataset)
     for row in finished:
         model = prunus.load(run / row["folder"])
         assert count_params(model) == row["params"]

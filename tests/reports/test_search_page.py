@@ -11,7 +11,7 @@ from prunus.pipelines.search.compare import compare
 from prunus.reports import print_search, write_report
 from prunus.reports.search_figures import accuracy_floor, size_figure
 from prunus.reports.search_page import render_search
-from prunus.reports.search_tables import arm_rows, networks, verdict
+from prunus.reports.search_tables import arm_rows, networks, standard_error, verdict
 
 Row = dict[str, Any]
 CONFIG = {"model": "net.py:Small<b>", "data": "digits", "rivals": ["l1"], "budget": "params=30%"}
@@ -33,6 +33,8 @@ def arm(key: str, *rows: Row) -> Row:
 START = {
     "event": "start",
     "model": "net.py:Small<b>@2,1",
+    "validation_images": 600,
+    "test_images": 800,
     "steps": [
         {**STEP, "accuracy": 0.9},
         {**STEP, "step": 1, "stage": 0, "params": 1000, "accuracy": 0.95},
@@ -69,9 +71,15 @@ def test_the_verdict_says_what_was_won_and_lost(rows: list[Row]) -> None:
     said = plain(verdict(rows))
     assert "Small<b>@2,1 has 1 000 parameters; pushed and pruned it has 300" in said
     assert "answers 95.50 % of the test images rightly, before pruning 98.00 %" in said
-    assert "it lies above networks met while growing, grown network, no push and L1." in said
+    assert (
+        "it lies above networks met while growing and L1; level, within a standard error," in said
+    )
+    assert said.endswith("with grown network, no push.")
+    assert standard_error(rows) == pytest.approx((0.96 * 0.04 / 600) ** 0.5)
+    unknown = [{k: v for k, v in row.items() if k != "validation_images"} for row in rows]
+    assert plain(verdict(unknown)).endswith("growing, grown network, no push and L1.")
     worse = [*rows[:-1], {"event": "comparison", "arms": [{**rows[-1]["arms"][0], "lead": -0.1}]}]
-    assert "it lies not above networks met while growing." in plain(verdict(worse))
+    assert "it lies below networks met while growing." in plain(verdict(worse))
     assert plain(verdict([RUN])) == "The network has not finished growing."
     assert plain(verdict([RUN, START])).endswith("the network derived from it is not yet.")
     assert verdict([RUN, START, PUSHED, CUT]).endswith("Its rivals are not finished.")
@@ -122,6 +130,7 @@ def test_the_page_is_drawn_quietly_and_offline(
     text = plain(browser.run("document.body.innerText"))
     assert "no <BatchNorm> is there" in text
     assert "Small<b>@2,1" in text
+    assert "600 validation images one standard error of an accuracy is 0.80 points" in text
     assert "not finished" not in text
 
 

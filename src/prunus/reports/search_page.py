@@ -10,7 +10,7 @@ import yaml
 
 from prunus.core import to_json
 from prunus.reports.drawing import draw, render
-from prunus.reports.numbers import grouped, percent
+from prunus.reports.numbers import grouped, percent, points
 from prunus.reports.search_figures import accuracy_floor, size_figure
 from prunus.reports.search_tables import (
     DERIVED,
@@ -20,6 +20,7 @@ from prunus.reports.search_tables import (
     lead_text,
     networks,
     short_model,
+    standard_error,
     verdict,
 )
 from prunus.reports.tables import Row, last, of_event
@@ -52,7 +53,7 @@ def render_search(rows: Sequence[Row], config: Mapping[str, Any], folder: Path) 
     return render(
         "search.html",
         arms=[_linked(vars(row), folder) for row in arm_rows(rows)],
-        caption=_caption(found) if found else "",
+        caption=_caption(found) + _noise(rows) if found else "",
         comparisons=_comparisons(rows),
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
         drawings=drawings,
@@ -113,3 +114,16 @@ def _caption(found: Sequence[Row]) -> str:
     if below:
         text += f" Of those below {percent(floor)} ({below}) the place is drawn at the lower end."
     return text
+
+
+def _noise(rows: Sequence[Row]) -> str:
+    """Say how far an accuracy may be off for the choice of images alone."""
+    error = standard_error(rows)
+    if not error:
+        return ""
+    images = last(rows, "start")["validation_images"]  # type: ignore[index]
+    return (
+        f" On {grouped(images)} validation images one standard error of an accuracy is "
+        f"{points(0.0, error).removeprefix('+')}: smaller differences are noise, and larger ones "
+        "may be where another seed turns them."
+    )

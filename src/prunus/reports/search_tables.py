@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ __all__ = [
     "lead_text",
     "networks",
     "short_model",
+    "standard_error",
     "verdict",
 ]
 
@@ -103,6 +105,18 @@ def short_model(name: str) -> str:
     return name.rpartition("/")[2]
 
 
+def standard_error(rows: Sequence[Row]) -> float:
+    """Return √(a(1 − a)/n), a the finished network's accuracy on n validation images.
+
+    0 before there is one, and of journals that do not say n.
+    """
+    images, found = (last(rows, "start") or {}).get("validation_images"), finished_of(rows)
+    if not images or found is None:
+        return 0.0
+    accuracy = found["validation_accuracy"]
+    return math.sqrt(accuracy * (1 - accuracy) / images)
+
+
 def lead_text(row: Row) -> str:
     """Return one comparison in words: the mean lead, its range, and what was left out."""
     if row["lead"] is None:
@@ -137,14 +151,16 @@ def verdict(rows: Sequence[Row]) -> str:
     mine = [row for row in comparison["arms"] if row["currency"] == "params" and row["points"]]
     if not mine:
         return text
-    won, lost = (
-        [arm_name(row["arm"]) for row in mine if (row["lead"] > 0) is side]
-        for side in (True, False)
-    )
-    text += " At as many parameters, on validation and on average, it lies "
-    sides = [f"above {_listed(won)}"] if won else []
-    sides += [f"not above {_listed(lost)}"] if lost else []
-    return text + "; ".join(sides) + "."
+    noise, sides = standard_error(rows), []
+    for words, belongs in (
+        ("above", lambda lead: lead > noise),
+        ("level, within a standard error, with", lambda lead: abs(lead) <= noise),
+        ("below", lambda lead: lead < -noise),
+    ):
+        named = [arm_name(row["arm"]) for row in mine if belongs(row["lead"])]
+        sides += [f"{words} {_listed(named)}"] if named else []
+    text += " At as many parameters, on validation and on average, it lies " + "; ".join(sides)
+    return text + "."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -58,9 +58,10 @@ def run_search(
 
     | path | holds |
     |---|---|
-    | record.jsonl | a row `start`: the grown network; a row `arm` for each that is finished, with |
-    | | the networks it found; `failed` for one that could not run, with the reason; at the end |
-    | | `comparison`: how far the derived networks lead at equal cost, on validation |
+    | record.jsonl | a row `start`: the grown network, and how many images judge; a row `arm` for |
+    | | each that is finished, with the networks it found; `failed` for one that could not run, |
+    | | with the reason; at the end `comparison`: how far the derived networks lead at equal |
+    | | cost, on validation |
     | report.html | accuracy against size of all of them; written anew after every arm |
     | grow/ | the run of `run_grow` |
     | pushed/, plain/ | the grown network trained with the push and without |
@@ -83,13 +84,13 @@ def run_search(
     require_one_process()
     watch = watch or Watch()
     config = resolve_paths(config)
-    config = _checked(config)
+    config, images = _checked(config)
     fabric = open_fabric(config.device, config.precision)
     journal = open_folder(config, out, resume=resume)
     journal.append_once("run", describe_run(command, fabric, config.seed))
     arms = Arms(config=config, out=out, command=command, watch=watch, workers=workers)
     start = arms.grow()
-    journal.append_once("start", {"model": start.model, "steps": list(start.grown)})
+    journal.append_once("start", {"model": start.model, "steps": list(start.grown), **images})
     for key, networks, needed in _schedule(arms, start, journal):
         if _done(journal, key):
             continue
@@ -157,8 +158,11 @@ def _done(journal: Journal, key: str) -> bool:
     return any(journal.record.find(event, key=key) is not None for event in ("arm", "failed"))
 
 
-def _checked(config: SearchConfig) -> SearchConfig:
-    """Return the settings with what the data say, once all that can be wrong was looked at."""
+def _checked(config: SearchConfig) -> tuple[SearchConfig, dict[str, int]]:
+    """Return the settings with what the data say, and how many images judge.
+
+    By then all that can be wrong was looked at.
+    """
     Budget.parse(config.budget)
     for name, train in (
         ("train", config.train),
@@ -187,4 +191,6 @@ def _checked(config: SearchConfig) -> SearchConfig:
     require_labels(data, "search")
     for name in config.fixed:
         build_model(name, num_classes=data.num_classes, input_shape=data.input_shape)
-    return dataclasses.replace(config, num_classes=data.num_classes, input_shape=data.input_shape)
+    images = {f"{name}_images": len(getattr(data, name).dataset) for name in ("validation", "test")}
+    config = dataclasses.replace(config, num_classes=data.num_classes, input_shape=data.input_shape)
+    return config, images
