@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from prunus.cli.options import RunInputShape, RunNumClasses
 from prunus.cli.settings import parse_image_shape, parse_names
 from prunus.core.errors import ConfigError
 
@@ -34,15 +35,8 @@ def export(
     weights: Annotated[
         Path | None, typer.Option(help="Without a run: trained weights (.safetensors, .pt).")
     ] = None,
-    input_shape: Annotated[
-        str | None,
-        typer.Option(
-            help="Channels, height, width, as in 3,32,32.", show_default="what the run says"
-        ),
-    ] = None,
-    num_classes: Annotated[
-        int | None, typer.Option(help="Classes.", show_default="what the run says")
-    ] = None,
+    input_shape: RunInputShape = None,
+    num_classes: RunNumClasses = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Random images compared at once, beside one alone.")
     ] = 64,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prunus.cli.options import AsJson
+from prunus.cli.options import AsJson, RunInputShape, RunNumClasses
 from prunus.cli.settings import parse_image_shape
 
 __all__ = ["load"]
@@ -26,15 +26,8 @@ def load(
             show_default="what the run says",
         ),
     ] = None,
-    input_shape: Annotated[
-        str | None,
-        typer.Option(
-            help="Channels, height, width, as in 3,32,32.", show_default="what the run says"
-        ),
-    ] = None,
-    num_classes: Annotated[
-        int | None, typer.Option(help="Classes.", show_default="what the run says")
-    ] = None,
+    input_shape: RunInputShape = None,
+    num_classes: RunNumClasses = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Random images that artefacts are compared on.")
     ] = 64,

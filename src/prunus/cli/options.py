@@ -20,6 +20,8 @@ __all__ = [
     "ModelName",
     "Precision",
     "Resume",
+    "RunInputShape",
+    "RunNumClasses",
     "Seed",
     "Settings",
     "Weights",
@@ -36,7 +38,14 @@ DataName = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="Trained weights (.safetensors, .pt).")]
 DataRoot = Annotated[Path | None, typer.Option(help="Where data sets lie.")]
-InputShape = Annotated[str | None, typer.Option(help="Channels, height, width, as in 3,32,32.")]
+SHAPE_HELP = "Channels, height, width, as in 3,32,32."
+InputShape = Annotated[str | None, typer.Option(help=SHAPE_HELP)]
+RunInputShape = Annotated[
+    str | None, typer.Option(help=SHAPE_HELP, show_default="what the run says")
+]
+RunNumClasses = Annotated[
+    int | None, typer.Option(help="Classes.", show_default="what the run says")
+]
 BatchSize = Annotated[int | None, typer.Option(help="Images a batch.")]
 Augment = Annotated[
     bool | None, typer.Option("--augment/--no-augment", help="Shift or crop training images.")

@@ -40,6 +40,8 @@ NAMES = {
     "l1": "L1",
     "l2": "L2",
 }
+#: Where the derived networks may lie, in the order it is told.
+PLACES = ("above", "below", "level with")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +153,16 @@ def verdict(rows: Sequence[Row]) -> str:
     mine = [row for row in comparison["arms"] if row["currency"] == "params" and row["points"]]
     if not mine:
         return text
-    noise, sides = standard_error(rows), []
-    for words, belongs in (
-        ("above", lambda lead: lead > noise),
-        ("level, within a standard error, with", lambda lead: abs(lead) <= noise),
-        ("below", lambda lead: lead < -noise),
-    ):
-        named = [arm_name(row["arm"]) for row in mine if belongs(row["lead"])]
-        sides += [f"{words} {_listed(named)}"] if named else []
+    noise = standard_error(rows)
+    places: dict[str, list[str]] = {}
+    for row in mine:
+        lead = row["lead"]
+        place = "above" if lead > noise else "below" if lead < -noise else "level with"
+        places.setdefault(place, []).append(arm_name(row["arm"]))
+    sides = [f"{place} {_listed(places[place])}" for place in PLACES if place in places]
     text += " At as many parameters, on validation and on average, it lies " + "; ".join(sides)
+    if "level with" in places:
+        text += ", within a standard error"
     return text + "."
 
 
