@@ -79,3 +79,8 @@ def randomise_norms_(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 
 __all__ = ["find_groups", "random_plan", "randomise_norms_"]
+
+
+def shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
+    """Return the shape of every tensor that a model holds, by name."""
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
