@@ -247,7 +247,10 @@ def test_lead_is_linear_in_the_logarithm_of_the_cost() -> None:
     curve = [(100.0, 0.90), (400.0, 0.98)]
     at = {"params": 200, "validation_accuracy": 0.93}
     assert lead(curve, at, "params") == pytest.approx(0.01)
-    assert lead(curve, {**at, "params": 99}, "params") is None
+    assert lead(curve, {**at, "params": 97}, "params") is None
+    assert lead(curve, {**at, "params": 409}, "params") is None
+    assert lead(curve, {**at, "params": 99}, "params") == pytest.approx(-0.03)  # pruned alike
+    assert lead(curve, {**at, "params": 404}, "params") == pytest.approx(0.05)
     assert lead(curve, {**at, "params": 400}, "params") == pytest.approx(0.05)
 
 
