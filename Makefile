@@ -25,7 +25,7 @@ layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2
 
 # The README's picture: the demo's report as a browser shows it.
 picture: demo $(VENV)/.dev

@@ -30,17 +30,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have tests that share a fixture of their module run in one worker, which builds it once."""
-    for item in items:
-        if not isinstance(item, pytest.Function):
-            continue
-        made = item._fixtureinfo.name2fixturedefs.values()
-        if any(fixture.scope == "module" for definitions in made for fixture in definitions):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets and weights, outside the repository; skips without it."""
