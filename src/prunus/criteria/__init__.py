@@ -13,7 +13,7 @@ from prunus.criteria.dcp import DCP, Bootstrap
 from prunus.criteria.deep_lda import DeepLDA
 from prunus.criteria.discriminant import DFDR, TFDR, RidgeLSE, dfdr
 from prunus.criteria.elimination import ExactDI
-from prunus.criteria.families import families_of, readers_of, score_family
+from prunus.criteria.families import families_of, reads, score_family
 from prunus.criteria.fisher import FDR, DiLOSS
 from prunus.criteria.geometric_median import GeometricMedian
 from prunus.criteria.granularity import Granular
@@ -163,4 +163,4 @@ def _is_read(groups: Groups, group: Group, statistics: Statistics) -> bool:
     """Tell whether any consumer of a group has statistics."""
     if statistics.duals:
         return any(member.module in statistics.duals for member in group.consumers)
-    return bool(readers_of(groups, [group], statistics))
+    return any(reads(groups, member, statistics) for member in group.consumers)

@@ -12,10 +12,10 @@ from torch import Tensor
 from prunus.criteria.kernel import require_scatters
 from prunus.criteria.pivots import Index
 from prunus.criteria.scores import Criterion, GroupScore
-from prunus.graph import Consumer, Group, Groups
+from prunus.graph import Consumer, Group, Groups, Member
 from prunus.statistics import Scatter, Statistics
 
-__all__ = ["families", "families_of", "joint_order", "readers_of", "score_family", "split"]
+__all__ = ["families", "families_of", "joint_order", "readers_of", "reads", "score_family", "split"]
 
 
 def families(groups: Iterable[Group], statistics: Statistics) -> list[list[Group]]:
@@ -88,7 +88,7 @@ def readers_of(
     start = 0
     for group in family:
         for member in group.consumers:
-            if member.module in groups.consumers and statistics[member.module].samples > 0:
+            if reads(groups, member, statistics):
                 features = statistics.features(member.module, member.index)
                 owned[member.module].append((start, features))
         start += group.units
@@ -104,6 +104,11 @@ def readers_of(
         blocks = np.ascontiguousarray(wide[:, :width])
         readers.append((groups.consumers[module], statistics[module], blocks))
     return readers
+
+
+def reads(groups: Groups, member: Member, statistics: Statistics) -> bool:
+    """Tell whether a member is a consumer that has samples."""
+    return member.module in groups.consumers and statistics[member.module].samples > 0
 
 
 def split(score: GroupScore, family: Sequence[Group]) -> dict[str, GroupScore]:
