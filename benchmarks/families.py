@@ -18,18 +18,23 @@ from pathlib import Path
 
 import torch
 
-from prunus import apply_, collect, find_groups, load, make_plan, score
+from prunus import load
 from prunus.core import read_yaml
-from prunus.criteria import Scores, make_criterion
+from prunus.criteria import Scores
+from prunus.criteria.score import make_criterion, score
 from prunus.evaluation import accuracy, count_params
 from prunus.graph import Groups
-from prunus.graph.copies import private_copy
+from prunus.graph.trace import find_groups
+from prunus.modules.copies import private_copy
 from prunus.pipelines import RunConfig
-from prunus.pipelines.session import spread
-from prunus.pipelines.surroundings import open_data
 from prunus.plan import ALLOCATIONS
+from prunus.plan.allocate import make_plan
+from prunus.runs.environment import open_data
+from prunus.runs.session import spread
 from prunus.statistics import Statistics
+from prunus.statistics.collect import collect
 from prunus.surgery import sound_branches
+from prunus.surgery.apply import apply_
 
 IMAGES, REPAIRED = 4096, 512
 JOINT = ("stacked", "di")

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 
 from prunus.core import write_whole
-from prunus.criteria import make_criterion, needs_of, score
+from prunus.criteria import needs_of, score
+from prunus.criteria.score import make_criterion
 from prunus.graph import find_groups
 from prunus.models import build_model
 from prunus.plan import make_plan

@@ -15,16 +15,22 @@ from pathlib import Path
 
 import torch
 
-from prunus import apply_, collect, find_groups, load, make_plan, score, trace_utility
+from prunus import load
 from prunus.core import read_yaml
 from prunus.criteria import latent_utility
+from prunus.criteria.score import score
 from prunus.evaluation import accuracy, count_params
-from prunus.graph.copies import private_copy
+from prunus.graph.trace import find_groups
+from prunus.modules.copies import private_copy
 from prunus.pipelines import RunConfig
-from prunus.pipelines.config import LatentConfig
-from prunus.pipelines.session import spread
-from prunus.pipelines.surroundings import open_data
-from prunus.pipelines.traces import choose_dimensions
+from prunus.pipelines.latent import choose_dimensions
+from prunus.plan.allocate import make_plan
+from prunus.runs.config import LatentConfig
+from prunus.runs.environment import open_data
+from prunus.runs.session import spread
+from prunus.statistics.collect import collect
+from prunus.statistics.traces import trace_utility
+from prunus.surgery.apply import apply_
 
 IMAGES = 2048
 REPAIRS = ("none", "pointwise", "patch")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cells import accuracy_of, say_cell, write_cells
 from prunus.pipelines import PruneConfig, RunConfig
-from prunus.pipelines.config import LatentConfig
+from prunus.runs.config import LatentConfig
 from prunus.training import TrainConfig
 
 

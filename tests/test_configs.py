@@ -9,7 +9,7 @@ from prunus.criteria import CRITERIA
 from prunus.data import DATASETS
 from prunus.models import MODELS, build_model
 from prunus.pipelines import GrowRunConfig, RunConfig, SearchConfig
-from prunus.pipelines.settings import checked
+from prunus.pipelines.pruning.checks import checked
 from prunus.plan import Budget
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"

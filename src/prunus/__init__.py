@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunus.core.errors import PrunusError
+    from prunus.core import PrunusError
     from prunus.criteria import latent_utility, rank_layers, score
     from prunus.evaluation import LatencyTable, measure_latency_table
     from prunus.graph import find_groups
@@ -54,7 +54,7 @@ _ROOMS = {
     "LatencyTable": "evaluation",
     "Plan": "plan",
     "PruneConfig": "pipelines",
-    "PrunusError": "core.errors",
+    "PrunusError": "core",
     "RunConfig": "pipelines",
     "TrainConfig": "training",
     "apply_": "surgery",
@@ -63,7 +63,7 @@ _ROOMS = {
     "find_groups": "graph",
     "fit_": "training",
     "latent_utility": "criteria",
-    "load": "pipelines",
+    "load": "runs",
     "make_plan": "plan",
     "measure_latency_table": "evaluation",
     "predict_loss": "plan",

@@ -258,7 +258,7 @@ def test_bad_input_is_one_sentence(
         (("export", run, "--format", ","), "names no format"),
         (("export", run, "--weights", "w.pt"), "give one of them"),
         (("export", "--model", "lenet300"), "--input-shape and --num-classes"),
-        (("export", *network), "random ones know nothing"),
+        (("export", *network), "results of random weights are meaningless"),
         (("prune", *network[:2], "--data", "digits", "--budget", "macs=50%", "--out",
           tmp_path / "x", "--export", "onx"), "export.0 is 'onx'"),
     ):  # fmt: skip

@@ -87,7 +87,7 @@ def test_bad_input_is_one_sentence(
     for arguments, said in (
         ((), "no model came"),
         (("--model", "lenet300"), "no data came"),
-        (("--model", "lenet300", "--data", "digits"), "without trained weights"),
+        (("--model", "lenet300", "--data", "digits"), "has no trained weights"),
         (("--model", "torchvision:resnet18", "--data", "digits"), "prunus score runs/NAME"),
         ((*good, "--criterion", "taylor2"), "unknown criterion 'taylor2'"),
         ((*good, "--criterion", "granular"), "--set parents="),

@@ -16,10 +16,10 @@ from prunus.criteria import (
     StackedConsumer,
     has_intervals,
     latent_utility,
-    make_criterion,
     needs_of,
     score,
 )
+from prunus.criteria.score import make_criterion
 from prunus.graph import Groups, find_groups
 from prunus.statistics import Statistics, collect, trace_utility
 from tests.graph.nets import CLASSES, NETS, batches, build, images
@@ -180,7 +180,7 @@ def test_activations_too_small_for_float32_products_count_as_constant(name: str)
 
 
 def test_sums_that_are_no_gram_matrix_are_refused_in_one_sentence() -> None:
-    from prunus.criteria.elimination import discriminant_inverse
+    from prunus.criteria.discriminant.elimination import discriminant_inverse
 
     scatter = ready("mlp")[2]["fc2"]
     apart = 1 - torch.eye(scatter.features)
@@ -190,7 +190,7 @@ def test_sums_that_are_no_gram_matrix_are_refused_in_one_sentence() -> None:
 
 
 def test_exact_di_is_the_share_lost() -> None:
-    from prunus.criteria.elimination import discriminant_inverse
+    from prunus.criteria.discriminant.elimination import discriminant_inverse
 
     _, groups, statistics = ready("mlp")
     scores = score(groups, statistics, "tfdr", ridge=1e-2)["fc2"]

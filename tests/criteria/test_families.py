@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.criteria import make_criterion, score, subspace_information
+from prunus.criteria import score, subspace_information
 from prunus.criteria.families import families, joint_order
+from prunus.criteria.score import make_criterion
 from prunus.graph import find_groups
 from prunus.models import build_model
 from prunus.statistics import Statistics, collect

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
-from prunus.criteria import ExactDI, StackedConsumer, make_criterion, score
+from prunus.criteria import ExactDI, StackedConsumer, score
+from prunus.criteria.score import make_criterion
 from prunus.criteria.scores import jackknife_half_width
 from prunus.graph import find_groups
 from prunus.statistics import Scatter, Statistics, collect

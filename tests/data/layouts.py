@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from prunus.data import cifar_compact
+from prunus.data.files import cifar_compact
 
 AGES = ("(0, 2)", "(4, 6)", "(8, 12)", "(15, 20)", "(25, 32)", "(38, 43)", "(48, 53)", "(60, 100)")
 ATTRIBUTES = ("Male", "Smiling", "5_o_Clock_Shadow")

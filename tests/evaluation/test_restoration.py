@@ -8,7 +8,7 @@ from torch import nn
 
 from prunus.core.errors import ConfigError, DataError, NonFiniteError
 from prunus.data import load_data
-from prunus.data.bicubic import resize_bicubic
+from prunus.data.pairs.bicubic import resize_bicubic
 from prunus.evaluation.restoration import Quality, psnr, restoration_quality, ssim
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from prunus.criteria import score
 from prunus.graph import find_groups
-from prunus.graph.layers import has_own_forward, is_written_norm
+from prunus.modules.kinds import has_own_forward, is_written_norm
 from prunus.plan import make_plan
 from prunus.statistics import collect
 from prunus.surgery import apply_, mask_, replay_, unsound_groups

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 import prunus
 from prunus.core.errors import ConfigError
-from prunus.evaluation.size import count_macs
 from prunus.export import save_weights
 from prunus.graph import find_groups
+from prunus.graph.costs import count_macs
 from prunus.models import MODELS, build_model
 from prunus.models.families.fb_resnet import FBResNet, Scheme
 from prunus.plan import plan_units

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from prunus.evaluation.size import count_macs, count_params
+from prunus.evaluation.size import count_params
+from prunus.graph.costs import count_macs
 from prunus.models import build_model
 from prunus.models.families.mlp import MLP
 

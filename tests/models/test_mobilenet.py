@@ -3,7 +3,8 @@ import torch
 import torchvision
 from torch import nn
 
-from prunus.evaluation.size import count_macs, count_params
+from prunus.evaluation.size import count_params
+from prunus.graph.costs import count_macs
 from prunus.models import build_model
 from prunus.models.families.mobilenet import InvertedResidual, MobileNetV1, MobileNetV2
 from tests.models.parity import copy_in_order_

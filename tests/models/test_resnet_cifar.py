@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 
-from prunus.evaluation.size import count_macs
+from prunus.graph.costs import count_macs
 from prunus.models import build_model
 from prunus.models.families.resnet_cifar import Shortcut
 

@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
-from prunus.evaluation.size import count_macs, count_params
+from prunus.evaluation.size import count_params
+from prunus.graph.costs import count_macs
 from prunus.models import MODELS, build_model
 from prunus.models.families.resnet_stages import (
     IMAGENET,

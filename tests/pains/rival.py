@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import prunus
 from prunus.graph import Groups
-from prunus.graph.probe import flatten_tensors
+from prunus.modules.outputs import flatten_tensors
 from prunus.surgery import mask_, replay_
 from tests.conftest import random_plan
 

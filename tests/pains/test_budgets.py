@@ -9,7 +9,7 @@ from torch import nn
 import prunus
 from prunus.core.errors import BudgetError
 from prunus.evaluation import accuracy, count_bytes, count_macs, count_params
-from prunus.pipelines.latency import costs_of
+from prunus.pipelines.pruning.latency import costs_of
 from prunus.plan import least_costs
 from tests.pains.conftest import ONE_SHOT, Digits
 from tests.pains.rival import torch_pruning_, widths

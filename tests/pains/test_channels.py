@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import prunus
 from prunus.evaluation import count_params
-from prunus.graph.probe import flatten_tensors
+from prunus.modules.outputs import flatten_tensors
 from prunus.surgery import replay_, unsound_groups
 from tests.conftest import random_plan
 from tests.graph.nets import images

@@ -13,7 +13,7 @@ from prunus.core.errors import BudgetError, ConfigError
 from prunus.criteria import score
 from prunus.criteria.scores import GroupScore
 from prunus.evaluation import LatencyTable
-from prunus.evaluation.latency_table import Grid
+from prunus.evaluation.latency.table import Grid
 from prunus.graph import Groups, find_groups
 from prunus.plan import ALLOCATIONS, Budget, Plan, check_reachable, least_costs, make_plan
 from prunus.plan.ledger import Ledger

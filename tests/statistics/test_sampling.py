@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import ConfigError, DataError
 from prunus.graph import Consumer
-from prunus.graph.layers import input_columns
+from prunus.modules.kinds import input_columns
 from prunus.statistics import Sampling
 from prunus.statistics.sampling import Samples, kernel_taps, patches, take_samples
 from tests.statistics.oracles import samples_of, unfolded

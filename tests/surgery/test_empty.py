@@ -12,8 +12,8 @@ from torch import nn
 from prunus.core.errors import PlanError
 from prunus.export import export_model
 from prunus.graph import Empty, Groups, find_groups
-from prunus.graph.empty import EmptyNorm, can_be_empty, emptied
 from prunus.models import build_model
+from prunus.modules.empty import EmptyNorm, can_be_empty, emptied
 from prunus.plan import Edit, Plan, plan_units
 from prunus.plan.ledger import Ledger
 from prunus.statistics import collect

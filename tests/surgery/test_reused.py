@@ -15,9 +15,9 @@ from prunus.plan import Plan, plan_units
 from prunus.statistics import collect
 from prunus.surgery import Receipt, apply_, replay_, undo_
 from prunus.surgery.optimiser import cut_state_
-from prunus.surgery.patch import refit_
 from prunus.surgery.receipt import tensors_of
-from prunus.surgery.refit import Target, refit_weight_
+from prunus.surgery.repair.layerwise import refit_
+from prunus.surgery.repair.ridge import Target, refit_weight_
 from tests.conftest import randomise_norms_
 from tests.graph import reused
 from tests.graph.nets import batches

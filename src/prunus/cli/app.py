@@ -7,21 +7,23 @@ from typing import Annotated
 
 import typer
 
-from prunus.cli.catalogue import data as data_
-from prunus.cli.catalogue import models
-from prunus.cli.diff import diff
-from prunus.cli.doctor import doctor
-from prunus.cli.evaluate import evaluate
-from prunus.cli.export import export
-from prunus.cli.grow import grow
 from prunus.cli.listing import ListingCommand
-from prunus.cli.load import load
-from prunus.cli.prune import prune
-from prunus.cli.push import push
-from prunus.cli.score import score
-from prunus.cli.search import search
-from prunus.cli.train import train
-from prunus.core.errors import PrunusError
+from prunus.cli.verbs import data as data_
+from prunus.cli.verbs import (
+    diff,
+    doctor,
+    evaluate,
+    export,
+    grow,
+    load,
+    models,
+    prune,
+    push,
+    score,
+    search,
+    train,
+)
+from prunus.core import PrunusError
 
 __all__ = ["app", "main"]
 

@@ -23,7 +23,7 @@ from prunus.cli.options import (
 )
 from prunus.cli.run_flags import Flag, make_command
 from prunus.cli.settings import put_flags
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 
 __all__ = ["NetworkFlags", "network_command", "require_network"]
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from prunus.pipelines import Watch
+from prunus.runs import Watch
 
 __all__ = ["TerminalWatch"]
 

@@ -27,7 +27,7 @@ from prunus.cli.options import (
     Settings,
 )
 from prunus.cli.settings import base_settings, parse_shape, put_flags, put_settings
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 
 __all__ = ["Flag", "RunFlags", "make_command", "run_command"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 
 __all__ = [
     "base_settings",
@@ -33,7 +33,8 @@ def base_settings(config: Path | None, out: Path | None, *, kind: str = "run") -
     if path is None:
         return {}
     from prunus.core import read_yaml, to_dict  # noqa: PLC0415
-    from prunus.pipelines import GrowRunConfig, RunConfig, SearchConfig  # noqa: PLC0415
+    from prunus.pipelines import GrowRunConfig, SearchConfig  # noqa: PLC0415
+    from prunus.runs import RunConfig  # noqa: PLC0415
 
     kinds: dict[str, type] = {"run": RunConfig, "grow": GrowRunConfig, "search": SearchConfig}
     return to_dict(read_yaml(kinds[kind], path))

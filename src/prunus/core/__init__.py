@@ -1,26 +1,78 @@
 """Ground floor: errors, configuration, registries, seeding, threads, files, the record."""
 
 from prunus.core.config import STRICT, from_dict, read_yaml, to_dict, to_yaml
+from prunus.core.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    ExportError,
+    NonFiniteError,
+    NothingToPruneError,
+    PlanError,
+    PrunusError,
+    RunFolderError,
+    TraceError,
+    UnknownNameError,
+    WeightsError,
+)
 from prunus.core.files import sweep_scratch, to_json, write_whole, writing_whole
-from prunus.core.record import Record
+from prunus.core.finite import first_non_finite
+from prunus.core.record import Record, read_rows
 from prunus.core.registry import Registry
+from prunus.core.rows import (
+    DERIVED,
+    PLAIN,
+    Row,
+    last,
+    latest,
+    networks,
+    of_event,
+    rejected,
+    trajectory,
+)
 from prunus.core.seeding import derive_seed, keeping_random_state, seed_everything
-from prunus.core.threads import one_blas_thread
+from prunus.core.tasks import Task
+from prunus.core.threads import one_blas_thread, usable_cores
 
 __all__ = [
+    "DERIVED",
+    "PLAIN",
     "STRICT",
+    "BudgetError",
+    "ConfigError",
+    "DataError",
+    "ExportError",
+    "NonFiniteError",
+    "NothingToPruneError",
+    "PlanError",
+    "PrunusError",
     "Record",
     "Registry",
+    "Row",
+    "RunFolderError",
+    "Task",
+    "TraceError",
+    "UnknownNameError",
+    "WeightsError",
     "derive_seed",
+    "first_non_finite",
     "from_dict",
     "keeping_random_state",
+    "last",
+    "latest",
+    "networks",
+    "of_event",
     "one_blas_thread",
+    "read_rows",
     "read_yaml",
+    "rejected",
     "seed_everything",
     "sweep_scratch",
     "to_dict",
     "to_json",
     "to_yaml",
+    "trajectory",
+    "usable_cores",
     "write_whole",
     "writing_whole",
 ]

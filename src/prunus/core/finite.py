@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 __all__ = ["first_non_finite"]
 
@@ -16,7 +17,9 @@ def first_non_finite(model: nn.Module, state: Mapping[str, Tensor]) -> str | Non
     `state` has the names of the state dict of `model`. A buffer may hold infinities (the bounds
     of a clamp, a mask), but not one of BatchNorm.
     """
-    norms = nn.modules.batchnorm._BatchNorm
+    import torch  # noqa: PLC0415 - torch takes seconds, and `prunus --help` needs none
+
+    norms = torch.nn.modules.batchnorm._BatchNorm
     buffers = {
         f"{path}.{key}".lstrip(".")
         for path, module in model.named_modules()

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from prunus.criteria.kernel import require_scatters
-from prunus.criteria.pivots import Index
 from prunus.criteria.scores import Criterion, GroupScore
-from prunus.graph import Consumer, Group, Groups, Member
+from prunus.graph import Consumer, Group, Groups, Index, Member
 from prunus.statistics import Scatter, Statistics
 
 __all__ = ["families", "families_of", "joint_order", "readers_of", "reads", "score_family", "split"]

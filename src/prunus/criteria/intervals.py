@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.criteria.families import families_of, joint_order, score_family
 from prunus.criteria.scores import Criterion, GroupScore, needs_of
 from prunus.graph import Groups

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.criteria.scores import GroupScore
 from prunus.graph import Group
 from prunus.statistics import Dual, Statistics

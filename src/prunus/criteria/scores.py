@@ -10,8 +10,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from prunus.core import Registry
-from prunus.core.errors import ConfigError, PrunusError
+from prunus.core import ConfigError, PrunusError, Registry
 from prunus.graph import Group, Groups
 from prunus.statistics import Statistics
 

@@ -1,6 +1,7 @@
 """Data by name: a name and a seed in, deterministic loaders out."""
 
 from prunus.data.load import find_data, load_data
+from prunus.data.pairs import rgb_to_luma
 from prunus.data.registry import DATASETS, DataEntry
 from prunus.data.sampler import ClassBalancedBatches, SeededSampler, balanced_loader
 from prunus.data.splits import DataSplits, split_stratified
@@ -14,5 +15,6 @@ __all__ = [
     "balanced_loader",
     "find_data",
     "load_data",
+    "rgb_to_luma",
     "split_stratified",
 ]

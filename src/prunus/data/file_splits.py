@@ -7,9 +7,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from prunus.core.errors import DataError
-from prunus.core.threads import usable_cores
-from prunus.data.image_files import Files, ImageFiles, Recipe, verify_images
+from prunus.core import DataError, usable_cores
+from prunus.data.files import Files, ImageFiles, Recipe, verify_images
 from prunus.data.registry import DataSettings
 from prunus.data.splits import DataSplits, make_splits
 

@@ -6,15 +6,16 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from prunus.core.errors import DataError
+from prunus.core import DataError
+from prunus.data import sets
 from prunus.data.registry import DATASETS, DataSettings
 from prunus.data.splits import DataSplits
 
 __all__ = ["find_data", "load_data"]
 
-# Each data set registers itself when its file in this folder is imported.
-for _module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-    importlib.import_module(f"prunus.data.{_module.name}")
+# Each data set registers itself when its file in `sets` is imported.
+for _module in pkgutil.iter_modules(sets.__path__):
+    importlib.import_module(f"{sets.__name__}.{_module.name}")
 
 
 def load_data(

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from prunus.core import derive_seed
-from prunus.core.errors import DataError
+from prunus.core import DataError, derive_seed
 from prunus.data.augment import Augmentation
 from prunus.data.registry import DataSettings, Shape
 from prunus.data.splits import DataSplits, make_splits, split_stratified

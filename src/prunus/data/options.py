@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prunus.core.errors import DataError
+from prunus.core import DataError
 
 __all__ = ["read_options"]
 

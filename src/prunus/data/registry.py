@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from prunus.core import Registry
-from prunus.core.errors import ConfigError, DataError
-from prunus.core.tasks import Task
+from prunus.core import ConfigError, DataError, Registry, Task
 from prunus.data.splits import DataSplits
 
 __all__ = [

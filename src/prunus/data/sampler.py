@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
-from prunus.core import derive_seed
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError, derive_seed
 
 __all__ = ["ClassBalancedBatches", "SeededSampler", "balanced_loader"]
 

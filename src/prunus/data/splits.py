@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from prunus.core.errors import DataError
-from prunus.core.tasks import Task
+from prunus.core import DataError, Task
 from prunus.data.sampler import SeededSampler
 
 __all__ = ["DataSplits", "make_splits", "split_stratified"]

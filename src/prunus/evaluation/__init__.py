@@ -1,21 +1,29 @@
 """Measure a network without changing it."""
 
-from prunus.evaluation.accuracy import accuracy, primary
-from prunus.evaluation.latency import Comparison, Estimate, compare_latency
-from prunus.evaluation.latency_table import Grid, LatencyTable
-from prunus.evaluation.latent import enough_dimensions, latent_curve
-from prunus.evaluation.measure_table import measure_latency_table
-from prunus.evaluation.quality import measure
-from prunus.evaluation.restoration import Quality, psnr, restoration_quality, ssim
-from prunus.evaluation.runtimes import (
+from prunus.evaluation.accuracy import accuracy
+from prunus.evaluation.latency import (
+    MULTIPLES,
     RUNTIMES,
+    Comparison,
+    Estimate,
+    Grid,
+    LatencyTable,
     RuntimeUnavailableError,
+    Steps,
+    compare_latency,
     compiled_call,
     eager_call,
+    excess_shares,
+    measure_latency_table,
     onnx_call,
 )
-from prunus.evaluation.size import count_bytes, count_macs, count_params
-from prunus.evaluation.steps import MULTIPLES, Steps, excess_shares
+from prunus.evaluation.latent import enough_dimensions, latent_curve
+from prunus.evaluation.layer_costs import layer_rows
+from prunus.evaluation.quality import measure
+from prunus.evaluation.restoration import Quality, psnr, restoration_quality, ssim
+from prunus.evaluation.size import count_bytes, count_params
+from prunus.graph import count_macs
+from prunus.modules import primary
 
 __all__ = [
     "MULTIPLES",
@@ -37,6 +45,7 @@ __all__ = [
     "enough_dimensions",
     "excess_shares",
     "latent_curve",
+    "layer_rows",
     "measure",
     "measure_latency_table",
     "onnx_call",

@@ -8,15 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import DataError, NonFiniteError
-from prunus.graph.probe import flatten_tensors
+from prunus.core import DataError, NonFiniteError
+from prunus.modules import primary
 
-__all__ = ["accuracy", "primary"]
-
-
-def primary(output: Any) -> Tensor:
-    """Return a network's main output: itself, or the first of several (auxiliary heads follow)."""
-    return flatten_tensors(output)[0]
+__all__ = ["accuracy"]
 
 
 def accuracy(

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError, DataError
+from prunus.core import ConfigError, DataError
 from prunus.graph import Groups
-from prunus.graph.layers import module_at
+from prunus.modules import module_at
 
 __all__ = ["enough_dimensions", "latent_curve"]
 

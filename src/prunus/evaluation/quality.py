@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from prunus.core.errors import DataError
+from prunus.core import DataError
 from prunus.evaluation.accuracy import accuracy
 from prunus.evaluation.restoration import restoration_quality
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from prunus.graph.costs import count_macs
+from prunus.graph import count_macs
 
 __all__ = ["count_bytes", "count_macs", "count_params"]
 

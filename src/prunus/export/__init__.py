@@ -1,7 +1,6 @@
 """Write artefacts and prove that they compute the same."""
 
-# The formats register themselves when imported.
-from prunus.export import onnx, openvino, pt2  # noqa: F401
+from prunus.export import onnx, openvino, pt2
 from prunus.export.format import FORMATS, Format, require_formats
 from prunus.export.gate import Parity, check_parity, export_model
 from prunus.export.onnx import export_onnx
@@ -14,6 +13,9 @@ __all__ = [
     "check_parity",
     "export_model",
     "export_onnx",
+    "onnx",
+    "openvino",
+    "pt2",
     "require_formats",
     "save_weights",
 ]

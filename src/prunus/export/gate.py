@@ -10,11 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from prunus.core import write_whole
-from prunus.core.errors import ExportError
-from prunus.evaluation import primary
+from prunus.core import ExportError, write_whole
 from prunus.export.format import FORMATS, OUTPUT, Format
-from prunus.graph.copies import private_copy
+from prunus.modules import primary, private_copy
 
 __all__ = ["Parity", "check_parity", "export_model"]
 

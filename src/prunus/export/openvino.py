@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.export.format import FORMATS, INPUT, OUTPUT, Format, Runner, quiet
 
 __all__ = ["OpenVino"]

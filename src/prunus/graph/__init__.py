@@ -1,25 +1,36 @@
 """Trace a network into groups of coupled units, their consumers and their cost."""
 
-from prunus.graph.branches import collapsed_modules, let_branches_go
-from prunus.graph.costs import Layer
-from prunus.graph.empty import Empty
-from prunus.graph.groups import Axis, Consumer, Group, Groups, Member, Unprunable
+from prunus.graph.branches import Branches, collapsed_modules, let_branches_go
+from prunus.graph.costs import Layer, count_macs, raw_layer, reads
+from prunus.graph.engine import counts_heads
+from prunus.graph.groups import Axis, Consumer, Group, Groups, Index, Member, Unprunable
 from prunus.graph.head import head_groups
-from prunus.graph.select import SelectLinear
+from prunus.graph.labels import Labels, Track
+from prunus.graph.probe import probe
 from prunus.graph.trace import find_groups
+from prunus.modules import Empty, SelectLinear
 
 __all__ = [
     "Axis",
+    "Branches",
     "Consumer",
     "Empty",
     "Group",
     "Groups",
+    "Index",
+    "Labels",
     "Layer",
     "Member",
     "SelectLinear",
+    "Track",
     "Unprunable",
     "collapsed_modules",
+    "count_macs",
+    "counts_heads",
     "find_groups",
     "head_groups",
     "let_branches_go",
+    "probe",
+    "raw_layer",
+    "reads",
 ]

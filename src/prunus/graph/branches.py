@@ -15,9 +15,8 @@ from math import prod
 
 from torch import nn
 
-from prunus.graph.empty import Empty, can_be_empty
 from prunus.graph.groups import Group, Groups
-from prunus.graph.layers import CONVOLUTIONS, is_mixing, module_at
+from prunus.modules import CONVOLUTIONS, Empty, can_be_empty, is_mixing, module_at
 
 __all__ = ["Branches", "collapsed_modules", "let_branches_go"]
 

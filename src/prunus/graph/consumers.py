@@ -8,9 +8,8 @@ import numpy as np
 from torch import nn
 
 from prunus.graph.groups import Consumer, Group, Index
-from prunus.graph.layers import channel_count, module_at
 from prunus.graph.probe import Probe
-from prunus.graph.select import SelectLinear
+from prunus.modules import SelectLinear, channel_count, module_at
 
 __all__ = ["find_consumers"]
 

@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunus.graph.attention import named_layers
-from prunus.graph.called import plain_attention
-from prunus.graph.copies import private_copy
-from prunus.graph.layers import (
+from prunus.graph.probe import Probe
+from prunus.modules import (
     CONVOLUTIONS,
     PASSING,
     RawAxis,
+    SelectLinear,
     channel_count,
     is_depthwise,
     is_mixing,
     module_at,
+    named_layers,
+    plain_attention,
+    private_copy,
 )
-from prunus.graph.probe import Probe
-from prunus.graph.select import SelectLinear
 
 __all__ = ["Layer", "count_macs", "find_layers", "raw_layer", "reads"]
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from prunus.graph.engine import Coupling, counts_heads
 from prunus.graph.groups import Group, Index, Member
-from prunus.graph.layers import (
+from prunus.modules import (
     PASSING,
     RawAxis,
     channel_count,

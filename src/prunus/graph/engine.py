@@ -17,22 +17,26 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from prunus.core.errors import TraceError
-from prunus.graph.attention import is_packed, named_layers, projection_name
-from prunus.graph.called import calling, plain_attention
+from prunus.core import TraceError
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
-from prunus.graph.layers import (
+from prunus.graph.operations import Call, Reshape, Split, follow, follow_single
+from prunus.modules import (
     CONVOLUTIONS,
+    OPAQUE,
     PASSING,
     TRANSPOSED,
+    Scripted,
+    calling,
     channel_count,
+    flatten_tensors,
     is_depthwise,
+    is_packed,
     is_written_norm,
     module_at,
+    named_layers,
+    plain_attention,
+    projection_name,
 )
-from prunus.graph.operations import Call, Reshape, Split, follow, follow_single
-from prunus.graph.probe import flatten_tensors
-from prunus.graph.scripts import Scripted, keep_whole
 
 __all__ = ["Coupling", "counts_heads", "couplings"]
 
@@ -306,3 +310,22 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 coupling[root, "out"] = {(c, c) for c in range(len(own))}
             met.update(name for name, axis in coupling if axis == "out")
             yield root, dict(coupling), obstacle
+
+
+def keep_whole(
+    labels: Labels, name: str, tracks: list[Track], outputs: list[Tensor]
+) -> list[Track]:
+    """Keep what an operation in the ScriptModule `name` reads, and what will meet its results."""
+    reason = f"it meets {name!r}, {OPAQUE}"
+    for array in (a for track in tracks for a in track.arrays):
+        labels.fix(array, reason)
+    made = []
+    for tensor in outputs:
+        rank = tensor.dim()
+        track = Track(tuple(tensor.shape))
+        for axis in range(1, rank):  # the first is the images'
+            nodes = labels.new(tensor.shape[axis])
+            labels.fix(nodes, reason)
+            track.arrays.append(nodes.view([-1 if d == axis else 1 for d in range(rank)]))
+        made.append(track)
+    return made

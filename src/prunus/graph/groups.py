@@ -17,17 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError, NothingToPruneError, PlanError
+from prunus.core import ConfigError, NothingToPruneError, PlanError
 from prunus.graph.costs import Layer
-from prunus.graph.layers import (
+from prunus.modules import (
     CONVOLUTIONS,
     TRANSPOSED,
+    SelectLinear,
     channel_count,
     input_columns,
     module_at,
     set_input_columns_,
 )
-from prunus.graph.select import SelectLinear
 
 __all__ = ["Axis", "Consumer", "Group", "Groups", "Member", "Unprunable"]
 

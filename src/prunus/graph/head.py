@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from prunus.graph.consumers import find_consumers
 from prunus.graph.groups import Groups
-from prunus.graph.layers import is_mixing, module_at
 from prunus.graph.probe import probe
-from prunus.graph.select import widen
 from prunus.graph.trace import find_groups
+from prunus.modules import is_mixing, module_at, widen
 
 __all__ = ["head_groups"]
 

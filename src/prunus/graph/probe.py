@@ -10,21 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import TraceError
-from prunus.graph.attention import named_layers
-from prunus.graph.called import Calling, plain_attention
-from prunus.graph.empty import Empty
-from prunus.graph.layers import (
+from prunus.core import TraceError
+from prunus.modules import (
     BATCHNORMS,
     CONVOLUTIONS,
     TRANSPOSED,
+    Calling,
+    Empty,
+    Scripted,
+    flatten_tensors,
     is_depthwise,
     is_mixing,
     module_at,
+    named_layers,
+    plain_attention,
 )
-from prunus.graph.scripts import Scripted
 
-__all__ = ["Probe", "flatten_tensors", "probe"]
+__all__ = ["Probe", "probe"]
 
 
 @dataclass
@@ -50,19 +52,6 @@ class Probe:
     dims: dict[str, int] = field(default_factory=dict)
     uncalled: tuple[str, ...] = ()
     worked_out: tuple[str, ...] = ()
-
-
-def flatten_tensors(value: Any) -> list[Tensor]:
-    """Return the tensors inside nested tuples, lists and dicts, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (tuple, list)):
-        return [tensor for item in value for tensor in flatten_tensors(item)]
-    if hasattr(value, "__dict__"):
-        return flatten_tensors(vars(value))
-    return []
 
 
 def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:

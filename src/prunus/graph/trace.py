@@ -10,18 +10,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import NonFiniteError, TraceError
-from prunus.core.finite import first_non_finite
-from prunus.graph.attention import named_layers
+from prunus.core import NonFiniteError, TraceError, first_non_finite
 from prunus.graph.branches import let_branches_go
 from prunus.graph.consumers import find_consumers
 from prunus.graph.costs import Layer, count_macs, find_layers, raw_layer, reads
 from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
 from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
-from prunus.graph.layers import RawAxis, is_mixing, module_at
 from prunus.graph.probe import Probe, probe
-from prunus.graph.select import widen
+from prunus.modules import RawAxis, is_mixing, module_at, named_layers, widen
 
 __all__ = ["find_groups"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from prunus.core.errors import DataError
+from prunus.core import DataError
 
 __all__ = ["Reader", "images_and_labels", "without_workers"]
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunus.core.errors import ConfigError, WeightsError
+from prunus.core import ConfigError, WeightsError
 from prunus.integrations.batches import Reader, images_and_labels
 from prunus.integrations.steps import Steps
-from prunus.pipelines import PruneConfig
+from prunus.runs import PruneConfig
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -17,17 +17,32 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from prunus.core import keeping_random_state, seed_everything, write_whole
-from prunus.core.errors import BudgetError, ConfigError, DataError, PlanError
+from prunus.core import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    PlanError,
+    keeping_random_state,
+    seed_everything,
+    write_whole,
+)
+from prunus.evaluation import accuracy
 from prunus.export import save_weights
 from prunus.integrations.batches import Reader, without_workers
-from prunus.pipelines import Journal, Loaders, PruneConfig, Session, Watch
-from prunus.pipelines.iteration import targets_of
-from prunus.pipelines.latency import costs_of
-from prunus.pipelines.protect import find_protected
-from prunus.pipelines.s_phase import find_sound_groups, ignoring, s_phase_
-from prunus.pipelines.settings import checked
+from prunus.pipelines import (
+    Pruning,
+    State,
+    checked,
+    costs_of,
+    find_protected,
+    find_sound_groups,
+    ignoring,
+    s_phase_,
+    targets_of,
+    trace,
+)
 from prunus.plan import Budget, Plan, check_reachable
+from prunus.runs import Journal, Loaders, PruneConfig, Session, Watch
 from prunus.surgery import cut_state_, replay_, tensors_of
 
 __all__ = ["Steps"]
@@ -132,20 +147,11 @@ class Steps:
         modes = {name: module.training for name, module in network.named_modules()}
         with keeping_random_state():
             session = self._session(loader)
-            later, row = s_phase_(
-                network,
-                targets,
-                self.config,
-                session,
-                example=self._example(session),
-                iteration=i,
-                held=(self.done, self.plan),
-                protected=self.protected,
-            )
+            made = s_phase_(*self._opened(network, session), targets, i)
         for name, module in network.named_modules():
             module.training = modes[name]
-        anew = {n for o in optimizers for n in cut_state_(o, before, network, later)}
-        self.plan, self.done = self.plan.then(later), i
+        anew = {n for o in optimizers for n in cut_state_(o, before, network, made.edit)}
+        self.plan, self.done, row = made.state.plan, i, made.row
         self.history.append({"epoch": epoch, **row, "state_anew": sorted(anew)})
         if self.out is not None:
             write_whole(self.out / "plan.json", self.plan.to_json())
@@ -206,6 +212,30 @@ class Steps:
         return Session(
             loaders=loaders, fabric=None, seed=self.seed, journal=Journal(), watch=Watch()
         )
+
+    def _opened(self, network: nn.Module, session: Session) -> tuple[Pruning, State]:
+        """Return what a pruning of `network` in place goes by, and where it stands."""
+        example = self._example(session)
+        groups = trace(network, example, self.config)
+        pruning = Pruning(
+            dense=network,
+            budget=self.budget,
+            config=self.config,
+            session=session,
+            example=example,
+            teacher=None,
+            costs=self.costs,
+            protected=self.protected,
+            floor=None,
+        )
+        state = State(
+            iteration=self.done,
+            groups=groups,
+            plan=self.plan,
+            costs=costs_of(groups, None),
+            accuracy=accuracy(network, session.loaders.validation),
+        )
+        return pruning, state
 
     def _example(self, session: Session) -> Tensor:
         return next(iter(session.loaders.calibration))[0][:1]

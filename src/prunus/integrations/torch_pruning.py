@@ -18,7 +18,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.criteria import (
     Criterion,
     GroupScore,
@@ -29,9 +29,8 @@ from prunus.criteria import (
     needs_of,
     score,
 )
-from prunus.graph import Group, Groups, Member, SelectLinear, find_groups
-from prunus.graph.groups import Index
-from prunus.graph.layers import RawAxis, is_depthwise, module_at
+from prunus.graph import Group, Groups, Index, Member, find_groups
+from prunus.modules import RawAxis, SelectLinear, is_depthwise, module_at
 from prunus.statistics import Statistics, collect, trace_utility
 
 __all__ = ["DiscriminantImportance", "TorchPruningCriterion", "torch_pruning_group"]

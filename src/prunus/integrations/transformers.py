@@ -10,11 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from prunus.core import to_json, write_whole
-from prunus.core.errors import ConfigError, RunFolderError
+from prunus.core import ConfigError, RunFolderError, to_json, write_whole
 from prunus.integrations.batches import Reader, images_and_labels
 from prunus.integrations.steps import Steps
-from prunus.pipelines import PruneConfig
+from prunus.runs import PruneConfig
 
 try:
     from transformers import (

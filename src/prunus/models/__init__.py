@@ -1,8 +1,7 @@
 """Networks by name: one family a file, external ones by spec, grown ones, weights that must fit."""
 
 from prunus.models.build import build_model
-from prunus.models.families.lenet import LeNet5, LeNet300
-from prunus.models.families.resnet_cifar import ResNetCifar
+from prunus.models.families import LeNet5, LeNet300, ResNetCifar
 from prunus.models.growth import Growing, grow_, grow_to_, sized_name, split_sizes, stage_sizes
 from prunus.models.registry import MODELS, ModelEntry, register_model, register_restorer
 from prunus.models.usual import usual_input

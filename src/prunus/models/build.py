@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 
 # The families register themselves when imported.
 from prunus.models import families  # noqa: F401

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from prunus.core.errors import ConfigError, PrunusError, UnknownNameError
+from prunus.core import ConfigError, PrunusError, UnknownNameError
 from prunus.models.source_file import load_factory, wanted
 
 __all__ = ["build_external"]

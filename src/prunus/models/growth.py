@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, TypeVar, cast, runtime_checkable
 import torch
 from torch import nn
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.models.registry import MODELS
 
 __all__ = [

@@ -9,8 +9,7 @@ from typing import Protocol, TypeVar
 
 from torch import nn
 
-from prunus.core import Registry
-from prunus.core.tasks import Task
+from prunus.core import Registry, Task
 
 __all__ = [
     "MODELS",

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 
 __all__ = ["load_factory", "wanted"]
 

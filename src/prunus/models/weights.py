@@ -13,8 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from prunus.core.errors import NonFiniteError, WeightsError
-from prunus.core.finite import first_non_finite
+from prunus.core import NonFiniteError, WeightsError, first_non_finite
 
 __all__ = ["load_weights_"]
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 
 __all__ = ["Gaussian", "XUnit", "XUnitForm"]
 

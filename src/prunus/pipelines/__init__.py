@@ -1,26 +1,42 @@
 """Recipes made of the rooms below: PS-iteration, the main job, reloading."""
 
-from prunus.pipelines.audit import Audit, run_load
 from prunus.pipelines.catalogue import list_data, list_models
-from prunus.pipelines.config import PruneConfig, RunConfig
+from prunus.pipelines.diagnosis import Diagnosis, diagnose, run_doctor
 from prunus.pipelines.diff import RunDifference, run_diff
-from prunus.pipelines.doctor import Diagnosis, diagnose, run_doctor
 from prunus.pipelines.evaluate import EvalConfig, Evaluation, run_eval
 from prunus.pipelines.export import Exported, run_export
-from prunus.pipelines.grow import run_grow
-from prunus.pipelines.grow.config import GrowConfig, GrowRunConfig
-from prunus.pipelines.journal import Journal
-from prunus.pipelines.load import load
-from prunus.pipelines.prune import Report, prune
-from prunus.pipelines.ps_iteration import ps_iteration
+from prunus.pipelines.grow import GrowConfig, GrowRunConfig, run_grow
+from prunus.pipelines.pruning import (
+    Pruning,
+    Report,
+    State,
+    checked,
+    costs_of,
+    find_protected,
+    find_sound_groups,
+    ignoring,
+    prune,
+    ps_iteration,
+    run_prune,
+    s_phase_,
+    targets_of,
+    trace,
+)
 from prunus.pipelines.push import run_push
-from prunus.pipelines.run import run_prune
-from prunus.pipelines.score import ScoreReport, run_score
-from prunus.pipelines.score_config import ScoreConfig, settings_of_run
+from prunus.pipelines.scoring import ScoreConfig, ScoreReport, run_score, settings_of_run
 from prunus.pipelines.search import SearchConfig, SearchPruneConfig, run_search
-from prunus.pipelines.session import Loaders, Session
 from prunus.pipelines.train import run_train
-from prunus.pipelines.watch import Watch
+from prunus.runs import (
+    Audit,
+    Journal,
+    Loaders,
+    PruneConfig,
+    RunConfig,
+    Session,
+    Watch,
+    load,
+    run_load,
+)
 
 __all__ = [
     "Audit",
@@ -33,6 +49,7 @@ __all__ = [
     "Journal",
     "Loaders",
     "PruneConfig",
+    "Pruning",
     "Report",
     "RunConfig",
     "RunDifference",
@@ -41,8 +58,14 @@ __all__ = [
     "SearchConfig",
     "SearchPruneConfig",
     "Session",
+    "State",
     "Watch",
+    "checked",
+    "costs_of",
     "diagnose",
+    "find_protected",
+    "find_sound_groups",
+    "ignoring",
     "list_data",
     "list_models",
     "load",
@@ -59,5 +82,8 @@ __all__ = [
     "run_score",
     "run_search",
     "run_train",
+    "s_phase_",
     "settings_of_run",
+    "targets_of",
+    "trace",
 ]

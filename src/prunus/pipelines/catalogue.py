@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from prunus.data import DATASETS
-from prunus.evaluation import count_macs, count_params
+from prunus.evaluation import count_params
+from prunus.graph import count_macs
 from prunus.models import MODELS, Growing, build_model
 
 __all__ = ["list_data", "list_models"]

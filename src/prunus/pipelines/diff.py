@@ -7,12 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.core import read_yaml
-from prunus.core.errors import RunFolderError
-from prunus.core.record import read_rows
-from prunus.pipelines.config import RunConfig
-from prunus.pipelines.load import read_plan
+from prunus.core import RunFolderError, read_rows, read_yaml
 from prunus.plan import PlanDifference, compare_plans
+from prunus.runs import RunConfig, read_plan
 
 __all__ = ["RunDifference", "Side", "run_diff"]
 

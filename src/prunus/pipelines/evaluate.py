@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
-from prunus.core import STRICT, seed_everything
-from prunus.core.tasks import Task
-from prunus.evaluation import count_bytes, count_macs, count_params, measure
-from prunus.models import build_model
-from prunus.pipelines.load import load
-from prunus.pipelines.surroundings import (
-    open_data,
-    open_fabric,
-    require_one_kind_of_weights,
-    resolve_paths,
+from prunus.core import STRICT, Task
+from prunus.evaluation import count_bytes, count_params, measure
+from prunus.graph import count_macs
+from prunus.runs import (
+    Watch,
+    open_job,
 )
-from prunus.pipelines.watch import Watch
 
 __all__ = ["EvalConfig", "Evaluation", "run_eval", "wilson"]
 
@@ -80,32 +73,19 @@ def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
             messages.
     """
     watch = watch or Watch()
-    require_one_kind_of_weights(config.run, config.weights)
-    config = resolve_paths(config)
-    fabric = open_fabric(config.device)
-    data = open_data(config)
-    seed_everything(config.seed, "build")
-    if config.run is not None:
-        model = load(config.run)
-    else:
-        model = build_model(
-            config.model,
-            num_classes=data.num_classes or None,
-            input_shape=data.input_shape,
-            weights=Path(config.weights) if config.weights else None,
-        ).eval()
+    job = open_job(config, "eval")
+    config, data = job.config, job.data
     notes: tuple[str, ...] = ()
     if config.run is None and config.weights is None:
         notes = ("no weights came: the network is as it was built",)
     loader = {"train": data.calibration, "validation": data.validation, "test": data.test}[
         config.split
     ]
-    model = model.to(fabric.device)
+    model = job.network.to(job.device).eval()
     quality = measure(model, loader, watch.batches(f"measuring on the {config.split} split"))
     dataset: Any = loader.dataset
     images = len(dataset)
     share = quality.get("accuracy")
-    example = torch.zeros(1, *data.input_shape, device=fabric.device)
     return Evaluation(
         model=config.run or config.model,
         data=config.data,
@@ -115,7 +95,7 @@ def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
         quality=quality,
         interval=None if share is None else wilson(share, images),
         params=count_params(model),
-        macs=count_macs(model, example),
+        macs=count_macs(model, job.example.to(job.device)),
         bytes=count_bytes(model),
         input_shape=data.input_shape,
         notes=notes,

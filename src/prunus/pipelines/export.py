@@ -8,13 +8,18 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from prunus.core import Record, seed_everything
-from prunus.core.errors import ConfigError, ExportError
+from prunus.core import ConfigError, ExportError, Record
 from prunus.export import FORMATS, Parity, export_model, require_formats
-from prunus.models import build_model
-from prunus.pipelines.audit import random_images
-from prunus.pipelines.load import Shape, build_dense, load, require_finished
-from prunus.pipelines.watch import Watch
+from prunus.runs import (
+    Shape,
+    Watch,
+    build_dense,
+    build_network,
+    load,
+    random_images,
+    require_finished,
+    require_weights,
+)
 
 __all__ = ["Exported", "export_all", "exported", "run_export"]
 
@@ -61,10 +66,7 @@ def run_export(
     """
     require_formats(formats)
     if run is not None:
-        if weights is not None:
-            raise ConfigError(
-                f"--weights {weights} came with the run {run}, which has its own: give one of them"
-            )
+        require_weights(model, weights, run)
         folder = Path(run)
         require_finished(folder)
         dense, shape = build_dense(folder, model, input_shape=input_shape, num_classes=num_classes)
@@ -136,17 +138,8 @@ def _from_weights(
         raise ConfigError(
             f"{model} came without a run: give its --input-shape and --num-classes too"
         )
-    own = model.rpartition(":")[0].endswith(".py")
-    if weights is None and not own:
-        raise ConfigError(
-            f"{model} came without trained weights, and random ones know nothing: give --weights "
-            "FILE, or the folder of a finished run"
-        )
-    seed_everything(0, "build")
-    network = build_model(
-        model,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        weights=None if weights is None else Path(weights),
+    require_weights(model, weights)
+    network = build_network(
+        model, num_classes=num_classes, input_shape=input_shape, weights=weights
     )
     return network.eval(), input_shape

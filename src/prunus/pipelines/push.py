@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunus.core import seed_everything
 from prunus.criteria import latent_utility
 from prunus.data import DataSplits
 from prunus.graph import head_groups
-from prunus.models import build_model
-from prunus.pipelines.config import LatentConfig, RunConfig
-from prunus.pipelines.journal import Journal
-from prunus.pipelines.load import load
-from prunus.pipelines.surroundings import open_data, open_fabric, require_labels, resolve_paths
-from prunus.pipelines.traces import choose_dimensions
-from prunus.pipelines.train import run_train
-from prunus.pipelines.watch import Watch
+from prunus.modules import private_copy
+from prunus.pipelines.latent import choose_dimensions
+from prunus.pipelines.train import train_job
+from prunus.runs import (
+    Journal,
+    LatentConfig,
+    RunConfig,
+    Watch,
+    open_job,
+)
 from prunus.statistics import collect
 from prunus.training import PushConfig
 
@@ -46,32 +47,18 @@ def run_push(
         ConfigError: the data have no classes, or the network no single head.
         See `run_train` for the rest.
     """
-    watch = watch or Watch()
     push = config.train.push or PushConfig()
-    config = resolve_paths(
-        dataclasses.replace(config, train=dataclasses.replace(config.train, push=push))
-    )
-    data = open_data(config)
-    require_labels(data, "push")
-    journal = run_train(config, out, resume=resume, command=command, watch=watch, data=data)
-    for network in ("before", "after"):
-        if journal.record.find("latent", network=network) is not None:
+    train = dataclasses.replace(config.train, push=push)
+    job = open_job(dataclasses.replace(config, train=train, budget=None), "push")
+    before = None if config.weights is None else private_copy(job.network)
+    session = job.begin(out, resume=resume, command=command, watch=watch)
+    journal = train_job(job, session)
+    for name, model in (("before", before), ("after", job.network)):
+        if model is None or journal.record.find("latent", network=name) is not None:
             continue
-        if network == "after":
-            model = load(out)
-        elif config.weights is not None:
-            seed_everything(config.seed, "build")
-            model = build_model(
-                config.model,
-                num_classes=data.num_classes,
-                input_shape=data.input_shape,
-                weights=Path(config.weights),
-            )
-        else:
-            continue
-        watch.say(f"looking at the last hidden layer {network} the push")
-        model = model.to(open_fabric(config.device).device).eval()
-        journal.record.append("latent", network=network, **_latent_row(model, data))
+        session.watch.say(f"looking at the last hidden layer {name} the push")
+        row = _latent_row(model.to(job.device).eval(), job.data)
+        journal.record.append("latent", network=name, **row)
     return journal
 
 

@@ -5,6 +5,7 @@ from prunus.plan.broadcast import broadcast_plan
 from prunus.plan.budget import CURRENCIES, Budget, Limit
 from prunus.plan.difference import GroupDifference, PlanDifference, compare_plans
 from prunus.plan.even import Evenness, choose_round_to
+from prunus.plan.ledger import Ledger
 from prunus.plan.plan import Edit, Plan, plan_units
 from prunus.plan.predict import Prediction, predict_loss
 from prunus.plan.threshold import plan_below
@@ -16,6 +17,7 @@ __all__ = [
     "Edit",
     "Evenness",
     "GroupDifference",
+    "Ledger",
     "Limit",
     "Plan",
     "PlanDifference",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from prunus.core.errors import BudgetError, ConfigError
+from prunus.core import BudgetError, ConfigError
 from prunus.criteria import Scores
 from prunus.evaluation import LatencyTable
 from prunus.graph import Groups

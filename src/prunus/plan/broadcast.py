@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch.distributed as dist
 
-from prunus.core.errors import PlanError
+from prunus.core import PlanError
 from prunus.plan.plan import Plan
 
 __all__ = ["broadcast_plan"]

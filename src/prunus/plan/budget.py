@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prunus.core.errors import BudgetError
+from prunus.core import BudgetError
 
 __all__ = ["CURRENCIES", "Budget", "Limit", "require_counted", "written"]
 

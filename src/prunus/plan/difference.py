@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.core.errors import PlanError
+from prunus.core import PlanError
 from prunus.plan.plan import Edit, Plan
 
 __all__ = ["GroupDifference", "PlanDifference", "compare_plans"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prunus.core.errors import BudgetError
+from prunus.core import BudgetError
 from prunus.graph import Group
 from prunus.plan.budget import written
 from prunus.plan.ledger import Ledger

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.evaluation import LatencyTable
-from prunus.graph import Axis, Group, Groups
-from prunus.graph.branches import Branches
+from prunus.graph import Axis, Branches, Group, Groups
 
 __all__ = ["Ledger"]
 

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunus.core import to_json
-from prunus.core.errors import PlanError
-from prunus.graph import Groups
-from prunus.graph.branches import Branches
+from prunus.core import PlanError, to_json
+from prunus.graph import Branches, Groups
 
 __all__ = ["Edit", "Plan", "plan_units"]
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunus.core.errors import PlanError
-from prunus.criteria import Scores
-from prunus.criteria.scores import jackknife_half_width
+from prunus.core import PlanError
+from prunus.criteria import Scores, jackknife_half_width
 from prunus.graph import Group, Groups
 from prunus.plan.plan import Plan
 

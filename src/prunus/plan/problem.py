@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.criteria import Scores
 from prunus.evaluation import LatencyTable
 from prunus.graph import Group, Groups

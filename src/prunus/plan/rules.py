@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunus.core.errors import BudgetError, ConfigError
+from prunus.core import BudgetError, ConfigError
 from prunus.evaluation import LatencyTable
 from prunus.graph import Group, Groups
 from prunus.plan.budget import written

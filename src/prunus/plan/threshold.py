@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.criteria import Scores
 from prunus.graph import Groups
 from prunus.plan.finish import finish_

@@ -32,7 +32,7 @@ class Drawing:
 def render(template: str, **values: Any) -> str:
     """Return a template of this room filled in; plotly and the palette are given to each."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,8 +4,15 @@ from prunus.statistics.all_reduce import all_reduce_
 from prunus.statistics.collect import collect
 from prunus.statistics.dual import Dual
 from prunus.statistics.outputs import Output
-from prunus.statistics.ranks import broadcast_model_
-from prunus.statistics.sampling import Sampling
+from prunus.statistics.ranks import broadcast_model_, rank_and_size
+from prunus.statistics.sampling import (
+    Samples,
+    Sampling,
+    draw_places,
+    kernel_taps,
+    patches,
+    unfolding,
+)
 from prunus.statistics.scatter import Scatter
 from prunus.statistics.statistics import Statistics
 from prunus.statistics.teacher import Classes, Logits, Targets, Teacher
@@ -16,6 +23,7 @@ __all__ = [
     "Dual",
     "Logits",
     "Output",
+    "Samples",
     "Sampling",
     "Scatter",
     "Statistics",
@@ -26,5 +34,10 @@ __all__ = [
     "all_reduce_",
     "broadcast_model_",
     "collect",
+    "draw_places",
+    "kernel_taps",
+    "patches",
+    "rank_and_size",
     "trace_utility",
+    "unfolding",
 ]

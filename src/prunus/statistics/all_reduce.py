@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from prunus.core.errors import PlanError
+from prunus.core import PlanError
 from prunus.statistics.dual import Dual
 from prunus.statistics.outputs import Output
 from prunus.statistics.ranks import gathered

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.graph import Groups
 from prunus.statistics.all_reduce import all_reduce_
 from prunus.statistics.loader import Loader, class_weights, count_classes, length, pair

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunus.core.errors import DataError
+from prunus.core import DataError
 
 __all__ = ["Loader", "class_weights", "count_classes", "length", "pair", "weigh"]
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from prunus.core.errors import ConfigError, PrunusError
+from prunus.core import ConfigError, PrunusError
 
 __all__ = ["broadcast_model_", "gathered", "rank_and_size", "require_one_model", "together"]
 

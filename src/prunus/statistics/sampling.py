@@ -23,10 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.core import derive_seed
-from prunus.core.errors import ConfigError, DataError
+from prunus.core import ConfigError, DataError, derive_seed
 from prunus.graph import Consumer
-from prunus.graph.layers import CONVOLUTIONS, TRANSPOSED
+from prunus.modules import CONVOLUTIONS, TRANSPOSED
 
 __all__ = ["Samples", "Sampling", "cells_of", "kernel_taps", "patches", "take_samples", "unfolding"]
 

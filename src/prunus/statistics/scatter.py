@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunus.core.errors import PlanError
+from prunus.core import PlanError
 
 __all__ = ["Scatter"]
 

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunus.core.errors import PlanError
-from prunus.graph import Groups
-from prunus.graph.groups import Index
+from prunus.core import PlanError
+from prunus.graph import Groups, Index
 from prunus.statistics.dual import Dual
 from prunus.statistics.outputs import Output
 from prunus.statistics.scatter import Scatter

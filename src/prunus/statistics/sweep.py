@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError, DataError, NonFiniteError
+from prunus.core import ConfigError, DataError, NonFiniteError
 from prunus.graph import Consumer, Groups
-from prunus.graph.called import calling
-from prunus.graph.layers import module_at
-from prunus.graph.probe import flatten_tensors
+from prunus.modules import calling, flatten_tensors, module_at
 from prunus.statistics.accumulate import add_features, add_teacher
 from prunus.statistics.dual import Dual
 from prunus.statistics.guards import first_bad, free_memory, only_activations

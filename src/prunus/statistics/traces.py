@@ -22,10 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError, DataError
+from prunus.core import ConfigError, DataError
 from prunus.graph import Consumer, Groups
-from prunus.graph.called import calling
-from prunus.graph.layers import module_at
+from prunus.modules import calling, module_at
 from prunus.statistics.guards import only_activations
 from prunus.statistics.loader import Loader, pair
 from prunus.statistics.sampling import Sampling, take_samples

@@ -2,11 +2,12 @@
 
 from prunus.surgery.apply import BATCHNORM_RULES, COMPENSATIONS, apply_
 from prunus.surgery.batchnorm import reestimate_batchnorm_
-from prunus.surgery.compensate import Repair
 from prunus.surgery.cut import replay_
 from prunus.surgery.mask import mask_
 from prunus.surgery.optimiser import cut_state_
 from prunus.surgery.receipt import Receipt, tensors_of
+from prunus.surgery.repair import Repair
+from prunus.surgery.source_line import source_line
 from prunus.surgery.undo import undo_
 from prunus.surgery.verify import sound_branches, unsound_groups
 
@@ -21,6 +22,7 @@ __all__ = [
     "reestimate_batchnorm_",
     "replay_",
     "sound_branches",
+    "source_line",
     "tensors_of",
     "undo_",
     "unsound_groups",

@@ -8,17 +8,15 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError, DataError
+from prunus.core import ConfigError, DataError
 from prunus.graph import Groups, find_groups
-from prunus.graph.copies import private_copy
+from prunus.modules import private_copy
 from prunus.plan import Plan
 from prunus.statistics import Statistics
 from prunus.surgery.batchnorm import reestimate_batchnorm_
-from prunus.surgery.compensate import Repair, compensate_
 from prunus.surgery.cut import check_plan, replay_
-from prunus.surgery.merge import merge_
-from prunus.surgery.patch import refit_
 from prunus.surgery.receipt import Receipt, remember, state_of
+from prunus.surgery.repair import Repair, compensate_, merge_, refit_
 from prunus.surgery.undo import restore_
 
 __all__ = ["BATCHNORM_RULES", "COMPENSATIONS", "apply_"]

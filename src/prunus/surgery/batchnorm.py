@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError, DataError
-from prunus.graph.layers import BATCHNORMS
+from prunus.core import ConfigError, DataError
+from prunus.modules import BATCHNORMS
 
 __all__ = ["reestimate_batchnorm_"]
 

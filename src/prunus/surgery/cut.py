@@ -5,23 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import PlanError
-from prunus.graph.attention import attention_of, open_heads_, set_in_projection_
-from prunus.graph.empty import can_be_empty, emptied
-from prunus.graph.layers import (
+from prunus.core import PlanError
+from prunus.modules import (
     BATCHNORMS,
     CONVOLUTIONS,
     PASSING,
     TRANSPOSED,
     RawAxis,
+    SelectLinear,
+    attention_of,
+    can_be_empty,
     channel_count,
+    emptied,
     exchange_,
     is_depthwise,
     is_mixing,
     module_at,
+    open_heads_,
     quotas,
+    set_in_projection_,
 )
-from prunus.graph.select import SelectLinear
 from prunus.plan import Edit, Plan
 
 __all__ = ["check_plan", "follow_width_", "replay_"]

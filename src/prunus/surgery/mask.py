@@ -7,16 +7,17 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from prunus.graph import SelectLinear
-from prunus.graph.attention import attention_of, open_heads_
-from prunus.graph.layers import (
+from prunus.modules import (
     TRANSPOSED,
     RawAxis,
+    SelectLinear,
+    attention_of,
     exchange_,
     has_own_forward,
     is_mixing,
     is_written_norm,
     module_at,
+    open_heads_,
 )
 from prunus.plan import Edit, Plan
 from prunus.surgery.cut import replay_

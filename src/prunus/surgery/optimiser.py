@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from prunus.graph.copies import private_copy
+from prunus.modules import private_copy
 from prunus.plan import Plan
 from prunus.surgery.cut import replay_
 from prunus.surgery.receipt import tensors_of

@@ -13,10 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from prunus.core import to_json, write_whole
-from prunus.core.errors import PlanError, WeightsError
+from prunus.core import PlanError, WeightsError, to_json, write_whole
 from prunus.plan import Plan
-from prunus.surgery.compensate import Repair
+from prunus.surgery.repair import Repair
 
 __all__ = ["Memory", "Receipt", "remember", "saved_shapes", "state_of", "tensors_of"]
 

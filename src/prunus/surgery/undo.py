@@ -7,19 +7,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import PlanError
-from prunus.graph import SelectLinear
-from prunus.graph.attention import attention_of, close_heads_
-from prunus.graph.copies import private_copy
-from prunus.graph.empty import former_of
-from prunus.graph.layers import (
+from prunus.core import PlanError
+from prunus.modules import (
     BATCHNORMS,
     CONVOLUTIONS,
     TRANSPOSED,
     RawAxis,
+    SelectLinear,
+    attention_of,
     channel_count,
+    close_heads_,
     exchange_,
+    former_of,
     module_at,
+    private_copy,
 )
 from prunus.plan import Edit, Plan
 from prunus.surgery.cut import follow_width_, replay_

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from prunus.core import derive_seed
 from prunus.graph import Group, Groups
-from prunus.graph.copies import private_copy
-from prunus.graph.probe import flatten_tensors
-from prunus.plan import plan_units
-from prunus.plan.ledger import Ledger
+from prunus.modules import flatten_tensors, private_copy
+from prunus.plan import Ledger, plan_units
 from prunus.surgery.cut import replay_
 from prunus.surgery.mask import mask_
 from prunus.surgery.source_line import source_line

@@ -7,23 +7,24 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from prunus.core import seed_everything
-from prunus.core.errors import DataError, NonFiniteError
-from prunus.core.files import writing_whole
-from prunus.evaluation import measure, primary
+from prunus.core import DataError, NonFiniteError, seed_everything, writing_whole
+from prunus.evaluation import measure
+from prunus.modules import primary
 from prunus.training.config import TrainConfig
 from prunus.training.local import LocalTeachers
 from prunus.training.loss import distillation, task_loss
 from prunus.training.push import Push
 from prunus.training.schedule import make_optimizer, make_schedule
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["fit_"]
 
@@ -90,7 +91,10 @@ def fit_(
             `config.push` came with images, or with a network whose head is not found.
     """
     config = config or TrainConfig()
-    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    if fabric is None:
+        from lightning_fabric import Fabric  # noqa: PLC0415 - takes seconds; only training needs it
+
+        fabric = Fabric(accelerator="cpu", devices=1)
     device = fabric.device
     model.to(device)
     if teacher is not None:

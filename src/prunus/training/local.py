@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError, DataError, NonFiniteError
-from prunus.graph.layers import is_mixing
+from prunus.core import ConfigError, DataError, NonFiniteError
+from prunus.modules import is_mixing
 
 __all__ = [
     "LocalTeachers",

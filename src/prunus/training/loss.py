@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prunus.core.errors import DataError
-from prunus.evaluation import primary
+from prunus.core import DataError
+from prunus.modules import primary
 from prunus.training.config import TrainConfig
 
 __all__ = ["AUXILIARY_WEIGHT", "distillation", "task_loss"]

@@ -11,12 +11,16 @@ from prunus.graph.operations.elementwise import elementwise
 from prunus.graph.operations.single import follow_single
 
 __all__ = [
+    "RULES",
     "Call",
     "Reshape",
     "Split",
+    "Track",
     "contraction",
+    "elementwise",
     "follow",
     "follow_single",
+    "opaque",
     "reduction",
     "shape",
 ]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.models.growth import widen_
 from prunus.models.registry import register_model, register_restorer
 

@@ -14,7 +14,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.models.registry import register_restorer
 
 __all__ = ["DnCNN"]

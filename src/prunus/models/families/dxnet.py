@@ -20,7 +20,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.models.families.densenet import (
     DenseDenoiser,
     DenseForm,

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.models.registry import register_model
 
 __all__ = ["FBResNet", "Scheme"]

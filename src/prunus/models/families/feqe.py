@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.models.families.srresnet import ResidualBlock
 from prunus.models.registry import register_restorer
 

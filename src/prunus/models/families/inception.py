@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.models.families.inception_module import ConvUnit, InceptionModule, stage_widths
 from prunus.models.registry import Shape, register_model
 

@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 
 __all__ = ["STAGE_WIDTHS", "ConvUnit", "InceptionModule", "Widths", "stage_widths"]
 

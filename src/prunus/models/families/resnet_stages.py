@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.core.errors import ConfigError
+from prunus.core import ConfigError
 from prunus.models.growth import add_residual_
 from prunus.models.registry import register_model
 

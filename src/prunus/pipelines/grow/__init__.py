@@ -3,4 +3,10 @@
 from prunus.pipelines.grow.config import GrowConfig, GrowRunConfig
 from prunus.pipelines.grow.run import best_step, run_grow, why_stop
 
-__all__ = ["GrowConfig", "GrowRunConfig", "best_step", "run_grow", "why_stop"]
+__all__ = [
+    "GrowConfig",
+    "GrowRunConfig",
+    "best_step",
+    "run_grow",
+    "why_stop",
+]

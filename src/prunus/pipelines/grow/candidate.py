@@ -12,24 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from prunus.core import seed_everything
-from prunus.core.errors import PrunusError
+from prunus.core import PrunusError, seed_everything
 from prunus.criteria import rank_layers
-from prunus.data import DataSplits
-from prunus.evaluation import accuracy, count_bytes, count_macs, count_params
+from prunus.evaluation import accuracy, count_bytes, count_params
 from prunus.export import save_weights
-from prunus.graph import head_groups
-from prunus.graph.copies import private_copy
+from prunus.graph import count_macs, head_groups
 from prunus.models import build_model, grow_, sized_name
+from prunus.modules import private_copy
 from prunus.pipelines.grow.config import GrowRunConfig
-from prunus.pipelines.journal import Journal
-from prunus.pipelines.session import Loader, Loaders, Session, p_phase_
-from prunus.pipelines.surroundings import open_data, open_fabric
-from prunus.pipelines.watch import Watch
+from prunus.runs import Job, Journal, Loader, Loaders, Session, Watch, p_phase_
 from prunus.statistics import collect
 from prunus.surgery import reestimate_batchnorm_
 from prunus.training import TrainConfig
@@ -64,21 +58,12 @@ class Candidate:
 
 
 class Bench:
-    """Data, device and settings that candidates are tried with, opened when first needed."""
+    """Data, device and settings that candidates are tried with."""
 
-    def __init__(self, config: GrowRunConfig, out: Path, watch: Watch | None = None) -> None:
+    def __init__(self, job: Job[GrowRunConfig], out: Path, watch: Watch | None = None) -> None:
         """`out` is the folder of the run; `watch` sees the candidates train."""
-        self.config, self.out, self.watch = config, out, watch or Watch()
-
-    @cached_property
-    def data(self) -> DataSplits:
-        """The data of the run."""
-        return open_data(self.config)
-
-    @cached_property
-    def fabric(self) -> Fabric:
-        """The device of the run."""
-        return open_fabric(self.config.device, self.config.precision)
+        self.job, self.out, self.watch = job, out, watch or Watch()
+        self.config, self.data = job.config, job.data
 
     @cached_property
     def images(self) -> Loader:
@@ -108,10 +93,8 @@ class Bench:
         """Train in place as `how` says, journalled by epochs, told as `name`."""
         data = self.data
         session = Session(
-            loaders=Loaders(
-                train=data.train, calibration=data.calibration, validation=data.validation
-            ),
-            fabric=self.fabric,
+            loaders=Loaders.of(data),
+            fabric=self.job.fabric,
             seed=seed,
             journal=journal,
             watch=_Named(self.watch, name),
@@ -122,12 +105,7 @@ class Bench:
 
     def information(self, model: nn.Module) -> float:
         """Return the share of the classes that the last hidden layer explains."""
-        return latent_information(model, self.images, self.example, self.config.grow.ridge)
-
-    @property
-    def example(self) -> Tensor:
-        """One image of zeros."""
-        return torch.zeros(1, *self.data.input_shape)
+        return latent_information(model, self.images, self.job.example, self.config.grow.ridge)
 
     def measured(self, model: nn.Module) -> Row:
         """Return validation accuracy and information of a network as it is."""
@@ -163,11 +141,11 @@ class Bench:
         seed = seed_everything(self.config.seed, "grow", candidate.step, candidate.stage)
         model = self.build(candidate.parent, weights_of(self.out, candidate.step - 1))
         grow_(model, candidate.stage, preserve=settings.preserve)
-        model.to(self.fabric.device)
+        model.to(self.job.device)
         row: Row = {
             "step": candidate.step,
             "stage": candidate.stage,
-            **sizes_row(model, self.config.model, candidate.sizes, self.example),
+            **sizes_row(model, self.config.model, candidate.sizes, self.job.example),
             "accuracy": None,
             "information": self._look(model),
             "trained_information": None,

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from prunus.core import STRICT
-from prunus.pipelines.config import JobConfig
+from prunus.runs import JobConfig
 from prunus.training import TrainConfig
 
 __all__ = ["GrowConfig", "GrowRunConfig"]

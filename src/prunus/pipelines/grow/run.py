@@ -19,21 +19,17 @@ from torch import nn
 from prunus.core import derive_seed, to_dict, write_whole
 from prunus.export import save_weights
 from prunus.models import stage_sizes
-from prunus.pipelines.config import RunConfig
-from prunus.pipelines.folder import open_folder
 from prunus.pipelines.grow.candidate import Bench, Candidate, sizes_row, weights_of
 from prunus.pipelines.grow.config import GrowConfig, GrowRunConfig
 from prunus.pipelines.grow.setup import bounds, build_base, completed, count_workers
 from prunus.pipelines.grow.workers import Crew
-from prunus.pipelines.journal import Journal
-from prunus.pipelines.surroundings import (
-    describe_run,
-    require_labels,
-    require_one_process,
-    resolve_paths,
-)
 from prunus.pipelines.train import run_train
-from prunus.pipelines.watch import Watch
+from prunus.runs import (
+    Journal,
+    RunConfig,
+    Watch,
+    open_job,
+)
 
 __all__ = ["best_step", "run_grow", "why_stop"]
 
@@ -78,17 +74,15 @@ def run_grow(
         PrunusError: a candidate failed or its process died; names it.
         UnknownNameError, DataError, WeightsError, NonFiniteError: see their messages.
     """
-    require_one_process()
     watch = watch or Watch()
-    bench = Bench(resolve_paths(config), out, watch)
-    require_labels(bench.data, "grow")
+    job = open_job(config, "grow")
+    bench = Bench(job, out, watch)
     base = build_base(bench)
     limits, enough = bounds(bench, base)
     workers = count_workers(bench, workers, len(stage_sizes(base)))
     bench.config = config = completed(bench, workers)
-    journal = open_folder(config, out, resume=resume)
-    run = describe_run(command, bench.fabric, config.seed)
-    journal.append_once("run", {**run, "workers": workers})
+    job = job.with_config(config)
+    journal = job.begin(out, resume=resume, command=command, watch=watch, workers=workers).journal
     _start_(base, bench, journal)
     with Crew(bench, workers=workers, threads=config.grow.threads or 1) as crew:
         while journal.record.find("stop") is None:
@@ -142,9 +136,9 @@ def _start_(base: nn.Module, bench: Bench, journal: Journal) -> None:
     if config.weights is None:
         seed = derive_seed(config.seed, "base")
         bench.train_(base, config.grow.base, journal, seed=seed, name=config.model)
-    base.to(bench.fabric.device).eval()
+    base.to(bench.job.device).eval()
     save_weights(base, weights_of(bench.out, 0))
-    row = sizes_row(base, config.model, sizes, bench.example) | bench.measured(base)
+    row = sizes_row(base, config.model, sizes, bench.job.example) | bench.measured(base)
     journal.record.append("step", step=0, stage=None, **row, **_kept(bench.out, 0))
     bench.watch.say(f"start: {_said(row)}")
 
@@ -158,7 +152,7 @@ def _candidates(bench: Bench, last: Row, limits: dict[str, float]) -> list[Candi
             step=last["step"] + 1, stage=stage, parent=tuple(last["sizes"]), trained=trained
         )
         model = bench.build(candidate.sizes)
-        costs = sizes_row(model, bench.config.model, candidate.sizes, bench.example)
+        costs = sizes_row(model, bench.config.model, candidate.sizes, bench.job.example)
         if all(costs[currency] <= limit for currency, limit in limits.items()):
             found.append(candidate)
     return found

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from torch import nn
 
-from prunus.core import seed_everything
-from prunus.core.errors import BudgetError, ConfigError
-from prunus.core.threads import usable_cores
-from prunus.models import build_model, grow_, stage_sizes
+from prunus.core import BudgetError, ConfigError, usable_cores
+from prunus.models import grow_, stage_sizes
+from prunus.modules import private_copy
 from prunus.pipelines.grow.candidate import Bench, sizes_row
 from prunus.pipelines.grow.config import GrowRunConfig
 from prunus.plan import Budget
@@ -27,18 +25,8 @@ def build_base(bench: Bench) -> nn.Module:
             "they all compute what the network before computes: choose by accuracy, or grow "
             "without preserve"
         )
-    networks = []
-    for weights in (None, config.weights):
-        seed_everything(config.seed, "build")
-        networks.append(
-            build_model(
-                config.model,
-                num_classes=bench.data.num_classes,
-                input_shape=bench.data.input_shape,
-                weights=Path(weights) if weights else None,
-            )
-        )
-    tried, base = networks
+    base = bench.job.network
+    tried = private_copy(base)
     for stage in range(len(stage_sizes(tried))):
         grow_(tried, stage, preserve=config.grow.preserve)
     return base
@@ -55,7 +43,7 @@ def bounds(bench: Bench, base: nn.Module) -> tuple[dict[str, float], float | Non
             f"budget {text!r} cannot bound a growing network: give params, macs or bytes as a "
             "number, as in params=1M, macs=50M (percentages and milliseconds are for pruning)"
         )
-    costs = sizes_row(base, bench.config.model, stage_sizes(base), bench.example)
+    costs = sizes_row(base, bench.config.model, stage_sizes(base), bench.job.example)
     limits = budget.absolute(costs)
     for currency, limit in limits.items():
         if costs[currency] > limit:
@@ -72,16 +60,11 @@ def count_workers(bench: Bench, workers: int | None, stages: int) -> int:
         if workers < 1:
             raise ConfigError(f"workers is {workers}, expected at least 1")
         return workers
-    return 1 if bench.fabric.device.type != "cpu" else min(stages, usable_cores())
+    return 1 if bench.job.device.type != "cpu" else min(stages, usable_cores())
 
 
 def completed(bench: Bench, workers: int) -> GrowRunConfig:
-    """Fill in what the data and the machine say, so that config.yaml repeats the run."""
+    """Fill in what the machine says, so that config.yaml repeats the run."""
     config = bench.config
     threads = config.grow.threads or max(1, usable_cores() // workers)
-    return dataclasses.replace(
-        config,
-        num_classes=bench.data.num_classes,
-        input_shape=bench.data.input_shape,
-        grow=dataclasses.replace(config.grow, threads=threads),
-    )
+    return dataclasses.replace(config, grow=dataclasses.replace(config.grow, threads=threads))

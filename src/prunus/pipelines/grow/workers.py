@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
-from prunus.core.errors import PrunusError
+from prunus.core import PrunusError
 from prunus.models import sized_name
 from prunus.pipelines.grow.candidate import Bench, Candidate
 from prunus.pipelines.grow.config import GrowRunConfig
+from prunus.runs import open_job
 
 __all__ = ["Crew"]
 
@@ -132,7 +133,7 @@ def _serve(connection: Connection, config: GrowRunConfig, out: Path, threads: in
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other process's to answer
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    bench = Bench(config, out)
+    bench = Bench(open_job(config, "grow"), out)
     while True:
         try:
             candidate = connection.recv()

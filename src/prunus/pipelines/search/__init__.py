@@ -3,4 +3,8 @@
 from prunus.pipelines.search.config import SearchConfig, SearchPruneConfig
 from prunus.pipelines.search.run import run_search
 
-__all__ = ["SearchConfig", "SearchPruneConfig", "run_search"]
+__all__ = [
+    "SearchConfig",
+    "SearchPruneConfig",
+    "run_search",
+]

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.core import read_yaml
-from prunus.pipelines.config import JobConfig, PruneConfig, RunConfig
+from prunus.core import DERIVED, PLAIN, read_yaml
 from prunus.pipelines.grow import GrowRunConfig, run_grow
-from prunus.pipelines.journal import Journal
-from prunus.pipelines.load import load
+from prunus.pipelines.pruning import run_prune
 from prunus.pipelines.push import run_push
-from prunus.pipelines.run import run_prune
 from prunus.pipelines.search.config import SearchConfig
 from prunus.pipelines.train import run_train
-from prunus.pipelines.watch import Watch
-from prunus.reports.search_tables import DERIVED, PLAIN
+from prunus.runs import JobConfig, Journal, PruneConfig, RunConfig, Watch, load
 from prunus.training import TrainConfig
 
 __all__ = ["Arms", "Start", "split_rival"]

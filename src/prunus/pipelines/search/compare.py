@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prunus.reports.search_tables import DERIVED, latest
+from prunus.core import DERIVED, latest
 
 __all__ = ["compare", "curve_of", "lead"]
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from prunus.core import STRICT
-from prunus.pipelines.config import JobConfig, PruneConfig
 from prunus.pipelines.grow import GrowConfig
+from prunus.runs import JobConfig, PruneConfig
 from prunus.training import PushConfig, TrainConfig
 
 __all__ = ["SearchConfig", "SearchPruneConfig"]

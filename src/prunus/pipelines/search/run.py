@@ -13,28 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunus.core.errors import ConfigError, PrunusError
+from prunus.core import DERIVED, PLAIN, ConfigError, PrunusError
 from prunus.criteria import CRITERIA
 from prunus.models import build_model
-from prunus.pipelines.folder import open_folder
-from prunus.pipelines.journal import Journal
-from prunus.pipelines.s_phase import why_branches_stay
+from prunus.pipelines.pruning import checked, why_branches_stay
 from prunus.pipelines.search.arms import Arms, Start, split_rival
 from prunus.pipelines.search.compare import compare
 from prunus.pipelines.search.config import SearchConfig
-from prunus.pipelines.settings import checked
-from prunus.pipelines.surroundings import (
-    describe_run,
-    open_data,
-    open_fabric,
-    require_labels,
-    require_one_process,
-    resolve_paths,
-)
-from prunus.pipelines.watch import Watch
 from prunus.plan import ALLOCATIONS, Budget
 from prunus.reports import write_report
-from prunus.reports.search_tables import DERIVED, PLAIN
+from prunus.runs import (
+    Job,
+    Journal,
+    Watch,
+    open_job,
+)
 
 __all__ = ["run_search"]
 
@@ -81,14 +74,12 @@ def run_search(
         RunFolderError: `out` holds another run, or this one and `resume` is off.
         PrunusError: growing, pushing or pruning failed. A rival that fails is journalled.
     """
-    require_one_process()
     watch = watch or Watch()
-    config = resolve_paths(config)
-    config, images = _checked(config)
-    fabric = open_fabric(config.device, config.precision)
-    journal = open_folder(config, out, resume=resume)
-    journal.append_once("run", describe_run(command, fabric, config.seed))
-    arms = Arms(config=config, out=out, command=command, watch=watch, workers=workers)
+    _check(config)
+    job = open_job(config, "search")
+    images = _look_at_data(job)
+    journal = job.begin(out, resume=resume, command=command, watch=watch).journal
+    arms = Arms(config=job.config, out=out, command=command, watch=watch, workers=workers)
     start = arms.grow()
     journal.append_once("start", {"model": start.model, "steps": list(start.grown), **images})
     for key, networks, needed in _schedule(arms, start, journal):
@@ -158,11 +149,8 @@ def _done(journal: Journal, key: str) -> bool:
     return any(journal.record.find(event, key=key) is not None for event in ("arm", "failed"))
 
 
-def _checked(config: SearchConfig) -> tuple[SearchConfig, dict[str, int]]:
-    """Return the settings with what the data say, and how many images judge.
-
-    By then all that can be wrong was looked at.
-    """
+def _check(config: SearchConfig) -> None:
+    """Raise where settings do not go together."""
     Budget.parse(config.budget)
     for name, train in (
         ("train", config.train),
@@ -187,10 +175,11 @@ def _checked(config: SearchConfig) -> tuple[SearchConfig, dict[str, int]]:
         checked(dataclasses.replace(config.prune, criterion=criterion, options={}, keep_class=()))
     if len(set(config.rivals)) < len(config.rivals):
         raise ConfigError(f"rivals {', '.join(config.rivals)}: one came twice, expected each once")
-    data = open_data(config)
-    require_labels(data, "search")
-    for name in config.fixed:
+
+
+def _look_at_data(job: Job[SearchConfig]) -> dict[str, int]:
+    """Return how many images judge; the fixed networks were tried on their shape by then."""
+    data = job.data
+    for name in job.config.fixed:
         build_model(name, num_classes=data.num_classes, input_shape=data.input_shape)
-    images = {f"{name}_images": len(getattr(data, name).dataset) for name in ("validation", "test")}
-    config = dataclasses.replace(config, num_classes=data.num_classes, input_shape=data.input_shape)
-    return config, images
+    return {f"{name}_images": len(getattr(data, name).dataset) for name in ("validation", "test")}

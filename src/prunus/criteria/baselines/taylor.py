@@ -1,0 +1,55 @@
+"""First-order Taylor: what the gradient says of a unit's removal."""
+
+from __future__ import annotations
+
+import torch
+
+from prunus.core import ConfigError
+from prunus.criteria.scores import CRITERIA, GroupScore, NotScoredError
+from prunus.graph import Group, Groups
+from prunus.statistics import Statistics
+
+__all__ = ["Taylor"]
+
+
+@CRITERIA.register("taylor")
+class Taylor:
+    """Θ_i = (1/N)·Σ_n |Σ_positions a_i·∂L/∂a_i|, the first-order change of the loss without i.
+
+    Molchanov et al. 2017, Pruning convolutional neural networks, eq. 8, without their division
+    by the number of positions: L is the loss of one image. a is what the consumers read. The
+    positions of a flattened map are features of their own there, so a channel gets the sum of
+    their |·|. Several readers give their mean, not their sum: each one's gradient is the total
+    one of the tensor it reads.
+    """
+
+    unit = "first-order change of the loss of an image"
+    comparable = True
+    needs_statistics = True
+    needs = frozenset({"gradients"})
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group.
+
+        Raises:
+            ConfigError: the statistics were collected without gradients.
+            NotScoredError: no reader's gradient was seen.
+        """
+        if all(output.taylor is None for output in statistics.outputs.values()):
+            raise ConfigError(
+                "criterion 'taylor' needs gradients, and these statistics have none: collect "
+                "with gradients=True"
+            )
+        total = torch.zeros(group.units, dtype=torch.float64)
+        readers = 0
+        for member in group.consumers:
+            output = statistics.outputs.get(member.module)
+            if output is None or output.taylor is None:
+                continue
+            index = torch.from_numpy(groups.consumers[member.module].blocks(member.index))
+            padded = torch.cat([output.taylor.cpu(), torch.zeros(1, dtype=torch.float64)])
+            total += padded[index].sum(1)
+            readers += 1
+        if not readers:
+            raise NotScoredError("no reader's gradient was seen: too wide, or it did not run")
+        return GroupScore.of(total / (readers * max(statistics.images, 1)))

@@ -1,0 +1,71 @@
+"""Deep LDA: what a unit contributes to the separation of classes at the end of the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prunus.core import ConfigError
+from prunus.criteria.scores import CRITERIA, GroupScore, NotScoredError
+from prunus.graph import Group, Groups
+from prunus.statistics import Statistics, Trace
+
+__all__ = ["DeepLDA"]
+
+
+@CRITERIA.register("deep_lda")
+class DeepLDA:
+    """u_c/s: traced utility of a channel, in standard deviations s of its layer's.
+
+    Seed 002, eq. 3.11–3.13: u_c = max over positions of the mean over images of what the chosen
+    dimensions of the last hidden layer come from (`trace_utility`), s the standard deviation of
+    the layer's utilities other than 0. A unit goes where u_c < η·s, with one η for all layers, so
+    values of all groups share a scale, and the `threshold` allocation cuts as the thesis does. A
+    unit of several features gets the greatest; so does one of several readers, where each counts
+    in its own s (the thesis has one reader a layer). The chosen dimensions themselves go last of
+    all: they were chosen by v_j, whatever their scale. Input pixels are not scored: deconvolution
+    tells what a filter would see there, also where images are always black (docs/results.md).
+    """
+
+    unit = "traced utility, in standard deviations of the layer's (η)"
+    comparable = True
+    needs_statistics = True
+    needs = frozenset({"traces"})
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group.
+
+        Raises:
+            ConfigError: the statistics hold no traces.
+            NotScoredError: no reader was reached by the trace, or its units are input pixels.
+        """
+        if group.kind == "inputs":
+            raise NotScoredError("a trace tells what filters look for in pixels, not what is there")
+        traces = statistics.traces
+        if traces is None:
+            raise ConfigError(
+                "criterion 'deep_lda' needs traces, and these statistics have none: collect, then "
+                "statistics.with_traces(trace_utility(model, loader, groups, dimensions))"
+            )
+        best = torch.zeros(group.units, dtype=torch.float64)
+        reached = 0
+        for member in group.consumers:
+            if member.module not in traces:
+                continue
+            values = _in_deviations(traces[member.module])
+            if member.module == traces.head:
+                values[list(traces.dimensions)] = 1 + max(
+                    float(_in_deviations(trace).max()) for trace in traces.values()
+                )
+            padded = torch.cat([values, torch.zeros(1, dtype=torch.float64)])
+            index = torch.from_numpy(groups.consumers[member.module].blocks(member.index))
+            best = torch.maximum(best, padded[index].amax(1))
+            reached += 1
+        if not reached:
+            raise NotScoredError("no reader was reached by the trace: it did not run")
+        return GroupScore.of(best)
+
+
+def _in_deviations(trace: Trace) -> Tensor:
+    """Return the utilities in units of the layer's standard deviation."""
+    return trace.utility / max(trace.spread, 1e-300)

@@ -1,0 +1,183 @@
+"""Exact elimination: what removal costs once the rest has made up for it (science.md §1.2–1.4).
+
+Let M = S + ρI over a consumer's input features and B (F×q) any coefficients that read them:
+the ridge classifier G = M⁻¹D, or the consumer's own weights Wᵀ. Removing the features P and
+re-solving the others loses exactly
+
+    cost_P = tr( B_Pᵀ [(M⁻¹)_PP]⁻¹ B_P ),
+
+a pivot on P of A = M⁻¹ and B (see `pivots`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunus.criteria.discriminant.pivots import Pivots, indefinite, run_greedily
+from prunus.criteria.families import readers_of, split
+from prunus.criteria.kernel import dual_score
+from prunus.criteria.scores import CRITERIA, GroupScore, positive
+from prunus.graph import Consumer, Group, Groups, Index
+from prunus.statistics import Scatter, Statistics
+
+__all__ = [
+    "Elimination",
+    "ExactDI",
+    "Index",
+    "discriminant_inverse",
+    "eliminate",
+    "information_share",
+    "ridge_matrix",
+]
+
+
+def ridge_matrix(scatter: Scatter, ridge: float) -> Tensor:
+    """Return M = S/σσᵀ + ρI of the standardised features, ρ = ridge·N. Shape (F, F), float64.
+
+    Standardised, tr(S)/F = N, so ρ is `ridge` times the mean eigenvalue.
+    """
+    samples = max(scatter.samples, 1.0)
+    M = samples * scatter.correlation
+    M.diagonal().add_(ridge * samples)
+    return M
+
+
+def discriminant_inverse(
+    scatter: Scatter, ridge: float, D: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return M⁻¹ and G = M⁻¹D for standardised features, M = S/σσᵀ + ρI, ρ = ridge·N.
+
+    D (F, q) is the scatter's own, standardised, unless another is given. Constant features get
+    variance 0 and G = 0. Shapes (F, F) and (F, q), float64.
+
+    Raises:
+        ConfigError: M is not positive definite in float64.
+    """
+    factor, failed = torch.linalg.cholesky_ex(ridge_matrix(scatter, ridge))
+    if failed:
+        raise indefinite(scatter.features)
+    D = scatter.standard_D if D is None else D
+    return torch.cholesky_inverse(factor), torch.cholesky_solve(D, factor)
+
+
+def information_share(D: Tensor, inverse: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
+    """Return M⁻¹ and G/√DI, DI = tr(DᵀG): with them costs are shares of DI."""
+    return inverse, G / (D * G).sum().clamp(min=1e-12).sqrt()
+
+
+def eliminate(
+    states: list[Pivots], units: int, rounds: int, order: Tensor | None = None
+) -> GroupScore:
+    """Remove the cheapest unit again and again, summing costs over `states`.
+
+    At most `rounds` times are the costs evaluated anew: up to that many units the greedy order
+    is exact, above it ⌈left/rounds left⌉ units go at once. With `order` (units,) that order is
+    followed instead. Costs are the marginal ones along the order in either case, so the sum
+    over the first n is exactly what removing these n loses.
+    """
+    if order is None:
+        costs, chosen = run_greedily(states, units, rounds, largest=False)
+        order = torch.tensor(chosen)
+    else:
+        given = order.cpu().numpy()
+        costs = np.zeros(units)
+        costs[given] = sum(state.along(given) for state in states)
+    return GroupScore.of(torch.from_numpy(costs), order)
+
+
+class Elimination(ABC):
+    """A criterion that removes greedily and costs exactly; `coefficients` says what reads."""
+
+    unit: str
+    comparable = True
+    needs_statistics = True
+
+    def __init__(self, ridge: float = 1e-3, rounds: int = 1024) -> None:
+        """`ridge` is ρ in units of the mean eigenvalue of S; `rounds` as in `eliminate`."""
+        self.ridge, self.rounds = positive("ridge", ridge), int(positive("rounds", rounds))
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group, as if those that its consumers read beside it stayed."""
+        return self.jointly(groups, [group], statistics)[group.name]
+
+    def along(self, groups: Groups, group: Group, statistics: Statistics, order: Tensor) -> Tensor:
+        """Return the marginal costs (units,) of removing units in `order`."""
+        return self.jointly(groups, [group], statistics, order)[group.name].costs
+
+    def jointly(
+        self,
+        groups: Groups,
+        family: Sequence[Group],
+        statistics: Statistics,
+        order: Tensor | None = None,
+    ) -> dict[str, GroupScore]:
+        """Score groups that common consumers read in one elimination over all their units.
+
+        Each by itself may look dispensable for the others know the same; here what is gone is
+        gone for all of them. `order` is given over the units of all, group after group.
+        """
+        if order is None:
+            return split(self.ranked(groups, family, statistics), family)
+        states = self.states(groups, family, statistics)
+        return split(eliminate(states, len(order), self.rounds, order), family)
+
+    def ranked(self, groups: Groups, family: Sequence[Group], statistics: Statistics) -> GroupScore:
+        """Return the score of all units of a family, group after group."""
+        units = sum(group.units for group in family)
+        return eliminate(self.states(groups, family, statistics), units, self.rounds)
+
+    def states(
+        self, groups: Groups, family: Sequence[Group], statistics: Statistics
+    ) -> list[Pivots]:
+        """Return the state of an elimination of a family: `Pivots` of each consumer."""
+        return [
+            Pivots(*self.coefficients(groups, statistics, consumer, scatter), blocks)
+            for consumer, scatter, blocks in readers_of(groups, family, statistics)
+        ]
+
+    @abstractmethod
+    def coefficients(
+        self, groups: Groups, statistics: Statistics, consumer: Consumer, scatter: Scatter
+    ) -> tuple[Tensor, Tensor]:
+        """Return M⁻¹ (F, F) and B (F, q) of one consumer."""
+
+
+@CRITERIA.register("di")
+class ExactDI(Elimination):
+    """Exact loss of discriminant information, ΔDI_P = tr(G_Pᵀ[(M⁻¹)_PP]⁻¹G_P), greedily.
+
+    DI = tr(M⁻¹S_B) is the share of the class labels that a ridge classifier on these features
+    explains (at most L−1). Values are fractions of the consumers' DI. The greedy order removes
+    the unit that costs least, downdates M⁻¹ and G, and goes on (seed 001, DI(I) − DI(W_drop);
+    science.md §1.2–1.3). Cost a consumer: O(F³).
+
+    Statistics of `sampling="dual"` hold the ΔDI of each channel by itself: their order is not
+    greedy.
+    """
+
+    unit = "share of the discriminant information lost"
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group."""
+        if statistics.duals:
+            return dual_score(
+                group, statistics, lambda dual: dual.removal / max(dual.information, 1e-12)
+            )
+        return super().__call__(groups, group, statistics)
+
+    def along(self, groups: Groups, group: Group, statistics: Statistics, order: Tensor) -> Tensor:
+        """Return the marginal costs (units,) of removing units in `order`."""
+        if statistics.duals:
+            return self(groups, group, statistics).costs
+        return super().along(groups, group, statistics, order)
+
+    def coefficients(
+        self, groups: Groups, statistics: Statistics, consumer: Consumer, scatter: Scatter
+    ) -> tuple[Tensor, Tensor]:
+        """Return M⁻¹ and G/√DI."""
+        return information_share(scatter.standard_D, *discriminant_inverse(scatter, self.ridge))

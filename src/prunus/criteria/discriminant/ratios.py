@@ -1,0 +1,137 @@
+"""The seeds' other readings of the discriminant matrix: RidgeLSE, trace FDR, determinant FDR."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunus.criteria.discriminant.elimination import (
+    Elimination,
+    discriminant_inverse,
+    information_share,
+)
+from prunus.criteria.discriminant.pivots import Pivots
+from prunus.criteria.families import readers_of
+from prunus.criteria.scores import CRITERIA, GroupScore, positive
+from prunus.graph import Consumer, Group, Groups
+from prunus.statistics import Scatter, Statistics
+
+__all__ = ["DFDR", "TFDR", "RidgeLSE", "dfdr"]
+
+#: Floor of an eigenvalue of the discriminant matrix: what float32 activations leave of zero.
+FLOOR = 1e-12
+
+
+@CRITERIA.register("ridge_lse")
+class RidgeLSE(Elimination):
+    """Rise of the ridge regression's loss when a unit goes, as a share of tr(YYᵀ), greedily.
+
+    RidgeLSE = min_W ‖WᵀX − Y‖²_F + ρ‖W‖²_F = C − DI with C = tr(YYᵀ) (seed 000 eq. 11–12 for
+    classes, 13–15 for continuous targets), so its rise is ΔDI. Against `di`, a layer that
+    explains little of the teacher has little to lose: values of layers share the scale C.
+    """
+
+    unit = "rise of the ridge regression's loss, as a share of the teacher"
+
+    def coefficients(
+        self, groups: Groups, statistics: Statistics, consumer: Consumer, scatter: Scatter
+    ) -> tuple[Tensor, Tensor]:
+        """Return M⁻¹ and G/√tr(YYᵀ)."""
+        inverse, G = discriminant_inverse(scatter, self.ridge)
+        return inverse, G / max(scatter.trace_YY, 1e-12) ** 0.5
+
+
+@CRITERIA.register("tfdr")
+class TFDR:
+    """Loss of the trace Fisher ratio TFDR = tr([S + ρI]⁻¹S_B) = DI, every unit by itself.
+
+    Seed 000 eq. 8; the loss is seed 001's DI(I) − DI(W_drop), exact for one unit. It is what
+    `di` finds in its first round, without going on: of two copies of a good feature both look
+    dispensable. Values are fractions of the consumers' DI.
+    """
+
+    unit = "share of the discriminant information lost, one unit alone"
+    comparable = True
+    needs_statistics = True
+
+    def __init__(self, ridge: float = 1e-3) -> None:
+        """`ridge` is ρ in units of the mean eigenvalue of S."""
+        self.ridge = positive("ridge", ridge)
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group."""
+        costs = torch.zeros(group.units, dtype=torch.float64)
+        for _, scatter, blocks in readers_of(groups, [group], statistics):
+            state = discriminant_inverse(scatter, self.ridge)
+            pivots = Pivots(*information_share(scatter.standard_D, *state), blocks)
+            costs += torch.from_numpy(pivots.costs(np.arange(group.units)))
+        return GroupScore.of(costs.clamp(min=0))
+
+
+@CRITERIA.register("dfdr")
+class DFDR:
+    """Loss of the logarithm of Rao's determinant Fisher ratio, every unit by itself.
+
+    DFDR = det([S + ρI]⁻¹S_B) (seed 000 eq. 7), cost_P = ln DFDR − ln DFDR without P. S_B has
+    rank L−1, so with more features than that the determinant is 0; here it is the product of
+    the min(F, L−1) largest eigenvalues (a reconstruction of ours), each at least 10⁻¹².
+
+    As the seed warns, removal may raise DFDR where F < L: such units come first, the most
+    harmful first, at cost 0. With F ≥ L + |P| the number of factors stays and the cost is never
+    negative. Cost a consumer: O(F³ + units·q³).
+    """
+
+    unit = "logarithm of the determinant Fisher ratio lost"
+    comparable = True
+    needs_statistics = True
+
+    def __init__(self, ridge: float = 1e-3) -> None:
+        """`ridge` is ρ in units of the mean eigenvalue of S."""
+        self.ridge = positive("ridge", ridge)
+
+    def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
+        """Score one group."""
+        lost = torch.zeros(group.units, dtype=torch.float64)
+        for _, scatter, blocks in readers_of(groups, [group], statistics):
+            inverse, G = discriminant_inverse(scatter, self.ridge)
+            A = scatter.standard_D.T @ G  # DᵀM⁻¹D, (q, q): the eigenvalues of M⁻¹S_B
+            owned = torch.from_numpy(blocks).to(A.device)
+            there = owned >= 0
+            P = owned.clamp(min=0)
+            pivots = inverse[P[:, :, None], P[:, None, :]]
+            both = there[:, :, None] & there[:, None, :]
+            eye = torch.eye(P.shape[1], dtype=A.dtype, device=A.device)
+            B = G[P] * there[:, :, None]  # (units, k, q)
+            taken = B.transpose(1, 2) @ torch.linalg.solve(torch.where(both, pivots, eye), B)
+            alive = ~scatter.constant
+            gone = (alive[P] & there).sum(1)
+            rank = _rank(scatter)
+            whole = _log_determinant(A[None], (alive.sum()[None]).clamp(max=rank))
+            left = _log_determinant(A - taken, (alive.sum() - gone).clamp(max=rank))
+            lost += (whole - left).cpu()
+        return GroupScore.of(lost.clamp(min=0), torch.argsort(lost, stable=True))
+
+
+def dfdr(scatter: Scatter, ridge: float = 1e-3) -> float:
+    """Return ln DFDR of a layer: Σ ln v over the min(F, L−1) largest eigenvalues v of M⁻¹S_B.
+
+    Seed 000 eq. 7, as in `DFDR`. Constant features do not count as features.
+    """
+    _, G = discriminant_inverse(scatter, ridge)
+    factors = (~scatter.constant).sum()[None].clamp(max=_rank(scatter))
+    return float(_log_determinant((scatter.standard_D.T @ G)[None], factors)[0])
+
+
+def _rank(scatter: Scatter) -> int:
+    """Return the greatest rank of S_B: L−1 for L classes that occur, q for q targets."""
+    if not scatter.discrete:
+        return len(scatter.teacher_total)
+    return max(int((scatter.teacher_total > 0).sum()) - 1, 0)
+
+
+def _log_determinant(A: Tensor, factors: Tensor) -> Tensor:
+    """Return Σ ln of the `factors` (n,) largest eigenvalues of each of A (n, q, q)."""
+    values = torch.linalg.eigvalsh(A).flip(-1).clamp(min=FLOOR).log()
+    places = torch.arange(values.shape[-1], device=A.device)
+    return torch.where(places < factors[:, None], values, 0.0).sum(-1)

@@ -1,0 +1,109 @@
+"""The real consumer and a virtual classifier in one: the stacked score."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core import ConfigError
+from prunus.criteria.discriminant.elimination import Elimination, discriminant_inverse
+from prunus.criteria.scores import CRITERIA
+from prunus.graph import Consumer, Groups
+from prunus.modules import channel_count, module_at
+from prunus.statistics import Scatter, Statistics
+
+__all__ = ["StackedConsumer"]
+
+
+@CRITERIA.register("stacked")
+class StackedConsumer(Elimination):
+    """Loss of the real consumer and of a virtual classifier: OBS on [W ; √μ·Gᵀ].
+
+    cost_P = tr(W_P[(M⁻¹)_PP]⁻¹W_Pᵀ)/tr(W S Wᵀ) + μ·ΔDI_P/DI: the share of the consumer's output
+    energy that is lost after the best linear compensation, plus μ times the share of DI
+    (science.md §1.4). The compensation that `surgery` applies is the one this score assumes:
+    with statistics of `sampling="patch"` a unit is its k×k taps, and the score is that of the
+    patch repair; by pixel a convolution's taps count as outputs of a 1×1 one. Outputs are weighed
+    by γ/σ of the BatchNorm that directly follows: it is part of the same linear map.
+
+    Whitened, W becomes Γ^½W, so that tr(W_P·W_Pᵀ) turns into tr(W_PᵀΓW_P) and an output error
+    counts by what it does to the loss: K-FAC (Martens and Grosse 2015, eq. 1), Γ the mean
+    g gᵀ of g = ∂L/∂output. The jackknife holds Γ fixed.
+
+    Cost a consumer: O(F³ + F²·q).
+    """
+
+    unit = "share of the consumer's output energy lost after repair"
+
+    def __init__(
+        self, mu: float = 0.1, ridge: float = 1e-3, rounds: int = 1024, whiten: bool = False
+    ) -> None:
+        """`mu` weighs discrimination against reconstruction; 0 is optimal brain surgery.
+
+        `whiten` weighs outputs by the loss's gradients; needs `collect(gradients=True)`.
+        """
+        super().__init__(ridge, rounds)
+        if mu < 0:
+            raise ConfigError(f"mu is {mu}, expected a number of at least 0")
+        self.mu, self.whiten = mu, whiten
+        self.needs = frozenset({"gradients"} if whiten else ())
+
+    def coefficients(
+        self, groups: Groups, statistics: Statistics, consumer: Consumer, scatter: Scatter
+    ) -> tuple[Tensor, Tensor]:
+        """Return M⁻¹ (F, F) and B = [W/√energy | √(μ/DI)·G] (F, q), that read standardised x."""
+        inverse, G = discriminant_inverse(scatter, self.ridge)
+        W = self._weight(groups, statistics, consumer, scatter).to(G.device)
+        W = W * scatter.scale[:, None]
+        W[scatter.constant] = 0  # what a constant gives, a bias can give
+        energy = scatter.samples * (W * (scatter.correlation @ W)).sum()
+        information = (scatter.standard_D * G).sum().clamp(min=1e-12)
+        W, G = W / energy.clamp(min=1e-30).sqrt(), (self.mu / information).sqrt() * G
+        return inverse, torch.cat([W, G], 1)
+
+    def _weight(
+        self, groups: Groups, statistics: Statistics, consumer: Consumer, scatter: Scatter
+    ) -> Tensor:
+        """Return the weight that reads the scatter's features, whitened if asked: (F, outputs)."""
+        name, cells = consumer.module, scatter.cells
+        module = module_at(groups.model, name)
+        flattened = statistics.sampling.startswith("flatten") and not isinstance(module, nn.Linear)
+        if cells > 1 and (flattened or cells != consumer.cells(groups.model)):
+            raise ConfigError(
+                f"module {name!r} reads each channel by {consumer.cells(groups.model)} taps, but "
+                f"sampling={statistics.sampling!r} kept {cells} cells of it: collect with "
+                "sampling='patch' or 'pixel' for a criterion that reads weights"
+            )
+        W = groups.weight(name, cells=cells)
+        if cells == 1:  # positions and taps lie beside the outputs: (F, k, O, taps)
+            k, outputs = consumer.positions.shape[1], channel_count(module, "out")
+            W = W.view(len(W), k, outputs, -1).transpose(2, 3)
+        weighed: Tensor = W @ self._root(groups, statistics, name).to(W)
+        return weighed.flatten(1)
+
+    def _root(self, groups: Groups, statistics: Statistics, name: str) -> Tensor:
+        """Return a root of what outputs weigh: Γ^½, or the gain of the norm behind them."""
+        if not self.whiten:
+            module = module_at(groups.model, name)
+            norm = groups.normalizer.get(name)
+            if norm is None:
+                return torch.eye(channel_count(module, "out"))
+            return torch.diag(norm_gain(module_at(groups.model, norm)))
+        output = statistics.outputs.get(name)
+        if output is None or output.gradient is None:
+            raise ConfigError(
+                f"criterion 'stacked' with whiten=True found no gradients of module {name!r}: "
+                "collect with gradients=True"
+            )
+        values, vectors = torch.linalg.eigh(output.gradient / max(output.samples, 1))
+        root: Tensor = vectors * values.clamp(min=0).sqrt()
+        return root
+
+
+def norm_gain(norm: nn.Module) -> Tensor:
+    """Return γ/σ of a BatchNorm in eval mode, (channels,); γ or 1 where σ is the batch's own."""
+    gain = torch.ones(channel_count(norm, "out"))
+    variance, weight = norm._buffers.get("running_var"), norm._parameters.get("weight")
+    if variance is not None:
+        gain = (variance + float(getattr(norm, "eps", 0.0))).rsqrt()
+    return gain if weight is None else gain * weight.detach()

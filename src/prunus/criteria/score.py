@@ -1,0 +1,81 @@
+"""Score the units of groups by a criterion, by name or as an object."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from prunus.core import ConfigError, one_blas_thread
+from prunus.criteria.families import families_of, reads, score_family
+from prunus.criteria.intervals import add_replicates
+from prunus.criteria.scores import CRITERIA, Criterion, GroupScore, NotScoredError, Scores
+from prunus.graph import Group, Groups
+from prunus.statistics import Statistics
+
+__all__ = ["make_criterion", "score"]
+
+
+def make_criterion(name: str, **options: Any) -> Criterion:
+    """Build a criterion of `CRITERIA`.
+
+    Raises:
+        UnknownNameError: lists the known criteria.
+        ConfigError: the criterion has no such option.
+    """
+    kind = CRITERIA[name]
+    try:
+        return cast(Criterion, kind(**options))
+    except TypeError as error:
+        raise ConfigError(f"criterion {name!r}: {error}") from error
+
+
+def score(
+    groups: Groups,
+    statistics: Statistics,
+    criterion: str | Criterion = "stacked",
+    intervals: bool = False,
+    **options: Any,
+) -> Scores:
+    """Score every unit of every group.
+
+    Args:
+        criterion: a name of `CRITERIA`, or any object of the `Criterion` protocol.
+        intervals: also score without each of the statistics' K blocks, along the same order, so
+            that `GroupScore.interval` knows the jackknife interval of each cost. Costs K more
+            scorings and no pass over the data.
+        options: passed to the criterion when it is given by name.
+
+    Raises:
+        UnknownNameError: lists the known criteria.
+        ConfigError: the criterion has no such option, the statistics lack what it needs, or
+            intervals were asked of one block.
+    """
+    if isinstance(criterion, str):
+        name, rule = criterion, make_criterion(criterion, **options)
+    else:
+        name, rule = type(criterion).__name__, criterion
+    scored: dict[str, GroupScore] = {}
+    skipped, read = {}, []
+    for group in groups:
+        if rule.needs_statistics and not _is_read(groups, group, statistics):
+            skipped[group.name] = (
+                "no reader has statistics: too wide for a Gram matrix (feature_limit), or not run"
+            )
+        else:
+            read.append(group)
+    with one_blas_thread():
+        for family in families_of(rule, read, statistics):
+            try:
+                scored |= score_family(rule, groups, family, statistics)
+            except NotScoredError as reason:
+                skipped |= {group.name: str(reason) for group in family}
+        scored = {group.name: scored[group.name] for group in read if group.name in scored}
+        if intervals:
+            scored = add_replicates(groups, statistics, rule, scored)
+    return Scores(scored, name, rule.unit, rule.comparable, skipped)
+
+
+def _is_read(groups: Groups, group: Group, statistics: Statistics) -> bool:
+    """Tell whether any consumer of a group has statistics."""
+    if statistics.duals:
+        return any(member.module in statistics.duals for member in group.consumers)
+    return any(reads(groups, member, statistics) for member in group.consumers)

@@ -1,0 +1,226 @@
+"""Image files on disk: which there are, and how one becomes a tensor."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from prunus.core import DataError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Files",
+    "ImageFiles",
+    "Recipe",
+    "UnreadableImageError",
+    "find_images",
+    "find_layout",
+    "read_image",
+    "same_classes",
+    "verify_images",
+]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_RGB = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's mean and deviation
+_GREY = ((0.449,), (0.226,))  # their averages
+
+
+class UnreadableImageError(DataError):
+    """An image file cannot be decoded.
+
+    A loader's worker process has PyTorch make this error anew from a whole printed traceback;
+    the sentence is its last line.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rstrip().splitlines()[-1].split(f"{type(self).__name__}: ")[-1])
+
+
+@dataclass(frozen=True)
+class Files:
+    """Paths of N images and their labels, int64 (N,)."""
+
+    paths: tuple[Path, ...]
+    labels: Tensor
+
+    def select(self, index: Tensor) -> Files:
+        """Return the files at the positions `index`."""
+        return Files(tuple(self.paths[i] for i in index.tolist()), self.labels[index])
+
+
+def find_layout(root: Path) -> dict[str, Path]:
+    """Return the folder of 'train' and, where `root` holds them, of 'test' and 'validation'.
+
+    Raises:
+        DataError: `root` is not a folder.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"there is no folder {root}: give one that holds a subfolder for each class"
+        )
+    train, validation, test = (root / part for part in ("train", "val", "test"))
+    if not train.is_dir() or not (validation.is_dir() or test.is_dir()):
+        return {"train": root}
+    if not test.is_dir():
+        return {"train": train, "test": validation}
+    given = {"validation": validation} if validation.is_dir() else {}
+    return {"train": train, "test": test, **given}
+
+
+def find_images(root: Path, *, least: int) -> tuple[tuple[str, ...], Files]:
+    """Return the class names, which are the subfolders of `root` in order, and the images in them.
+
+    Raises:
+        DataError: there are no classes, there is only one, or one has fewer than `least` images.
+    """
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = {
+        folder.name: sorted(
+            p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+        )
+        for folder in folders
+    }
+    if not any(found.values()):
+        raise DataError(
+            f"{root} holds no images in subfolders: put the images of each class in a subfolder "
+            f"of its own, as {', '.join(IMAGE_SUFFIXES)}"
+        )
+    if len(found) == 1:
+        raise DataError(
+            f"{root} holds one class, {folders[0].name!r}, and there is nothing to tell apart: "
+            "give at least two subfolders"
+        )
+    for name, paths in found.items():
+        if len(paths) < least:
+            raise DataError(
+                f"class {name!r} of {root} has {len(paths)} images, but the split needs at "
+                f"least {least} of each class: add images or take the folder away"
+            )
+    labels = [label for label, paths in enumerate(found.values()) for _ in paths]
+    files = Files(tuple(p for paths in found.values() for p in paths), torch.tensor(labels))
+    return tuple(found), files
+
+
+def same_classes(root: Path, expected: tuple[str, ...]) -> Files:
+    """Return the images in the subfolders of `root`, which are those of another part.
+
+    Raises:
+        DataError: the classes are others, or one of them has no image.
+    """
+    classes, files = find_images(root, least=1)
+    odd = sorted(set(classes) ^ set(expected))
+    if odd:
+        where = "only there" if odd[0] in classes else "missing there"
+        raise DataError(
+            f"{root} has other classes than the training split, {odd[0]!r} is {where}: "
+            "give every split the same class folders"
+        )
+    return files
+
+
+def verify_images(paths: tuple[Path, ...]) -> None:
+    """Check the headers, and the checksums where the format has some, of all files.
+
+    Raises:
+        UnreadableImageError: names the first that is broken.
+    """
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                image.verify()
+        except Exception as error:  # each format raises its own
+            raise _unreadable(path, error) from error
+
+
+def read_image(path: Path, channels: int) -> Image.Image:
+    """Return the image as RGB, or as grey where `channels` is 1.
+
+    Raises:
+        UnreadableImageError: the file is broken, or has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":  # conversion would clip these to white
+                raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+            whole = image.convert("RGBA") if "transparency" in image.info else image
+            return whole.convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # each format raises its own
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UnreadableImageError(
+        f"image {path} cannot be read ({reason}): replace it, or take it out of the folder"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a file becomes an image (C, H, W) of the size asked for.
+
+    | field | meaning |
+    | --- | --- |
+    | margin | the shorter side becomes `margin` × max(H, W) before the centre is cropped |
+    | least_area | augmented: the share of the image that a random crop keeps at least |
+    | squash | resized to H×W without keeping its proportions, so that nothing is cropped |
+
+    Augmented images are mirrored at random, too.
+    """
+
+    margin: float = 1.0
+    least_area: float = 0.5
+    squash: bool = False
+
+
+class ImageFiles(Dataset[tuple[Tensor, int]]):
+    """Image files, decoded and transformed when fetched.
+
+    Shapes: index → float32 (C, H, W) of `input_shape`, and the label.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        input_shape: tuple[int, int, int],
+        *,
+        augment: bool,
+        recipe: Recipe | None = None,
+    ) -> None:
+        self.files = files
+        self.channels = input_shape[0]
+        self.transform = _transform(input_shape, augment, recipe or Recipe())
+
+    def __len__(self) -> int:
+        return len(self.files.paths)
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of each image, int64 (N,)."""
+        return self.files.labels
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = read_image(self.files.paths[index], self.channels)
+        return self.transform(image), int(self.files.labels[index])
+
+
+def _transform(input_shape: tuple[int, int, int], augment: bool, recipe: Recipe) -> Any:
+    v2 = importlib.import_module("torchvision.transforms.v2")  # heavy: only where asked for
+    C, H, W = input_shape
+    if augment:
+        area = (recipe.least_area, 1.0)
+        crop = [v2.RandomResizedCrop((H, W), scale=area), v2.RandomHorizontalFlip()]
+    elif recipe.squash:
+        crop = [v2.Resize((H, W))]
+    else:
+        crop = [v2.Resize(round(recipe.margin * max(H, W))), v2.CenterCrop((H, W))]
+    mean, std = _GREY if C == 1 else _RGB
+    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()]
+    return v2.Compose([*crop, *to_tensor, v2.Normalize(mean, std)])

@@ -1,0 +1,171 @@
+"""What spoils an image: down-sampling, Gaussian noise, JPEG. The network is to undo it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from prunus.core import ConfigError
+from prunus.data.pairs.bicubic import resize_bicubic
+
+__all__ = ["Degradation", "Downsampling", "GaussianNoise", "JpegCompression", "degrade_crop"]
+
+
+class Degradation(Protocol):
+    """Makes the network's input out of the image that it is to give back.
+
+    What it makes of a pixel depends on the pixels less than `margin` away, and on where the pixel
+    lies modulo `align`: `degrade_crop` needs no more to treat a crop as the whole image would be.
+    """
+
+    @property
+    def scale(self) -> int:
+        """How many times larger the image is than the input."""
+        ...
+
+    @property
+    def align(self) -> int:
+        """The period, in pixels, of what is done."""
+        ...
+
+    @property
+    def margin(self) -> int:
+        """So many pixels around a crop, from where `align` lets it start, reach into it."""
+        ...
+
+    def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return float32 (C, H/scale, W/scale) of the bytes `image` (C, H, W); black is 0, white 1.
+
+        Where chance plays a part it comes from `generator`, else from PyTorch's global one.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Downsampling:
+    """Make an image smaller by a whole number, bicubically, to bytes: super-resolution's input.
+
+    x = round(resize_bicubic(y, 1/scale)), the 8-bit images that DIV2K, and MATLAB where it is
+    given bytes, hold as low resolution.
+
+    Raises:
+        ConfigError: `scale` is less than 2; called: a side of the image is no multiple of it.
+    """
+
+    scale: int
+
+    def __post_init__(self) -> None:
+        if self.scale < 2:
+            raise ConfigError(f"the scale of super-resolution is {self.scale}, expected 2 or more")
+
+    @property
+    def align(self) -> int:
+        """Whole pixels of the input."""
+        return self.scale
+
+    @property
+    def margin(self) -> int:
+        """Half the width of the antialiasing kernel."""
+        return 2 * self.scale
+
+    def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return float32 (C, H/scale, W/scale) of the bytes `image` (C, H, W)."""
+        if image.shape[-2] % self.scale or image.shape[-1] % self.scale:
+            raise ConfigError(
+                f"an image of {image.shape[-2]}×{image.shape[-1]} pixels is no whole number of "
+                f"pixels at 1/{self.scale}: crop it to multiples of {self.scale}"
+            )
+        return resize_bicubic(image, 1 / self.scale).float() / 255
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Add white Gaussian noise: x = y + σ/255·n with n ~ N(0, 1) for each pixel and channel.
+
+    `sigma` is on the scale 0 … 255. Neither clipped nor rounded, so that it is Gaussian, and x
+    leaves [0, 1] here and there: the convention of BM3D and DnCNN.
+
+    Source: Zhang et al., "Beyond a Gaussian denoiser: residual learning of deep CNN for image
+    denoising" (DnCNN), IEEE Transactions on Image Processing 26(7), 2017.
+
+    Raises:
+        ConfigError: `sigma` is negative or more than 255.
+    """
+
+    sigma: float
+    scale: ClassVar[int] = 1
+    align: ClassVar[int] = 1
+    margin: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sigma <= 255:
+            raise ConfigError(f"the noise's sigma is {self.sigma}, expected 0 to 255")
+
+    def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return float32 (C, H, W) of the bytes `image` (C, H, W)."""
+        noise = torch.randn(image.shape, generator=generator)
+        return (image.float() + self.sigma * noise) / 255
+
+
+@dataclass(frozen=True)
+class JpegCompression:
+    """Write an image as JPEG of `quality` and read it again.
+
+    Grey images are coded as they are, colour ones as YCbCr with both chroma planes halved (4:2:0),
+    by Pillow's libjpeg, whose quantisation tables at each quality are those of the Independent
+    JPEG Group and of MATLAB's `imwrite`.
+
+    Raises:
+        ConfigError: `quality` is not in 1 … 100.
+    """
+
+    quality: int
+    scale: ClassVar[int] = 1
+    align: ClassVar[int] = 16  # an 8×8 block of halved chroma covers 16×16 pixels
+    margin: ClassVar[int] = 16  # the decoder smooths chroma over the next block's border
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"the JPEG quality is {self.quality}, expected 1 to 100")
+
+    def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return float32 (C, H, W) of the bytes `image` (C, H, W), C 1 or 3."""
+        pixels = image.permute(1, 2, 0).numpy()  # (H, W, C)
+        file = io.BytesIO()
+        Image.fromarray(pixels.squeeze(2) if len(image) == 1 else pixels).save(
+            file, format="JPEG", quality=self.quality, subsampling="4:2:0"
+        )
+        with Image.open(file) as coded:
+            decoded = np.array(coded)  # (H, W) or (H, W, 3)
+        return torch.from_numpy(decoded.reshape(pixels.shape)).permute(2, 0, 1).float() / 255
+
+
+def degrade_crop(
+    image: Tensor,
+    degradation: Degradation,
+    top: int,
+    left: int,
+    size: tuple[int, int],
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return the input of `image[:, top : top + H, left : left + W]`, (H, W) = `size`.
+
+    But for noise, it is that place of the degraded whole image, at the cost of the crop: a border
+    is degraded with it and cut away. `top`, `left` and `size` are multiples of the scale.
+
+    Shapes: uint8 (C, ·, ·) → float32 (C, H/scale, W/scale).
+    """
+    s, reach = degradation.scale, degradation.margin
+    (H, W), (height, width) = size, image.shape[-2:]
+    y0 = max(0, (top - reach) // degradation.align * degradation.align)
+    x0 = max(0, (left - reach) // degradation.align * degradation.align)
+    y1, x1 = min(height, top + H + reach), min(width, left + W + reach)
+    whole = degradation(image[:, y0:y1, x0:x1], generator)
+    y, x = (top - y0) // s, (left - x0) // s
+    return whole[:, y : y + H // s, x : x + W // s]

@@ -1,0 +1,164 @@
+"""Pairs of a degraded image and the true one, whole or in patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from prunus.core import DataError, derive_seed
+from prunus.data.files import read_image
+from prunus.data.pairs.bicubic import rgb_to_luma
+from prunus.data.pairs.degrade import Degradation, degrade_crop
+
+__all__ = ["ImagePairs", "Images", "PatchPairs"]
+
+_HELD = 2**30  # bytes of decoded images kept in memory, of the training and of the test folder
+
+Pair = tuple[Tensor, Tensor]
+
+
+class Images(Sequence[Tensor]):
+    """The images of files as bytes: the first GiB of them is held, the others are read when asked.
+
+    One channel of a colour image is its luma Y (`rgb_to_luma`), or its grey value 0.299 R +
+    0.587 G + 0.114 B where `luma` is false. One of a grey file is the file's own. Three of a grey
+    file are three times the same.
+
+    Shapes: index → uint8 (C, H, W).
+    """
+
+    def __init__(self, paths: Sequence[Path], *, channels: int, luma: bool) -> None:
+        self.paths = tuple(paths)
+        self.channels, self.luma = channels, luma
+        self.held: list[Tensor] = []
+        size = 0
+        for path in self.paths:
+            image = self._read(path)
+            size += image.numel()
+            if size > _HELD:
+                break
+            self.held.append(image)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # no slices
+        """Return the image at `index`."""
+        return self.held[index] if index < len(self.held) else self._read(self.paths[index])
+
+    def _read(self, path: Path) -> Tensor:
+        luma = self.luma and self.channels == 1
+        pixels = np.array(read_image(path, 3 if luma else self.channels))
+        image = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+        if luma:
+            with Image.open(path) as file:
+                grey = file.mode in ("1", "L", "LA")
+            image = image[:1] if grey else rgb_to_luma(image)
+        return image.contiguous()
+
+
+class ImagePairs(Dataset[Pair]):
+    """Whole images, cut at the right and below to multiples of the scale, the same each time.
+
+    Shapes: index → float32 (C, H/s, W/s) and (C, H, W), s the scale.
+    """
+
+    def __init__(self, images: Images, index: Sequence[int], degradation: Degradation) -> None:
+        self.images, self.index = images, tuple(index)
+        self.degradation = degradation
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> Pair:
+        image = _trim(self.images, self.index[i], self.degradation.scale)
+        generator = _generator(self.images.paths[self.index[i]], "image")
+        return self.degradation(image, generator), image.float() / 255
+
+
+class PatchPairs(Dataset[Pair]):
+    """Patches of images, `count` of each.
+
+    Where `fixed`, place and noise depend on the file's name and the patch's number alone;
+    otherwise both are drawn anew each time, from PyTorch's global generator. `augment` turns a
+    patch by 0, 90, 180 or 270 degrees and mirrors it in half the cases. An image smaller than the
+    patch is continued by its mirror image first.
+
+    Shapes: index → float32 (C, h, w) with (h, w) = `size`, and (C, s·h, s·w), s the scale.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        index: Sequence[int],
+        degradation: Degradation,
+        size: tuple[int, int],
+        *,
+        count: int,
+        fixed: bool = False,
+        augment: bool = False,
+    ) -> None:
+        self.images, self.index = images, tuple(index)
+        self.degradation = degradation
+        self.size = size
+        self.count, self.fixed, self.augment = count, fixed, augment
+
+    def __len__(self) -> int:
+        return len(self.index) * self.count
+
+    def __getitem__(self, i: int) -> Pair:
+        which, number = self.index[i // self.count], i % self.count
+        generator = _generator(self.images.paths[which], number) if self.fixed else None
+        s = self.degradation.scale
+        H, W = s * self.size[0], s * self.size[1]
+        image = _continue(_trim(self.images, which, s), H, W)
+        top, left = (
+            s * int(torch.randint((length - part) // s + 1, (), generator=generator))
+            for length, part in zip(image.shape[1:], (H, W), strict=True)
+        )
+        x = degrade_crop(image, self.degradation, top, left, (H, W), generator)
+        y = image[:, top : top + H, left : left + W].float() / 255
+        if self.augment:
+            x, y = _turn(x, y, int(torch.randint(8, ())))
+        return x, y
+
+
+def _generator(path: Path, which: object) -> torch.Generator:
+    """Return the generator of one image: by the file's name, so that a moved folder is the same."""
+    return torch.Generator().manual_seed(derive_seed(0, "restoration", path.name, which))
+
+
+def _trim(images: Images, which: int, scale: int) -> Tensor:
+    """Return an image, cut at the right and below to multiples of `scale`."""
+    image = images[which]
+    H, W = image.shape[1:]
+    if min(H, W) < scale:
+        raise DataError(
+            f"image {images.paths[which]} of {H}×{W} pixels is nothing at 1/{scale}: "
+            "take it out of the folder"
+        )
+    return image[:, : H - H % scale, : W - W % scale]
+
+
+def _continue(image: Tensor, H: int, W: int) -> Tensor:
+    """Mirror `image` at its lower and right border, as often as it takes to be H×W."""
+    for axis, length in ((1, H), (2, W)):
+        while image.shape[axis] < length:
+            image = torch.cat([image, image.flip(axis)], axis).narrow(
+                axis, 0, min(length, 2 * image.shape[axis])
+            )
+    return image
+
+
+def _turn(x: Tensor, y: Tensor, which: int) -> Pair:
+    """Return both in one of the eight positions of a square (of a rectangle: the four)."""
+    if which >= 4:
+        x, y = x.flip(2), y.flip(2)
+    turns = which % 4 if x.shape[1] == x.shape[2] else which % 2 * 2
+    return torch.rot90(x, turns, (1, 2)), torch.rot90(y, turns, (1, 2))

@@ -1,0 +1,1 @@
+"""One data set a file; each registers itself by name."""

@@ -1,0 +1,120 @@
+"""How long calls take, measured in turn so that all of them meet the same machine."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from prunus.core import ConfigError
+
+__all__ = ["LEAST_ROUNDS", "Comparison", "Estimate", "compare_latency"]
+
+#: Fewer rounds have no 95 % interval of their median.
+LEAST_ROUNDS = 6
+#: A call as long as this has nothing in the caches from the call before: no call settles it.
+LONG = 0.05
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A median and its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """Return the median of x₁ … xₙ and the order statistics x₍ₖ₎ and x₍ₙ₊₁₋ₖ₎ around it.
+
+        k is the greatest with 2·P(Bin(n, ½) < k) ≤ 5 %. Nothing is assumed of how the values
+        are distributed, but that they are independent: rounds that a busy machine slows down
+        together make the interval too narrow. Source: David and Nagaraja 2003, section 7.1.
+
+        Raises:
+            ConfigError: there are fewer than 6 values.
+        """
+        n = len(values)
+        if n < LEAST_ROUNDS:
+            raise ConfigError(
+                f"{n} rounds came, expected at least {LEAST_ROUNDS}: fewer have no 95 % interval"
+            )
+        k, tail = 0, 0.5**n  # tail = P(Bin(n, ½) < k + 1)
+        while 2 * tail <= 0.05:
+            k += 1
+            tail += math.comb(n, k) * 0.5**n
+        ordered = sorted(values)
+        return cls(statistics.median(ordered), ordered[k - 1], ordered[n - k])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What calls took, by name and round: `seconds[name]` has shape (rounds,)."""
+
+    seconds: Mapping[str, tuple[float, ...]]
+
+    @property
+    def rounds(self) -> int:
+        """How often each was timed."""
+        return len(next(iter(self.seconds.values())))
+
+    def latency(self, name: str) -> Estimate:
+        """Return the seconds of one call."""
+        return Estimate.of(self.seconds[name])
+
+    def speedup(self, before: str, after: str) -> Estimate:
+        """Return time of `before` ÷ time of `after`: the median of the ratios round by round.
+
+        A machine that slows down half-way slows both sides of a ratio.
+        """
+        pairs = zip(self.seconds[before], self.seconds[after], strict=True)
+        return Estimate.of([a / b for a, b in pairs])
+
+
+def compare_latency(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 50,
+    seconds: float = 3.0,
+) -> Comparison:
+    """Time `calls` in turn, in inference mode.
+
+    After a warm-up of two rounds they run A B C, C B A, A B C …, so that a drift of the machine
+    meets all alike; at least 6 and at most `rounds` rounds, and about `seconds`. A call shorter
+    than 50 ms runs once untimed before it is timed: a network that serves finds its weights and
+    its memory as its last call left them, not as another network did.
+
+    Compare networks within one runtime: the threads of one may still spin when another's turn
+    comes.
+
+    Raises:
+        ConfigError: `rounds` is below 6, or there is nothing to time.
+    """
+    if rounds < LEAST_ROUNDS or not calls:
+        raise ConfigError(
+            f"rounds={rounds} of {len(calls)} calls: expected at least {LEAST_ROUNDS} rounds of "
+            "at least one call"
+        )
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.inference_mode():
+        warm = [{name: _time(call) for name, call in calls.items()} for _ in range(2)][-1]
+        start = time.perf_counter()
+        for done in range(rounds):
+            if done >= LEAST_ROUNDS and time.perf_counter() - start > seconds:
+                break
+            for name in list(calls) if done % 2 == 0 else list(calls)[::-1]:
+                if warm[name] < LONG:
+                    calls[name]()
+                spent[name].append(_time(calls[name]))
+    return Comparison({name: tuple(values) for name, values in spent.items()})
+
+
+def _time(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin

@@ -1,0 +1,75 @@
+"""Time the costliest layers at widths in a row: `measure_steps`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from prunus.evaluation.latency.alone import Call, layer_at
+from prunus.evaluation.latency.compare import compare_latency
+from prunus.evaluation.latency.steps import STRETCH, Steps
+from prunus.evaluation.latency.table import Grid
+from prunus.graph import Groups
+from prunus.modules import channel_count, is_depthwise
+
+__all__ = ["measure_steps"]
+
+#: Layers timed at 17 widths each, and how often each width is.
+LAYERS, ROUNDS = 6, 20
+#: Narrower axes keep their width: below, a multiple of 16 is no choice a budget would make.
+LEAST_WIDTH = 3 * STRETCH
+#: Share of a width around which it is timed: what a cut by half of the MACs leaves.
+KEPT = 0.7
+
+
+def measure_steps(
+    calls: Mapping[str, Sequence[Call]], grids: Mapping[str, Grid], groups: Groups
+) -> tuple[Steps, ...]:
+    """Time the `LAYERS` layers that take most time and can be pruned, at 17 widths in turn.
+
+    Args:
+        calls: what each module runs in one forward pass: a key, the module and its input's shape.
+        grids: milliseconds by key, the last at full width.
+
+    A stretch lies near 70 % of the width. Both widths of a layer fall together where both can be
+    pruned and are at least 48; a layer of which neither can, and a grouped convolution, have none.
+
+    Cost: at most 6 · 17 · 2 · 20 calls of a layer at that width.
+    """
+    prunable = {(member.module, member.axis) for group in groups for member in group.members}
+    often = Counter(key for each in calls.values() for key, _ in each)
+    found: list[Steps] = []
+    for key in sorted(often, key=lambda key: -often[key] * grids[key].ms[-1][-1]):
+        names = [name for name, each in calls.items() if key in dict(each)]
+        module, shape = dict(calls[names[0]])[key]
+        varied = {
+            "out": any((name, "out") in prunable for name in names),
+            "in": any((name, axis) in prunable for name in names for axis in ("in", "select")),
+        }
+        outs, ins = (_stretch(channel_count(module, axis), varied[axis]) for axis in ("out", "in"))
+        if is_depthwise(module):
+            ins = outs
+        elif getattr(module, "groups", 1) > 1:
+            continue
+        if len({*outs}) == len({*ins}) == 1:
+            continue
+        turns = {}
+        for out, in_ in zip(outs, ins, strict=True):
+            layer, x = layer_at(module, shape, out, in_)
+            turns[f"{out}×{in_}"] = partial(layer, x)
+        timed = compare_latency(turns, rounds=ROUNDS, seconds=math.inf).seconds
+        ms = tuple(tuple(round(1e3 * timed[at][r], 6) for at in turns) for r in range(ROUNDS))
+        found.append(Steps(key, often[key], outs, ins, ms))
+        if len(found) == LAYERS:
+            break
+    return tuple(found)
+
+
+def _stretch(width: int, varied: bool) -> tuple[int, ...]:
+    """Return 17 widths that end at a multiple of 16, or one width 17 times."""
+    if not varied or width < LEAST_WIDTH:
+        return (width,) * (STRETCH + 1)
+    top = STRETCH * max(2, round(KEPT * width / STRETCH))
+    return tuple(range(top - STRETCH, top + 1))

@@ -1,0 +1,192 @@
+"""Time every layer of a network alone, at a grid of widths: `measure_latency_table`."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core import ConfigError
+from prunus.evaluation.latency.alone import Call, Shape, gather_at, gather_key, layer_at, layer_key
+from prunus.evaluation.latency.measure_steps import measure_steps
+from prunus.evaluation.latency.table import Grid, LatencyTable
+from prunus.graph import Groups
+from prunus.modules import (
+    CONVOLUTIONS,
+    SelectLinear,
+    channel_count,
+    flatten_tensors,
+    is_depthwise,
+    is_mixing,
+    module_at,
+    private_copy,
+)
+
+__all__ = ["measure_latency_table"]
+
+_WARM_UP = 3
+
+
+def measure_latency_table(
+    model: nn.Module,
+    groups: Groups,
+    example: Tensor,
+    *,
+    batch: int = 1,
+    grid: Collection[float] = (0.25, 0.5, 0.75, 1.0),
+    repeats: int = 15,
+    steps: bool = False,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+) -> LatencyTable:
+    """Time each distinct layer of `model` at several widths, and the whole network.
+
+    A layer is built anew, with random weights, at each (out, in) of the grid and given an input
+    of the size it meets in `model`; its time is the median of `repeats` calls after a warm-up. On
+    the CPU, in eval mode, with the threads PyTorch has. `rest` is the whole network's time less
+    its layers'; where the layers alone take longer than the network that holds them, all are
+    scaled down, so that the dense total always equals the measured network. Where a group's units
+    go where they are read, picking what a layer still reads is timed by itself.
+
+    Args:
+        groups: `find_groups(model, example)`; its layers are the ones timed.
+        example: at least one image; the first is repeated to a batch.
+        grid: shares of each layer's width, in (0, 1]; the full and the least width are added.
+        steps: whether the costliest layers are timed at widths in a row too (`measure_steps`),
+            from which a multiple of widths can be chosen.
+        progress: wraps the list of distinct layers, to show a bar.
+
+    Cost: distinct layers × (grid + 1)² × (`repeats` + 3) calls of a layer, at most.
+
+    Raises:
+        ConfigError: a share, `batch` or `repeats` is out of range.
+    """
+    if batch < 1 or repeats < 1 or not all(0 < share <= 1 for share in grid):
+        raise ConfigError(
+            f"batch={batch}, repeats={repeats}, grid={tuple(grid)}: expected batch and repeats "
+            "of at least 1 and shares in (0, 1]"
+        )
+    network = private_copy(model).cpu().eval()
+    image = example[:1].detach().cpu()
+    x = image.expand(batch, *image.shape[1:]).contiguous()
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        calls = _calls(network, groups, x)
+        gathers = _gathers(network, groups, calls)
+        distinct = {key: value for each in calls.values() for key, value in each}
+        before = _median(network, x, repeats)
+        grids = {}
+        for key, (module, shape) in (progress or iter)(list(distinct.items())):
+            grids[key] = _time_layer(module, shape, grid, repeats)
+        for key, (module, shape) in (each for some in gathers.values() for each in some):
+            if key not in grids:
+                grids[key] = _time_gather(module, shape, grid, repeats)
+        whole = statistics.mean((before, _median(network, x, repeats)))
+        stretches = measure_steps(calls, grids, groups) if steps else ()
+    layers, selections = (
+        {name: tuple(key for key, _ in each) for name, each in some.items()}
+        for some in (calls, gathers)
+    )
+    running = [key for keys in layers.values() for key in keys]
+    for name, keys in selections.items():
+        if isinstance(network.get_submodule(name), SelectLinear):
+            running += keys
+    alone = sum(grids[key].ms[-1][-1] for key in running)
+    if alone > whole:
+        grids = {key: one.scaled(whole / alone) for key, one in grids.items()}
+    return LatencyTable(
+        grids=grids,
+        layers=layers,
+        rest=max(0.0, whole - alone),
+        batch=batch,
+        threads=torch.get_num_threads(),
+        machine=_machine(),
+        selections=selections,
+        steps=stretches,
+    )
+
+
+def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[Call]]:
+    """Return the calls of each costed layer in one forward pass: a key, and what to time."""
+    calls: dict[str, list[Call]] = {}
+    hooks = []
+    for name, layer in groups.layers.items():
+        module = module_at(network, name)
+        if not (layer.mixing or is_depthwise(module)):
+            continue
+        mine = calls.setdefault(name, [])
+
+        def note(module: nn.Module, args: Any, output: Any, mine: list[Call] = mine) -> None:
+            shape = tuple(flatten_tensors(args)[0].shape)
+            mine.append((layer_key(module, shape), (module, shape)))
+
+        hooks.append(module.register_forward_hook(note))
+    network(x)
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+def _gathers(
+    network: nn.Module, groups: Groups, calls: Mapping[str, list[Call]]
+) -> dict[str, list[Call]]:
+    """Return the selections before the linear layers that pick their inputs, or may after a cut."""
+    may = {m.module for group in groups for m in group.members if m.axis == "select"}
+    do = {name for name, module in network.named_modules() if isinstance(module, SelectLinear)}
+    return {
+        name: [(gather_key(*what), what) for _, what in calls[name]]
+        for name in sorted((may | do) & calls.keys())
+    }
+
+
+def _time_layer(module: nn.Module, shape: Shape, grid: Collection[float], repeats: int) -> Grid:
+    if is_depthwise(module):
+        width = channel_count(module, "out")
+        outs, ins = _knots(width, 1, grid), _knots(width, width, grid)
+    elif is_mixing(module) and isinstance(module, CONVOLUTIONS):
+        step = module.groups
+        outs = _knots(module.out_channels, step, grid)
+        ins = _knots(module.in_channels, step, grid)
+    else:
+        outs = _knots(channel_count(module, "out"), 1, grid)
+        ins = _knots(channel_count(module, "in"), 1, grid)
+    ms = [[_median(*layer_at(module, shape, out, in_), repeats) for in_ in ins] for out in outs]
+    return Grid.monotone(outs, ins, ms)
+
+
+def _time_gather(module: nn.Module, shape: Shape, grid: Collection[float], repeats: int) -> Grid:
+    ins = _knots(channel_count(module, "in"), 1, grid)
+    ms = [[_median(*gather_at(module, shape, kept), repeats) for kept in ins]]
+    return Grid.monotone((1,), ins, ms)
+
+
+def _knots(width: int, step: int, grid: Collection[float]) -> tuple[int, ...]:
+    """Return multiples of `step` near the shares of `width`, the least and the full one too."""
+    inner = {step * math.ceil(share * width / step) for share in grid}
+    return tuple(sorted({step, width} | inner))
+
+
+def _median(call: Callable[[Tensor], object], x: Tensor, repeats: int) -> float:
+    """Return the median of the milliseconds of `repeats` calls, after a warm-up."""
+    spent = []
+    for turn in range(_WARM_UP + repeats):
+        begin = time.perf_counter()
+        call(x)
+        if turn >= _WARM_UP:
+            spent.append(1e3 * (time.perf_counter() - begin))
+    return statistics.median(spent)
+
+
+def _machine() -> str:
+    """Name the processor: Linux's own words for it, else what Python knows."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

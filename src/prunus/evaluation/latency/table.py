@@ -1,0 +1,188 @@
+"""How many milliseconds each layer takes at any width, on this machine: `LatencyTable`.
+
+T(plan) = rest + Σ_layers t_layer(out, in) + Σ_selections g_layer(in): each layer's t is timed alone
+at a small grid of widths and interpolated bilinearly between; g is what picking its inputs takes
+where a layer reads fewer than arrive; `rest` is what the measured network takes beside them.
+Source: the idea of a latency table is HALP's (Shen et al., 2022); grid, running maximum,
+selections and `rest` are reconstructions of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from prunus.core import DataError, to_json
+from prunus.evaluation.latency.steps import Steps
+
+__all__ = ["Grid", "LatencyTable"]
+
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Milliseconds of one call of one layer at chosen widths.
+
+    Attributes:
+        outs: widths of the output, rising; shape (O,).
+        ins: widths of the input, rising; shape (I,). One width alone stands for all (depthwise).
+        ms: shape (O, I), never falling along either axis.
+    """
+
+    outs: tuple[int, ...]
+    ins: tuple[int, ...]
+    ms: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def monotone(cls, outs: tuple[int, ...], ins: tuple[int, ...], ms: list[list[float]]) -> Grid:
+        """Return the grid with each time raised to the greatest of all narrower ones.
+
+        A narrower layer never costs more then, whatever the noise of the timings.
+        """
+        risen = [list(row) for row in ms]
+        for o in range(len(outs)):
+            for i in range(len(ins)):
+                below = risen[o - 1][i] if o else 0.0
+                left = risen[o][i - 1] if i else 0.0
+                risen[o][i] = max(risen[o][i], below, left)
+        return cls(outs, ins, tuple(map(tuple, risen)))
+
+    def at(self, out: int, in_: int) -> float:
+        """Return the milliseconds at `out`×`in_`: bilinear inside the grid, its edge outside."""
+        o, u = _place(self.outs, out)
+        i, v = _place(self.ins, in_)
+        below = self._along(o, i, v)
+        return _between(below, self._along(o + 1, i, v), u) if u else below
+
+    def _along(self, o: int, i: int, v: float) -> float:
+        row = self.ms[o]
+        return _between(row[i], row[i + 1], v) if v else row[i]
+
+    def scaled(self, factor: float) -> Grid:
+        """Return the grid with every time multiplied by `factor`."""
+        return Grid(self.outs, self.ins, tuple(tuple(t * factor for t in row) for row in self.ms))
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """The latency of one network, layer by layer, as one machine showed it.
+
+    Attributes:
+        grids: a `Grid` for each distinct layer and input size, by a key that describes it.
+        layers: the keys of each layer's calls in one forward pass, by module name; none for a
+            layer that only runs in training.
+        rest: milliseconds of all that is no layer; it is taken as constant.
+        batch: images in one forward pass; all times are of a batch.
+        threads: threads PyTorch used.
+        machine: the processor, in words.
+        selections: the keys of what picking inputs takes, a grid of one output, by the name of
+            each layer that may read fewer features than arrive.
+        steps: the layers that take most time at widths in a row; none where that was not asked
+            for, or no layer that can be pruned is wide enough.
+    """
+
+    grids: Mapping[str, Grid]
+    layers: Mapping[str, tuple[str, ...]]
+    rest: float
+    batch: int
+    threads: int
+    machine: str
+    selections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    steps: tuple[Steps, ...] = ()
+
+    def ms(self, layer: str, out: int, in_: int, arriving: int | None = None) -> float:
+        """Return the milliseconds a batch that `layer` takes with `out` and `in_` channels left.
+
+        Where more are `arriving` than it reads, that includes picking them. But for rounding, it
+        never falls as either width grows, except that the last channel not to be picked makes
+        the picking itself go.
+
+        Raises:
+            DataError: the table was measured on a network without that layer.
+        """
+        try:
+            keys = self.layers[layer]
+        except KeyError:
+            raise DataError(
+                f"the latency table knows no layer {layer!r}: it was measured on another network; "
+                "measure one on this network"
+            ) from None
+        spent = sum(self.grids[key].at(out, in_) for key in keys)
+        if arriving is not None and in_ < arriving:
+            spent += sum(self.grids[key].at(1, in_) for key in self.selections.get(layer, ()))
+        return spent
+
+    def to_json(self) -> str:
+        """Return the table as JSON; equal tables give equal bytes."""
+        return to_json({"format": FORMAT, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> LatencyTable:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DataError: the text is no latency table, or of a format this version does not know.
+        """
+        try:
+            body = json.loads(text)
+            version = body.pop("format")
+            if version != FORMAT:
+                raise DataError(
+                    f"latency table of format {version}, this Prunus reads format {FORMAT}: "
+                    "measure it anew"
+                )
+            grids = {key: _grid(value) for key, value in body["grids"].items()}
+            layers, selections = (
+                {name: tuple(keys) for name, keys in body[part].items()}
+                for part in ("layers", "selections")
+            )
+            asked = (*layers.values(), *selections.values())
+            missing = {key for keys in asked for key in keys} - set(grids)
+            if missing:
+                raise DataError(f"the latency table has no grid {min(missing)!r}: measure it anew")
+            return cls(
+                grids,
+                layers,
+                float(body["rest"]),
+                int(body["batch"]),
+                int(body["threads"]),
+                str(body["machine"]),
+                selections,
+                tuple(map(Steps.from_json, body["steps"])),
+            )
+        except DataError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"not a latency table of Prunus ({error}): give what LatencyTable.to_json wrote"
+            ) from error
+
+
+def _place(knots: tuple[int, ...], width: int) -> tuple[int, float]:
+    """Return the knot at or below `width` and how far on it is to the next, in [0, 1)."""
+    if width <= knots[0]:
+        return 0, 0.0
+    if width >= knots[-1]:
+        return len(knots) - 1, 0.0
+    low = bisect_right(knots, width) - 1
+    return low, (width - knots[low]) / (knots[low + 1] - knots[low])
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return min(high, low + (high - low) * share)
+
+
+def _grid(body: dict[str, Any]) -> Grid:
+    grid = Grid(
+        tuple(map(int, body["outs"])),
+        tuple(map(int, body["ins"])),
+        tuple(tuple(map(float, row)) for row in body["ms"]),
+    )
+    shape = {len(row) for row in grid.ms}
+    if len(grid.ms) != len(grid.outs) or shape != {len(grid.ins)}:
+        raise ValueError("a grid's times do not fit its widths")
+    return grid

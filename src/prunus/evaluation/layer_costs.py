@@ -1,0 +1,77 @@
+"""Layers of two networks side by side: widths, parameters, MACs, in running order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from prunus.graph import find_groups, raw_layer, reads
+from prunus.modules import RawAxis, former_of, module_at
+
+__all__ = ["layer_rows"]
+
+
+def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dict[str, Any]]:
+    """Return parameters, MACs and channels of each layer, before and after, in running order.
+
+    Numbers of modules that are cut with a layer (heads, widths) are no layers. What went as a
+    whole has nothing left.
+    """
+    sides = [find_groups(network, example).layers for network in (dense, pruned)]
+    rows = []
+    for name in _running(dense, example, sides[0]):
+        before = sides[0][name]
+        if before.kind == "Number":
+            continue
+        after = sides[1].get(name)
+        if after is None and former_of(module_at(pruned, name)) is not None:
+            after = replace(before, out=0, in_=0)
+        if after is None:  # a raw parameter that no group of the pruned network cuts any more
+            after = raw_layer(cast(RawAxis, module_at(pruned, name)))
+        pairs = [
+            (layer, reads(network, name, layer))
+            for network, layer in ((dense, before), (pruned, after))
+        ]
+        rows.append(
+            {
+                "module": name,
+                "kind": before.kind,
+                "params": [layer.params(layer.out, in_) for layer, in_ in pairs],
+                "macs": [layer.macs(layer.out, in_) for layer, in_ in pairs],
+                "out": [layer.out for layer, _ in pairs],
+                "in": [in_ for _, in_ in pairs],
+            }
+        )
+    return rows
+
+
+@torch.no_grad()
+def _running(model: nn.Module, example: Tensor, names: Iterable[str]) -> list[str]:
+    """Return the names of layers in the order in which they first run.
+
+    What is read without being called runs where the module around it does.
+    """
+    place: dict[str, int] = {}
+
+    def entered(name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            place.setdefault(name, len(place))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            hooks.callback(module.register_forward_pre_hook(entered(name)).remove)
+        model(example)
+
+    def first(name: str) -> int:
+        while name and name not in place:
+            name = name.rpartition(".")[0]
+        return place[name]
+
+    return sorted(names, key=lambda name: first(name.partition(":")[0]))

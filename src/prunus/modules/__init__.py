@@ -1,0 +1,75 @@
+"""Kinds of layers, and what stands in a network's place while it is looked at or cut."""
+
+from prunus.modules.attention import (
+    attention_of,
+    close_heads_,
+    is_packed,
+    named_layers,
+    open_heads_,
+    opened,
+    projection_name,
+    set_in_projection_,
+)
+from prunus.modules.copies import private_copy
+from prunus.modules.empty import Empty, can_be_empty, emptied, former_of
+from prunus.modules.kinds import (
+    BATCHNORMS,
+    CONVOLUTIONS,
+    PASSING,
+    TRANSPOSED,
+    RawAxis,
+    channel_count,
+    exchange_,
+    has_own_forward,
+    input_columns,
+    is_depthwise,
+    is_mixing,
+    is_written_norm,
+    module_at,
+    quotas,
+    set_input_columns_,
+)
+from prunus.modules.outputs import flatten_tensors, primary
+from prunus.modules.scripts import OPAQUE, Scripted
+from prunus.modules.select import SelectLinear, widen
+from prunus.modules.uncalled import Calling, calling, plain_attention
+
+__all__ = [
+    "BATCHNORMS",
+    "CONVOLUTIONS",
+    "OPAQUE",
+    "PASSING",
+    "TRANSPOSED",
+    "Calling",
+    "Empty",
+    "RawAxis",
+    "Scripted",
+    "SelectLinear",
+    "attention_of",
+    "calling",
+    "can_be_empty",
+    "channel_count",
+    "close_heads_",
+    "emptied",
+    "exchange_",
+    "flatten_tensors",
+    "former_of",
+    "has_own_forward",
+    "input_columns",
+    "is_depthwise",
+    "is_mixing",
+    "is_packed",
+    "is_written_norm",
+    "module_at",
+    "named_layers",
+    "open_heads_",
+    "opened",
+    "plain_attention",
+    "primary",
+    "private_copy",
+    "projection_name",
+    "quotas",
+    "set_in_projection_",
+    "set_input_columns_",
+    "widen",
+]

@@ -1,0 +1,96 @@
+"""What stands where a convolution and its norm were that make no channel any more."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from prunus.modules.kinds import (
+    BATCHNORMS,
+    CONVOLUTIONS,
+    INSTANCENORMS,
+    TRANSPOSED,
+    has_own_forward,
+)
+
+__all__ = ["Empty", "EmptyNorm", "can_be_empty", "emptied", "former_of"]
+
+
+class Empty(nn.Module):
+    """No channel, at the places where a convolution made its maps.
+
+    Shapes: (B, C, *spatial) → (B, 0, *spatial′), spatial′ = ⌊(n + 2·padding − dilation·(kernel −
+    1) − 1) / stride⌋ + 1 along each side, as the convolution had it. It has no parameters and
+    reads nothing but the size of its input.
+
+    Attributes:
+        former: the convolution without its tensors, for `undo_`; it is no submodule.
+    """
+
+    def __init__(self, convolution: nn.Module) -> None:
+        """Take the place of `convolution`, which loses its tensors."""
+        super().__init__()
+        self.former = (_hollow_(convolution),)
+        self.in_channels, self.out_channels = int(convolution.in_channels), 0  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of no channels."""
+        old = cast("nn.Conv2d", self.former[0])
+        axes = len(old.kernel_size)
+        sides = list(x.shape[-axes:])
+        if old.padding != "same":
+            padding = (0,) * axes if isinstance(old.padding, str) else old.padding
+            sides = [
+                (n + 2 * p - d * (k - 1) - 1) // s + 1
+                for n, p, d, k, s in zip(
+                    sides, padding, old.dilation, old.kernel_size, old.stride, strict=True
+                )
+            ]
+        # Made from nothing, not from x: who follows x shall not take this for a reader of it.
+        return torch.zeros((*x.shape[: -axes - 1], 0, *sides), dtype=x.dtype, device=x.device)
+
+    def extra_repr(self) -> str:
+        """Say what stood here."""
+        old = cast("nn.Conv2d", self.former[0])
+        return f"{type(old).__name__} of {old.kernel_size}"
+
+
+class EmptyNorm(nn.Identity):
+    """The identity, where a norm (or a PReLU) was whose channels are all gone."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        """Take the place of `norm`, which loses its tensors."""
+        super().__init__()
+        self.former = (_hollow_(norm),)
+
+
+def can_be_empty(module: nn.Module) -> bool:
+    """Tell whether all channels that a module makes (or passes on) may go."""
+    if isinstance(module, CONVOLUTIONS):
+        plain = module.groups == 1 and not isinstance(module, TRANSPOSED)
+        return plain and not has_own_forward(module)
+    return isinstance(module, (BATCHNORMS, INSTANCENORMS, nn.PReLU))
+
+
+def emptied(module: nn.Module) -> nn.Module:
+    """Return what takes the place of a module all of whose channels are gone."""
+    made = Empty(module) if isinstance(module, CONVOLUTIONS) else EmptyNorm(module)
+    return made.train(module.training)
+
+
+def former_of(module: nn.Module) -> nn.Module | None:
+    """Return the module, without its tensors, in whose place this one stands; None if in none."""
+    return module.former[0] if isinstance(module, (Empty, EmptyNorm)) else None
+
+
+def _hollow_(module: nn.Module) -> nn.Module:
+    """Shrink the tensors of a module to nothing; their type, device and gradient flag stay."""
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        nothing = parameter.detach().new_empty(0)
+        setattr(module, name, nn.Parameter(nothing, parameter.requires_grad))
+    for name, buffer in list(module.named_buffers(recurse=False)):
+        if buffer.dim():
+            setattr(module, name, buffer.new_empty(0))
+    return module

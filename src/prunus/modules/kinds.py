@@ -1,0 +1,195 @@
+"""The kinds of modules there are for pruning, and how many channels each has."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from prunus.modules.attention import in_projection, is_packed
+
+__all__ = [
+    "BATCHNORMS",
+    "CONVOLUTIONS",
+    "INSTANCENORMS",
+    "PASSING",
+    "TRANSPOSED",
+    "RawAxis",
+    "channel_count",
+    "exchange_",
+    "has_own_forward",
+    "input_columns",
+    "is_depthwise",
+    "is_mixing",
+    "is_written_norm",
+    "module_at",
+    "quotas",
+    "set_input_columns_",
+]
+
+CONVOLUTIONS = nn.modules.conv._ConvNd
+TRANSPOSED = nn.modules.conv._ConvTransposeNd
+BATCHNORMS = nn.modules.batchnorm._BatchNorm
+
+#: Modules with parameters a channel that pass each channel on by itself.
+INSTANCENORMS = nn.modules.instancenorm._InstanceNorm
+PASSING = (BATCHNORMS, nn.LayerNorm, nn.GroupNorm, nn.PReLU, INSTANCENORMS)
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Tell whether a convolution has one filter a channel: its outputs are its inputs, filtered."""
+    return (
+        isinstance(module, CONVOLUTIONS)
+        and module.groups > 1
+        and module.groups == module.in_channels == module.out_channels
+    )
+
+
+def is_mixing(module: nn.Module) -> bool:
+    """Tell whether a module computes each output from many input channels."""
+    return isinstance(module, (CONVOLUTIONS, nn.Linear)) and not is_depthwise(module)
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Tell whether a convolution is a subclass that computes in a way of its own.
+
+    Weight standardisation averages over the channels read: it counts them.
+    """
+    kind = type(module)
+    own = not kind.__module__.startswith("torch.nn.")
+    return (
+        isinstance(module, CONVOLUTIONS)
+        and own
+        and "forward"
+        in {
+            key
+            for base in kind.__mro__
+            if not base.__module__.startswith("torch.")
+            for key in vars(base)
+        }
+    )
+
+
+def is_written_norm(module: nn.Module) -> bool:
+    """Tell whether a module is a norm that PyTorch does not know, by its name and parameters.
+
+    It has a scale, and perhaps a shift, for each channel, and no layer that mixes channels. What
+    it reduces over channels (a mean, a root mean square) it reduces over those that there are.
+    """
+    if "norm" not in type(module).__name__.lower() or isinstance(module, (*PASSING, RawAxis)):
+        return False
+    own = list(module.parameters(recurse=False))
+    widths = {p.numel() for p in own if max(p.shape, default=0) == p.numel()}
+    mixing = any(isinstance(m, (CONVOLUTIONS, nn.Linear)) for m in module.modules())
+    return bool(own) and len(widths) == 1 and not mixing and all(p.numel() in widths for p in own)
+
+
+def channel_count(module: nn.Module, axis: str) -> int:
+    """Return the channels of a module's `out` or `in` axis."""
+    names = {
+        "out": ("out_channels", "out_features", "num_features", "num_channels", "num_parameters"),
+        "in": ("in_channels", "in_features"),
+    }[axis]
+    for name in names:
+        if hasattr(module, name):
+            return int(getattr(module, name))
+    return int(cast(nn.LayerNorm, module).normalized_shape[-1])
+
+
+class RawAxis(nn.Module):
+    """A width that no rule of a module covers, as if it were a module with channels.
+
+    Either one axis of a parameter or buffer, which is cut by slicing, or (`dim` is None) a number
+    of a module that its forward pass reads: heads, a width in a reshape. `key` is the
+    parameter's or the number's name in `owner`.
+    """
+
+    owner: nn.Module
+
+    def __init__(self, owner: nn.Module, key: str, dim: int | None) -> None:
+        """Refer to a width; nothing is registered or copied."""
+        super().__init__()
+        object.__setattr__(self, "owner", owner)
+        self.key, self.dim = key, dim
+
+    @property
+    def num_channels(self) -> int:
+        """The width."""
+        value = getattr(self.owner, self.key)
+        return int(value if self.dim is None else value.shape[self.dim])
+
+
+def module_at(model: nn.Module, name: str) -> nn.Module:
+    """Return a module, or what is written `of.module.parameter:axis` or `of.module:number`.
+
+    `of.attention.in_proj` is the linear layer in the parameters of an `nn.MultiheadAttention`.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    path, colon, last = name.rpartition(":")
+    if not colon:
+        parent, _, leaf = name.rpartition(".")
+        if leaf == "in_proj" and is_packed(owner := model.get_submodule(parent)):
+            return in_projection(owner)
+        return model.get_submodule(name)
+    if not last.isdecimal():
+        owner = model.get_submodule(path)
+        if not isinstance(getattr(owner, last), int):
+            raise AttributeError(f"{last!r} of {path!r} is no number")
+        return RawAxis(owner, last, None)
+    parent, _, leaf = path.rpartition(".")
+    owner = model.get_submodule(parent)
+    if not isinstance(getattr(owner, leaf), Tensor):
+        raise AttributeError(f"{path!r} is no parameter or buffer")
+    return RawAxis(owner, leaf, int(last))
+
+
+def exchange_(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place of the one at `name`, at every other name that it has too."""
+    old = model.get_submodule(name)
+    for other, held in list(model.named_modules(remove_duplicate=False)):
+        if held is old and held is not module:
+            model.set_submodule(other, module)
+
+
+def quotas(module: nn.Module) -> int:
+    """Return the groups of a module's channels of which as many must go: 1 for most."""
+    if isinstance(module, nn.GroupNorm):
+        return 1 if module.num_groups == module.num_channels else module.num_groups
+    if isinstance(module, CONVOLUTIONS) and not is_depthwise(module):
+        return int(module.groups)
+    return 1
+
+
+def input_columns(module: nn.Module) -> Tensor:
+    """Return the weight of a mixing module by incoming channel: (in, outputs × taps).
+
+    A grouped convolution's is written out in full, with zeros where it does not connect.
+    """
+    own = _by_group(module, module.get_parameter("weight").detach()).flatten(2)  # (g, I/g, O/g·t)
+    groups = len(own)
+    if groups == 1:
+        return own[0]
+    full = own.new_zeros(groups, own.shape[1], groups, own.shape[2])
+    each = torch.arange(groups, device=own.device)
+    full[each, :, each] = own
+    return full.flatten(0, 1).flatten(1)
+
+
+@torch.no_grad()
+def set_input_columns_(module: nn.Module, columns: Tensor) -> None:
+    """Write `columns`, as `input_columns` returns them, into the weight of a mixing module."""
+    own = _by_group(module, module.get_parameter("weight"))  # a view: (g, I/g, O/g, taps)
+    groups = len(own)
+    each = torch.arange(groups, device=columns.device)
+    full = columns.reshape(groups, own.shape[1], groups, -1)
+    own.copy_(full[each, :, each].reshape(own.shape))
+
+
+def _by_group(module: nn.Module, weight: Tensor) -> Tensor:
+    """Return a weight as (conv groups, in of a group, outputs of a group, taps), a view."""
+    groups = getattr(module, "groups", 1)
+    split = weight.view(groups, len(weight) // groups, weight.shape[1], -1)
+    return split if isinstance(module, TRANSPOSED) else split.transpose(1, 2)

@@ -1,0 +1,314 @@
+"""`prunus doctor`: what of a network can be pruned, what cannot and why. It needs no data."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from prunus.core import NonFiniteError, TraceError, derive_seed
+from prunus.graph import Group, Groups, counts_heads, find_groups, probe
+from prunus.models import usual_input
+from prunus.modules import OPAQUE, Scripted, flatten_tensors, private_copy, projection_name, widen
+from prunus.pipelines.diagnosis.hints import OUTPUTS, advise
+from prunus.plan import Ledger, least_costs
+from prunus.reports import print_diagnosis
+from prunus.runs import build_network
+from prunus.surgery import source_line, unsound_groups
+
+__all__ = ["Diagnosis", "Finding", "Prunable", "diagnose", "run_doctor"]
+
+#: Format version of `Diagnosis.to_dict`; raised when a key changes its meaning.
+VERSION = 1
+#: Share of the parameters from which on a module of no known kind is worth a line.
+WORTH_A_LINE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prunable:
+    """A group: its units, the other modules cut with it, and what cutting it alone can save.
+
+    `saves` is the share of the network's `params` and `macs` that goes with all but the fewest
+    units that must stay (one, or two where convolutions are grouped).
+    """
+
+    name: str
+    kind: str
+    units: int
+    members: tuple[str, ...]
+    saves: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A module that stays whole, why, and what to change in the network.
+
+    `fault`: it could be pruned if the forward pass were written in another way.
+    """
+
+    module: str
+    reason: str
+    hint: str
+    fault: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What `diagnose` found.
+
+    Attributes:
+        network: the class of the network.
+        input_shape: shape of one example.
+        params, macs, bytes: the dense network's size; MACs of one example, of its convolutions
+            and linear layers.
+        groups: what can be pruned, in running order.
+        findings: what stays whole and why, faults first.
+        outputs: the modules that make the network's outputs; they stay, and nothing is wrong.
+        least: what the smallest plan leaves, in each currency by itself.
+    """
+
+    network: str
+    input_shape: tuple[int, ...]
+    params: int
+    macs: int
+    bytes: int
+    groups: tuple[Prunable, ...]
+    findings: tuple[Finding, ...]
+    outputs: tuple[str, ...]
+    least: dict[str, float]
+
+    @property
+    def status(self) -> Literal["healthy", "faulty", "unprunable"]:
+        """`unprunable` without any group, `faulty` with a finding that is the network's fault."""
+        if not self.groups:
+            return "unprunable"
+        return "faulty" if any(f.fault for f in self.findings) else "healthy"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as `prunus doctor --json` prints them."""
+        dense = {"params": self.params, "macs": self.macs, "bytes": self.bytes}
+        return {
+            "version": VERSION,
+            "status": self.status,
+            "network": self.network,
+            "input_shape": list(self.input_shape),
+            **dense,
+            "groups": [{**asdict(g), "members": list(g.members)} for g in self.groups],
+            "findings": [asdict(f) for f in self.findings],
+            "outputs": list(self.outputs),
+            "least": {
+                currency: {
+                    "amount": int(self.least[currency]),
+                    "share": self.least[currency] / max(whole, 1),
+                }
+                for currency, whole in dense.items()
+            },
+        }
+
+    def __str__(self) -> str:
+        """Return the diagnosis as text of 80 columns."""
+        text = io.StringIO()
+        print_diagnosis(self.to_dict(), Console(file=text, width=80))
+        return text.getvalue()
+
+
+def diagnose(model: nn.Module, example: Tensor) -> Diagnosis:
+    """Trace `model`, try the cut of every group on a random image, and say what stands in the way.
+
+    The cut is tried on a copy of which every parameter or running statistic that is still
+    constant (a new norm, a LayerScale of 10⁻⁶, a zeroed head) is drawn at random: a branch that
+    adds nothing would hide that it is cut wrongly. `model` is left untouched.
+
+    Args:
+        example: one input batch; only its shape matters.
+
+    Raises:
+        TraceError: the network cannot be copied, run or followed; says where.
+        NonFiniteError: a weight or an output is NaN or infinite.
+
+    Cost: four forward passes or so, and two a group where something is wrong.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> diagnose(net, torch.zeros(1, 3, 9, 9)).status
+        'healthy'
+    """
+    own = private_copy(model).eval()
+    device = next((p.device for p in own.parameters()), torch.device("cpu"))
+    image = _random_like(example).to(device)
+    try:
+        groups = find_groups(own, image)
+        ends = probe(widen(own), (_with_gradient(image),)).ends
+    except TraceError as error:
+        where = source_line(error.__cause__, own) if error.__cause__ else ""
+        if not where:
+            raise
+        raise TraceError(f"{error} (at {where})") from error.__cause__
+    trial = replace(groups, model=_shaken(own, image))
+    sound = groups.without(unsound_groups(trial, image))
+    findings = [*_findings(sound, ends), *_strangers(own, sound)]
+    return Diagnosis(
+        network=type(model).__name__,
+        input_shape=tuple(example.shape[1:]),
+        params=groups.total_params,
+        macs=groups.total_macs,
+        bytes=groups.total_bytes,
+        groups=tuple(_prunables(sound)),
+        findings=tuple(sorted(findings, key=lambda f: not f.fault)),
+        outputs=tuple(u.module for u in sound.unprunable if _is_output(u.module, u.reason, ends)),
+        least=least_costs(sound),
+    )
+
+
+def run_doctor(
+    model: str,
+    *,
+    weights: str | Path | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    num_classes: int | None = None,
+) -> Diagnosis:
+    """Build the network that `model` names, as `prunus prune --model` does, and `diagnose` it.
+
+    Without `input_shape` and `num_classes` it gets what it is usually given (`usual_input`).
+
+    Raises:
+        UnknownNameError, ConfigError, WeightsError: the network cannot be built.
+        TraceError, NonFiniteError: see `diagnose`.
+    """
+    shape, classes = usual_input(model)
+    network = build_network(
+        model,
+        num_classes=(classes or None) if num_classes is None else num_classes,
+        input_shape=shape if input_shape is None else input_shape,
+        weights=weights,
+    )
+    try:
+        return diagnose(network, torch.zeros(1, *(input_shape or shape)))
+    except TraceError as error:
+        if input_shape is not None:
+            raise
+        taken = ",".join(map(str, shape))
+        raise TraceError(
+            f"{error}. No --input-shape came, and {taken} was taken: give the network's own"
+        ) from error
+
+
+def _random_like(example: Tensor) -> Tensor:
+    """Return a random batch of the same shape; whole numbers (tokens) stay as they are."""
+    if not example.is_floating_point():
+        return example
+    generator = torch.Generator().manual_seed(derive_seed(0, "doctor", "image"))
+    return torch.randn(example.shape, generator=generator).to(example.dtype)
+
+
+def _with_gradient(image: Tensor) -> Tensor:
+    return image.clone().requires_grad_(image.is_floating_point())
+
+
+@torch.no_grad()
+def _shaken(model: nn.Module, image: Tensor) -> nn.Module:
+    """Return a copy whose constant tensors are random, unless it then overflows.
+
+    Constant zeros become small numbers of either sign, all others numbers around one.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(0, "doctor", "weights"))
+    shaken = private_copy(model)
+    running = {
+        f"{name}.{key}".lstrip(".")
+        for name, module in shaken.named_modules()
+        for key in ("running_mean", "running_var")
+        if getattr(module, key, None) is not None
+    }
+    tensors = [*shaken.parameters(), *(b for n, b in shaken.named_buffers() if n in running)]
+    for tensor in tensors:
+        if tensor.numel() < 2 or not tensor.is_floating_point():
+            continue
+        first = tensor.flatten()[0]
+        if bool((tensor == first).all()):
+            drawn = torch.rand(tensor.shape, generator=generator)
+            tensor.copy_((drawn - 0.5) / 5 if float(first) == 0 else drawn + 0.5)
+    for candidate in (shaken, model):
+        if all(bool(t.isfinite().all()) for t in flatten_tensors(candidate(image))):
+            return candidate
+    raise NonFiniteError(
+        f"{type(model).__name__} gives NaN or infinity on a random image: look at its weights, "
+        "or at what its forward pass divides by"
+    )
+
+
+def _prunables(groups: Groups) -> Iterator[Prunable]:
+    ledger = Ledger(groups)
+    totals = {"params": groups.total_params, "macs": groups.total_macs}
+    for group in groups:
+        if group.units <= group.least:
+            continue  # a finding
+        saved = ledger.saving(group, range(group.least, group.units))
+        yield Prunable(
+            name=group.name,
+            kind=group.kind,
+            units=group.units,
+            members=_others(group),
+            saves={currency: saved[currency] / max(n, 1) for currency, n in totals.items()},
+        )
+
+
+def _others(group: Group) -> tuple[str, ...]:
+    """Return the modules that are cut with a group, but the one it is named after."""
+    return tuple(dict.fromkeys(m.module for m in group.members if m.module != group.name))
+
+
+def _findings(groups: Groups, ends: set[str]) -> Iterator[Finding]:
+    for one in groups.unprunable:
+        if not _is_output(one.module, one.reason, ends):
+            yield _finding(one.module, one.reason)
+    for group in groups:
+        if group.units <= group.least:
+            width = _width(group)
+            yield _finding(group.name, f"all of its {width} {group.kind} go together, or none")
+
+
+def _width(group: Group) -> int:
+    """Return how many channels, neurons or heads a group has, however many are one unit."""
+    if group.kind == "heads":  # the numbers that count them are members too
+        numbers = (m for m in group.members if counts_heads(m.module))
+        return next(m.index.size for m in numbers)
+    return group.members[0].index.size
+
+
+def _is_output(module: str, reason: str, ends: set[str]) -> bool:
+    """Tell whether a module stays because the network's outputs do.
+
+    A log-softmax or a sum with the input image behind the last layer is met first by a trace,
+    and is its reason; without it the layer would stay all the same.
+    """
+    return module in ends or OUTPUTS in reason
+
+
+def _finding(module: str, reason: str) -> Finding:
+    advice = advise(reason)
+    return Finding(module=module, reason=reason, hint=advice.hint, fault=advice.fault)
+
+
+def _strangers(model: nn.Module, groups: Groups) -> Iterator[Finding]:
+    """Yield the modules with many parameters that nothing cuts, as an LSTM."""
+    known = {*groups.layers, *(m.module for g in groups for m in g.members)}
+    raw = {name.rpartition(":")[0] for name in known if ":" in name}
+    for name, module in widen(model).named_modules():
+        if isinstance(module, Scripted):
+            own = dict(module.hidden[0].named_parameters())
+            text = f"{{}} parameters lie in {OPAQUE}"
+        else:
+            own = dict(module.named_parameters(recurse=False))
+            text = f"the {type(module).__name__} itself holds {{}} parameters, and no group that "
+            text += "can be cut reaches them"
+        if name in known or projection_name(name) in known:
+            continue
+        count = sum(p.numel() for key, p in own.items() if f"{name}.{key}".lstrip(".") not in raw)
+        if count >= max(1.0, WORTH_A_LINE * groups.total_params):
+            yield _finding(name or type(model).__name__, text.format(count))

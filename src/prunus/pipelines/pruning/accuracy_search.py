@@ -1,0 +1,101 @@
+"""The smallest network that keeps an accuracy: step down, step back, step less.
+
+s ← step;  while 1 − s ≥ 3 %:
+    aim at s·(present cost), cut and train
+    accuracy ≥ floor on validation: go on from there
+    else: go back, s ← √s
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from prunus.core import BudgetError
+from prunus.pipelines.pruning.iteration import iterate
+from prunus.pipelines.pruning.protect import still_protected
+from prunus.pipelines.pruning.rows import say_costs
+from prunus.pipelines.pruning.state import Pruning, State
+from prunus.plan import least_costs
+
+__all__ = ["find_smallest"]
+
+#: A try that would save less of the present cost is not worth its training.
+LEAST_SAVING = 0.03
+
+
+def find_smallest(pruning: Pruning, state: State) -> tuple[State, str]:
+    """Return the last network that kept `pruning.floor` on validation, and why the search stopped.
+
+    What is made small is the multiply-accumulates (MACs), down to the least that any plan can
+    leave. Where the budget names limits as well, it is their currencies, down to the limits and
+    no further: the limits say how small the network has to be, and accuracy is the floor on the
+    way there. A try aims at `config.step` of the present cost in each currency. After a failure
+    the logarithm of the step is halved. At most `config.iterations_max` tries.
+
+    Validation accuracy chooses here, so on the network returned it is optimistic by the noise of
+    the split; the test split tells. The search by halved steps is a reconstruction of ours: the
+    seeds stop at the first failure (seed 000, Algorithm 1).
+    """
+    config, watch = pruning.config, pruning.session.watch
+    assert pruning.floor is not None
+    limits = pruning.budget.absolute(pruning.costs)
+    log_step = math.log(config.step)
+    lost: dict[str, float] = {}
+    i = 1
+    while True:
+        if limits and all(state.costs[c] <= limit for c, limit in limits.items()):
+            return state, "the budget is met"
+        if i > config.iterations_max:
+            return state, _no_smaller(pruning, limits, f"iterations_max={i - 1} tries are over")
+        if 1 - math.exp(log_step) < LEAST_SAVING:
+            return state, _no_smaller(
+                pruning, limits, f"a step to {math.exp(2 * log_step):.1%} of its cost loses it"
+            )
+        targets = _targets(pruning, state, math.exp(log_step), limits)
+        if all(state.costs[currency] <= target for currency, target in targets.items()):
+            return state, _no_smaller(pruning, limits, "nothing more can go")
+        if targets == lost:  # already at the least: the same cut again
+            log_step /= 2
+            continue
+        try:
+            reached = iterate(pruning, state, targets, i)
+        except BudgetError as error:
+            return state, _no_smaller(pruning, limits, str(error))
+        kept = reached.accuracy >= pruning.floor
+        watch.say(
+            f"try {i}: {say_costs(reached.costs, targets)}, validation accuracy "
+            f"{reached.accuracy:.2%}, {'kept' if kept else 'below the floor: one step back'}"
+        )
+        i += 1
+        if kept:
+            state, lost = reached, {}
+        else:
+            log_step, lost = log_step / 2, targets
+
+
+def _targets(
+    pruning: Pruning, state: State, step: float, limits: Mapping[str, float]
+) -> dict[str, float]:
+    """Return what the next try aims at: the step, but no less than the limit or the least."""
+    groups = state.groups
+    least = least_costs(
+        groups,
+        least=pruning.config.least,
+        round_to=pruning.config.round_to or 1,
+        protected=still_protected(pruning.protected, state.plan, groups),
+        table=pruning.session.table,
+    )
+    targets = {}
+    for currency in limits or ("macs",):
+        aim = max(step * state.costs[currency], least[currency], limits.get(currency, 0.0))
+        targets[currency] = aim if currency == "ms" else math.floor(aim)
+    return targets
+
+
+def _no_smaller(pruning: Pruning, limits: Mapping[str, float], why: str) -> str:
+    """Say that the search is over, and whether limits are left unmet."""
+    kept = (
+        f"the smallest network found that keeps {pruning.floor:.2%} on validation is kept ({why})"
+    )
+    return f"the limits {pruning.budget} were not met together: {kept}" if limits else kept

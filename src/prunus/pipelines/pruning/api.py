@@ -1,0 +1,157 @@
+"""`prunus.prune(model, loader, budget=…)`: all of it on the user's own network."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from torch import Tensor, nn
+
+from prunus.core import DataError, Record, to_dict, write_whole
+from prunus.evaluation import layer_rows
+from prunus.export import Parity, export_onnx, save_weights
+from prunus.modules import private_copy
+from prunus.pipelines.pruning.checks import checked
+from prunus.pipelines.pruning.groups import find_sound_groups, require_reachable
+from prunus.pipelines.pruning.latency import keep_table, table_for
+from prunus.pipelines.pruning.measure import result_row, validation_accuracies
+from prunus.pipelines.pruning.ps_iteration import ps_iteration
+from prunus.pipelines.pruning.timing import timing_row
+from prunus.plan import Budget, Plan
+from prunus.reports import print_headline, render_page
+from prunus.runs import (
+    Journal,
+    Loader,
+    Loaders,
+    PruneConfig,
+    Session,
+    Watch,
+    fingerprints,
+    open_fabric,
+    require_one_process,
+)
+
+__all__ = ["Report", "prune"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `prune` did: the plan, every measurement, and ways to look at and keep them."""
+
+    plan: Plan
+    record: Record
+    config: PruneConfig
+    model: nn.Module
+    example: Tensor
+
+    def __str__(self) -> str:
+        """Return the before/after table as text of 80 columns."""
+        text = io.StringIO()
+        print_headline(self.record.rows, Console(file=text, width=80))
+        return text.getvalue()
+
+    def to_html(self) -> str:
+        """Return the report as one self-contained page."""
+        config = {"model": type(self.model).__name__, "prune": to_dict(self.config)}
+        return render_page(self.record.rows, config, json.loads(self.plan.to_json()))
+
+    def save(self, folder: str | Path) -> Parity:
+        """Write the plan, weights, ONNX, journal and page of a run; return the parity.
+
+        `prunus.load(folder, model=<a freshly built dense network>)` gives the model back.
+
+        Raises:
+            ExportError: ONNX Runtime does not compute what PyTorch does.
+        """
+        folder = Path(folder)
+        write_whole(folder / "plan.json", self.plan.to_json())
+        save_weights(self.model, folder / "model.safetensors")
+        parity = export_onnx(self.model, self.example, folder / "model.onnx")
+        seal = {"event": "files", "sha256": fingerprints(folder)}
+        rows = "".join(json.dumps(row) + "\n" for row in (*self.record.rows, seal))
+        write_whole(folder / "record.jsonl", rows)
+        write_whole(folder / "report.html", self.to_html())
+        return parity
+
+
+def prune(
+    model: nn.Module,
+    loader: Loader,
+    budget: str,
+    *,
+    validation: Loader | None = None,
+    test: Loader | None = None,
+    config: PruneConfig | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "32-true",
+    channels_last: bool = False,
+    watch: Watch | None = None,
+) -> tuple[nn.Module, Report]:
+    """Prune a trained classifier to a budget, repairing and retraining it on the way.
+
+    Args:
+        model: any `nn.Module` of images to class scores; it is left untouched.
+        loader: training batches (images, labels); scores are collected on them too.
+        budget: what may be kept, such as `"macs=50%"`, `"params=20000"`, `"bytes=200k"`, `"ms=60%"`
+            (by a latency table measured first) or several with commas; and what must be:
+            `"accuracy>=97%"` searches for the smallest network that keeps it on `validation`.
+        validation: held-out training images that choices are measured on. Without them the
+            training images stand in, and accuracies are those of training.
+        test: measured once, at the end.
+        channels_last: train in that memory format, see `fit_`.
+        config: the settings; `PruneConfig(iterations=1, finetune=TrainConfig(epochs=0),
+            final=TrainConfig(epochs=0))` cuts and repairs in one shot, without training.
+
+    Returns:
+        The pruned network, on the CPU in eval mode, and a `Report`.
+
+    Raises:
+        BudgetError: the budget cannot be read or reached.
+        ConfigError: settings do not go together, or this is one of several ranks.
+        NothingToPruneError, TraceError, NonFiniteError, DataError: see their messages.
+
+    Example:
+        >>> small, report = prunus.prune(model, loader, budget="macs=50%")  # doctest: +SKIP
+        >>> print(report)  # doctest: +SKIP
+    """
+    require_one_process()
+    config = checked(config or PruneConfig())
+    limits = Budget.parse(budget)
+    fabric = open_fabric(device, precision)
+    first = next(iter(loader), None)
+    if first is None:
+        raise DataError("the loader gave no batch: give it at least one image a class")
+    dense = private_copy(model)
+    example = first[0][:64].cpu()
+    groups = find_sound_groups(dense, example[:1], config)
+    table = table_for(limits, dense, groups, example, config, watch=watch)
+    require_reachable(groups, limits, config, table=table)
+    held_out = validation if validation is not None else loader
+    session = Session(
+        loaders=Loaders(train=loader, calibration=loader, validation=held_out),
+        fabric=fabric,
+        seed=seed,
+        journal=Journal(),
+        watch=watch or Watch(),
+        table=table,
+        channels_last=channels_last,
+    )
+    keep_table(table, groups, session.journal)
+    on_device = private_copy(dense).to(fabric.device)
+    groups = replace(groups, model=on_device)
+    pruned, plan = ps_iteration(
+        on_device, limits, config, session, example=example[:1], groups=groups
+    )
+    record = session.journal.record
+    found = validation_accuracies(record.rows)
+    result = result_row(dense, pruned, example=example, validation=found, test=test, table=table)
+    record.append("result", **result)
+    record.append("layers", layers=layer_rows(dense.cpu(), pruned, example[:1]))
+    for runtime in ("eager", *(each for each in config.runtimes if each == "compile")):
+        row = timing_row(runtime, dense, pruned, example, table=table)
+        record.append("timing", runtime=runtime, **row)
+    return pruned, Report(plan, record, config, pruned, example)

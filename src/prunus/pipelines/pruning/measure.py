@@ -1,0 +1,70 @@
+"""The before/after rows of a run: read the test split once, at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunus.core import Row, last, of_event, trajectory
+from prunus.evaluation import LatencyTable, accuracy, count_bytes, count_params
+from prunus.graph import collapsed_modules, count_macs, find_groups
+from prunus.pipelines.pruning.latency import costs_of
+from prunus.runs import Loader
+
+__all__ = ["result_row"]
+
+
+def validation_accuracies(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the validation accuracy of the dense and of the final network, from the journal.
+
+    The final network is the one after the last P-phase, where that was kept, else the one after
+    the last iteration that was.
+    """
+    way = list(trajectory(rows, "iteration").values())
+    found = way[-1]["validation_accuracy"]
+    final, fits = last(rows, "final"), of_event(rows, "fit")
+    if final is not None:
+        found = final["after"] if final["kept"] else final["before"]
+    else:
+        for fit in fits:
+            if fit["phase"] == "final" and fit["epochs"]:
+                found = fit["epochs"][-1]["validation_accuracy"]
+    return {"dense": way[0]["validation_accuracy"], "pruned": found}
+
+
+def result_row(
+    dense: nn.Module,
+    pruned: nn.Module,
+    *,
+    example: Tensor,
+    validation: Mapping[str, float],
+    test: Loader | None,
+    table: LatencyTable | None = None,
+) -> dict[str, Any]:
+    """Measure both networks; without a test loader the accuracy on it is left out.
+
+    `validation` holds what both were measured at on the way, as `validation_accuracies` finds it.
+
+    With a latency table each side also has `predicted_ms`. Latency is measured by `timing_row`.
+    `collapsed` names the modules that are left with 1×1 filters alone, where there are any.
+    """
+    networks = {"dense": dense.cpu().eval(), "pruned": pruned.cpu().eval()}
+    row: dict[str, Any] = {}
+    for name, network in networks.items():
+        row[name] = {
+            "validation_accuracy": validation[name],
+            "params": count_params(network),
+            "macs": count_macs(network, example),
+            "bytes": count_bytes(network),
+        }
+        if table is not None:
+            row[name]["predicted_ms"] = costs_of(find_groups(network, example[:1]), table)["ms"]
+        if test is not None:
+            row[name]["test_accuracy"] = accuracy(network, test)
+    if collapsed := collapsed_modules(pruned):
+        row["collapsed"] = collapsed
+    if test is not None:
+        row["test_images"] = sum(len(y) for _, y in test)
+    return row

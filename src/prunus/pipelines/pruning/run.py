@@ -1,0 +1,145 @@
+"""The main job: model, data and budget in; a run folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from prunus.core import ConfigError, ExportError, write_whole
+from prunus.evaluation import layer_rows
+from prunus.export import require_formats, save_weights
+from prunus.pipelines.export import export_all, exported
+from prunus.pipelines.pruning.checks import checked
+from prunus.pipelines.pruning.groups import find_sound_groups, require_reachable
+from prunus.pipelines.pruning.latency import keep_table, table_for
+from prunus.pipelines.pruning.measure import result_row, validation_accuracies
+from prunus.pipelines.pruning.ps_iteration import ps_iteration
+from prunus.pipelines.pruning.rows import say_latency
+from prunus.pipelines.pruning.timing import timing_row
+from prunus.plan import Budget
+from prunus.reports import write_report
+from prunus.runs import (
+    Job,
+    Journal,
+    RunConfig,
+    Session,
+    Watch,
+    fingerprints,
+    load,
+    open_job,
+    p_phase_,
+)
+
+__all__ = ["run_prune"]
+
+
+def run_prune(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    watch: Watch | None = None,
+) -> Journal:
+    """Prune as `config` says and write everything to `out`; return the journal.
+
+    Steps: train the dense network or load `config.weights` → PS-iteration → final training →
+    one reading of the test split → artefacts with their parity checks → both networks on the
+    clock → report. Each is journalled; with `resume` finished steps are taken from the folder.
+    Everything that can be wrong with the input is looked at before the first step.
+
+    Raises:
+        ConfigError: settings do not go together, there is no budget, or this is one of several
+            ranks.
+        RunFolderError: `out` holds another run, or this one and `resume` is off.
+    """
+    if config.budget is None:
+        raise ConfigError("no budget given: say what is kept at most, as in --budget macs=50%")
+    budget = Budget.parse(config.budget)
+    checked(dataclasses.replace(config.prune, keep_class=()))
+    require_formats(config.export)
+    watch = watch or Watch()
+    job = open_job(config, "prune")
+    prune = checked(job.config.prune, job.data.class_names)
+    job = job.with_config(dataclasses.replace(job.config, prune=prune))
+    example, kept = job.example, out if resume else None
+    groups = find_sound_groups(job.network, example, prune)
+    table = table_for(budget, job.network, groups, example, prune, folder=kept, watch=watch)
+    require_reachable(groups, budget, prune, table=table)
+    session = job.begin(out, resume=resume, command=command, watch=watch, table=table)
+    keep_table(table, groups, session.journal)
+    dense = _dense_(job, session)
+    if not (out / "model.safetensors").exists():
+        dense = dense.to(job.device)
+        model, plan = ps_iteration(dense, budget, prune, session, example=example, groups=groups)
+        write_whole(out / "plan.json", plan.to_json())
+        save_weights(model, out / "model.safetensors")
+    _finish(dense, job, session)
+    return session.journal
+
+
+def _dense_(job: Job[RunConfig], session: Session) -> nn.Module:
+    """Return the trained dense network: from the journal, from the weights given, or trained."""
+    assert session.journal.folder is not None
+    dense, config = job.network, job.config
+    path = session.journal.folder / "dense.safetensors"
+    if path.exists():
+        dense.load_state_dict(load_file(path))
+        return dense
+    if config.weights is None:
+        p_phase_(dense, config.train, session, phase="dense", parents=config.prune.parents)
+    save_weights(dense, path)
+    return dense
+
+
+def _finish(dense: nn.Module, job: Job[RunConfig], session: Session) -> None:
+    """Measure, export and report what the folder holds."""
+    journal, watch, config, data = session.journal, session.watch, job.config, job.data
+    assert journal.folder is not None
+    out = journal.folder
+    journal.append_once("files", {"sha256": fingerprints(out)})
+    pruned = load(out)
+    images = next(iter(data.calibration))[0][:64]
+    if journal.record.find("result") is None:
+        watch.say("measuring both networks on the test split")
+        found = result_row(
+            dense,
+            pruned,
+            example=images,
+            validation=validation_accuracies(journal.record.rows),
+            test=data.test,
+            table=session.table,
+        )
+        journal.record.append("result", **found)
+    journal.append_once("layers", {"layers": layer_rows(dense.cpu(), pruned, images[:1])})
+    formats = [name for name in config.export if not exported(journal.record, name)]
+    done = export_all(pruned, images, out, formats, journal.record, watch)
+    if failed := [each.error for each in done if each.parity is None]:
+        raise ExportError("; ".join(failed))
+    _time(dense, pruned, images, config, session)
+    journal.clean(keep_networks=config.prune.keep_networks)
+    write_report(out)
+
+
+def _time(
+    dense: nn.Module, pruned: nn.Module, images: Tensor, config: RunConfig, session: Session
+) -> None:
+    """Time both networks in PyTorch and in each runtime asked for, unless that is journalled."""
+    journal, watch, table = session.journal, session.watch, session.table
+    assert journal.folder is not None
+    path = journal.folder / "model.onnx"
+    for runtime in dict.fromkeys(("eager", *config.prune.runtimes)):
+        onnx = path if runtime == "onnxruntime" else None
+        unwritten = onnx is not None and not onnx.exists()
+        if unwritten or journal.record.find("timing", runtime=runtime) is not None:
+            continue
+        watch.say(f"timing both networks: {runtime}")
+        row = timing_row(runtime, dense, pruned, images, table=table, onnx=onnx)
+        journal.record.append("timing", runtime=runtime, **row)
+        if runtime == "eager" and table is not None:
+            result = journal.record.find("result")
+            assert result is not None
+            watch.say(say_latency(result, row, table.batch))

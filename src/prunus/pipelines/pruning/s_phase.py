@@ -1,0 +1,175 @@
+"""The S-phase: statistics → scores → plan → surgery, and what was measured on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from prunus.core import seed_everything
+from prunus.criteria import has_intervals, needs_of, rank_layers, score
+from prunus.evaluation import accuracy
+from prunus.graph import Groups
+from prunus.pipelines.latent import add_traces
+from prunus.pipelines.pruning.checks import criterion_of
+from prunus.pipelines.pruning.curves import IMAGES, measure_curves
+from prunus.pipelines.pruning.groups import trace
+from prunus.pipelines.pruning.latency import costs_of
+from prunus.pipelines.pruning.protect import still_protected
+from prunus.pipelines.pruning.rows import (
+    information_row,
+    prediction_row,
+    say_prediction,
+    say_targets,
+    score_rows,
+)
+from prunus.pipelines.pruning.state import Pruning, State
+from prunus.plan import Plan, make_plan, predict_loss
+from prunus.runs import PruneConfig, Session, spread
+from prunus.statistics import Statistics, collect
+from prunus.surgery import apply_
+
+__all__ = ["Cut", "measure_information", "s_phase_"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cut:
+    """What an S-phase made: the network it left, the edit that led there, a row for the journal."""
+
+    state: State
+    edit: Plan
+    row: dict[str, Any]
+
+
+def s_phase_(pruning: Pruning, state: State, targets: Mapping[str, float], iteration: int) -> Cut:
+    """Score, plan and cut the network of `state` in place.
+
+    What its layers explain is journalled under the iteration that it comes from.
+
+    Raises:
+        BudgetError: no plan can meet the targets.
+    """
+    config, session, example = pruning.config, pruning.session, pruning.example
+    seed_everything(session.seed, "S-phase", iteration)
+    loaders, model, groups = session.loaders, state.model, state.groups
+    rule = criterion_of(config, seed=session.seed, iteration=iteration)
+    statistics = _collect(
+        groups,
+        config,
+        session,
+        title=f"S-phase {iteration}: statistics",
+        gradients="gradients" in needs_of(rule),
+    )
+    _note_information(groups, statistics, session, iteration=state.iteration)
+    if "traces" in needs_of(rule):
+        statistics, latent = add_traces(
+            model,
+            groups,
+            statistics,
+            config.latent,
+            calibration=loaders.calibration,
+            validation=loaders.validation,
+            progress=session.watch.batches(f"S-phase {iteration}: tracing"),
+        )
+        session.journal.append_once("latent", latent, iteration=iteration)
+    intervals = config.intervals and statistics.blocks > 1 and has_intervals(rule)
+    scores = score(groups, statistics, rule, intervals=intervals)
+    repair: dict[str, Any] = {"compensate": config.compensate, "ridge": config.ridge}
+    curves = None
+    if config.allocation == "dp":
+        curves = measure_curves(
+            model, groups, scores, statistics, spread(loaders.calibration, IMAGES), **repair
+        )
+    plan = make_plan(
+        groups,
+        scores,
+        targets,
+        allocation=config.allocation,
+        least=config.least,
+        round_to=config.round_to or 1,
+        protected=still_protected(pruning.protected, state.plan, groups),
+        table=session.table,
+        curves=curves,
+    )
+    predicted = prediction_row(predict_loss(scores, plan, groups, curves=curves))
+    session.watch.say(f"cut {iteration} to {say_targets(targets)}: {say_prediction(predicted)}")
+    images = config.repair_images or _repair_images(groups, example)
+    receipt = apply_(
+        model,
+        plan,
+        statistics,
+        loader=spread(loaders.calibration, images),
+        groups=groups,
+        batchnorm=config.batchnorm,
+        shrink=config.shrink,
+        undo=False,
+        **repair,
+    )
+    left = trace(model, example, config)
+    reached = State(
+        iteration=iteration,
+        groups=left,
+        plan=state.plan.then(plan),
+        costs=costs_of(left, session.table),
+        accuracy=accuracy(model, loaders.validation),
+    )
+    row = {
+        "target": say_targets(targets),
+        **reached.costs,
+        "validation_before": state.accuracy,
+        "validation_cut": reached.accuracy,
+        "predicted": predicted,
+        "curves": curves,
+        "groups": score_rows(groups, scores, plan),
+        "compensated": [r.module for r in receipt.repairs if not r.reason],
+        "not_compensated": [
+            {"module": r.module, "reason": r.reason} for r in receipt.repairs if r.reason
+        ],
+    }
+    return Cut(state=reached, edit=plan, row=row)
+
+
+def _repair_images(groups: Groups, example: Tensor) -> int:
+    """Return how many images a repair sees: enough for the widest linear layer, in 1 GB."""
+    widths = [layer.in_ for layer in groups.layers.values() if layer.kind == "Linear"]
+    wanted = max([2_048, *(16 * width for width in widths)])
+    return max(1, min(wanted, 10**9 // max(example[:1].nbytes, 1)))
+
+
+def measure_information(pruning: Pruning, state: State) -> None:
+    """Journal what the layers of the finished network explain: one pass of its own."""
+    session, keys = pruning.session, {"iteration": state.iteration, "final": True}
+    if session.journal.record.find("information", **keys) is None:
+        statistics = _collect(state.groups, pruning.config, session, title="layers' information")
+        _note_information(state.groups, statistics, session, **keys)
+
+
+def _collect(
+    groups: Groups,
+    config: PruneConfig,
+    session: Session,
+    *,
+    title: str,
+    gradients: bool = False,
+) -> Statistics:
+    return collect(
+        groups.model,
+        session.loaders.calibration,
+        groups,
+        parents=config.parents,
+        sampling=config.sampling,
+        blocks=config.blocks,
+        gradients=gradients,
+        batches=config.calibration_batches,
+        progress=session.watch.batches(title),
+    )
+
+
+def _note_information(
+    groups: Groups, statistics: Statistics, session: Session, **keys: Any
+) -> None:
+    if session.journal.record.find("information", **keys) is None:
+        row = information_row(rank_layers(groups, statistics))
+        session.journal.append_once("information", row, **keys)

@@ -1,0 +1,58 @@
+"""What a pruning knows: what stays the same through it, and the network on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from prunus.graph import Groups
+from prunus.modules import private_copy
+from prunus.plan import Budget, Plan
+from prunus.runs import PruneConfig, Session
+
+__all__ = ["Pruning", "State"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pruning:
+    """What stays the same through all iterations of a pruning.
+
+    `costs` are those of the dense network by currency, `protected` its units that never go, and
+    `floor` the validation accuracy that must be kept.
+    """
+
+    dense: nn.Module
+    budget: Budget
+    config: PruneConfig
+    session: Session
+    example: Tensor
+    teacher: nn.Module | None
+    costs: Mapping[str, float]
+    protected: Mapping[str, list[int]]
+    floor: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class State:
+    """A network on the way: the iteration it came from, its groups, its plan and its accuracy.
+
+    `groups` are those of `model`, traced once, after the cut; `plan` leads to it from the dense
+    network; `accuracy` is that on validation.
+    """
+
+    iteration: int
+    groups: Groups
+    plan: Plan
+    costs: Mapping[str, float]
+    accuracy: float
+
+    @property
+    def model(self) -> nn.Module:
+        """The network itself, which the groups were found in."""
+        return self.groups.model
+
+    def copied(self) -> State:
+        """Return the state with a copy of the network, to be cut or trained."""
+        return replace(self, groups=replace(self.groups, model=private_copy(self.model)))

@@ -1,0 +1,179 @@
+"""`prunus score`: what the layers of a trained network know, and what each channel is worth."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from prunus.core import (
+    ConfigError,
+    Record,
+    RunFolderError,
+    to_dict,
+    to_json,
+    to_yaml,
+    write_whole,
+)
+from prunus.criteria import (
+    LayerInformation,
+    Scores,
+    has_intervals,
+    make_criterion,
+    needs_of,
+    rank_layers,
+    score,
+)
+from prunus.pipelines.latent import add_traces
+from prunus.pipelines.pruning import find_sound_groups
+from prunus.pipelines.scoring.config import ScoreConfig
+from prunus.pipelines.scoring.content import score_content
+from prunus.reports import print_scores, render_scores
+from prunus.runs import (
+    PruneConfig,
+    Watch,
+    describe_run,
+    open_job,
+    require_weights,
+)
+from prunus.statistics import Sampling, collect
+
+__all__ = ["ScoreReport", "run_score"]
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What `run_score` found: layers in running order, scores by group, and ways to look at them.
+
+    `content` is what `scores.json` holds: plain values, intervals written out, None for what is
+    not known. `record` says where and how it was made.
+    """
+
+    config: ScoreConfig
+    layers: list[LayerInformation]
+    scores: Scores
+    content: dict[str, Any]
+    record: Record
+
+    def __str__(self) -> str:
+        """Return the rankings of layers and channels as text of 80 columns."""
+        text = io.StringIO()
+        print_scores(self.content, Console(file=text, width=80))
+        return text.getvalue()
+
+    def to_html(self) -> str:
+        """Return the rankings as one self-contained page."""
+        return render_scores(self.content, self.record.rows, to_dict(self.config))
+
+    def save(self, folder: str | Path) -> None:
+        """Write `config.yaml`, `record.jsonl`, `scores.json` and `scores.html`."""
+        folder = Path(folder)
+        rows = "".join(json.dumps(row) + "\n" for row in self.record.rows)
+        write_whole(folder / "config.yaml", to_yaml(self.config))
+        write_whole(folder / "record.jsonl", rows)
+        write_whole(folder / "scores.json", to_json(self.content))
+        write_whole(folder / "scores.html", self.to_html())
+
+
+def run_score(
+    config: ScoreConfig,
+    out: str | Path | None = None,
+    *,
+    command: str = "",
+    watch: Watch | None = None,
+) -> ScoreReport:
+    """Rank the layers of a trained network and the units of its groups, with intervals.
+
+    One pass over the calibration images (the training split, unaugmented, in a fixed order)
+    → the share of the class labels that each layer explains (`rank_layers`) and the cost of each
+    unit (`score`). Everything that can be wrong with the input is looked at before that pass.
+    Earlier scores in `out` are replaced; without `out` nothing is written.
+
+    Raises:
+        ConfigError: a setting is out of range, or the criterion needs what is not there.
+        RunFolderError: `out` holds something else, or the run to score is not finished.
+        UnknownNameError, DataError, WeightsError, TraceError, NothingToPruneError,
+            NonFiniteError: see their messages.
+
+    Example:
+        >>> config = ScoreConfig(model="lenet5", data="digits", weights="w.safetensors")
+        >>> print(run_score(config, "runs/scores"))  # doctest: +SKIP
+    """
+    watch = watch or Watch()
+    require_weights(config.model, config.weights, config.run)
+    options = dict(config.options)
+    if config.criterion == "random":
+        options.setdefault("seed", config.seed)
+    rule = make_criterion(config.criterion, **options)
+    needs = needs_of(rule)
+    Sampling.parse(config.sampling)
+    if "parents" in needs and not config.parents:
+        raise ConfigError(
+            f"criterion {config.criterion!r} needs the coarser class of each class: give "
+            "--set parents=[[0,0,1,…]], one number a class"
+        )
+    if out is not None:
+        _check_folder(Path(out))
+    job = open_job(config, "score")
+    config, data, model = job.config, job.data, job.network.to(job.device).eval()
+    groups = find_sound_groups(
+        model,
+        job.example.to(job.device),
+        PruneConfig(inputs=config.inputs, ignored_layers=config.ignored_layers),
+    )
+    groups.require_any()
+    record = Record()
+    record.append("run", **describe_run(command, job.device, config.seed))
+    started = time.monotonic()
+    statistics = collect(
+        model,
+        data.calibration,
+        groups,
+        parents=config.parents,
+        sampling=config.sampling,
+        blocks=config.blocks,
+        balance=config.balance,
+        gradients="gradients" in needs,
+        batches=config.batches,
+        progress=watch.batches("statistics"),
+    )
+    traced = None
+    if "traces" in needs:
+        statistics, traced = add_traces(
+            model,
+            groups,
+            statistics,
+            config.latent,
+            calibration=data.calibration,
+            validation=data.validation,
+            progress=watch.batches("tracing"),
+        )
+        record.append("latent", **traced)
+    collected = time.monotonic()
+    layers = rank_layers(groups, statistics, ridge=config.ridge, level=config.level)
+    scores = score(groups, statistics, rule, intervals=has_intervals(rule))
+    record.append(
+        "score",
+        images=statistics.images,
+        statistics_seconds=round(collected - started, 3),
+        score_seconds=round(time.monotonic() - collected, 3),
+    )
+    content = score_content(config, groups, statistics, layers, scores, traced)
+    report = ScoreReport(config, layers, scores, content, record)
+    if out is not None:
+        report.save(out)
+    return report
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file: name a folder with --out")
+    if out.exists() and any(out.iterdir()) and not (out / "scores.json").exists():
+        raise RunFolderError(
+            f"{out} is not empty and holds no scores: name another folder with --out"
+        )

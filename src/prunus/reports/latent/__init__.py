@@ -1,0 +1,10 @@
+"""What the last hidden layer's dimensions are worth, as a section of other pages."""
+
+from prunus.reports.latent.section import latent_cuts_section, latent_section
+from prunus.reports.latent.words import latent_sentence
+
+__all__ = [
+    "latent_cuts_section",
+    "latent_section",
+    "latent_sentence",
+]

@@ -1,0 +1,29 @@
+"""Which layers the complexity figures draw, as those of seed 002 (Figures 3-14 to 4-13) do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prunus.core import Row
+
+__all__ = ["lone_convolutions", "multiplying"]
+
+
+def multiplying(layers: Sequence[Row]) -> list[Row]:
+    """Return the layers that multiply, convolutions and linear layers, in their order.
+
+    Norms and the like follow the layer before them and cost next to nothing.
+    """
+    return [layer for layer in layers if layer["macs"][0] > 0]
+
+
+def lone_convolutions(layers: Sequence[Row]) -> list[Row]:
+    """Return the convolutions, where beside the other layers their parameters could not be seen.
+
+    That is where layers that are no convolution hold more than half of the dense parameters;
+    elsewhere the list is empty.
+    """
+    drawn = multiplying(layers)
+    found = [layer for layer in drawn if "Conv" in layer["kind"]]
+    whole, theirs = (sum(layer["params"][0] for layer in some) for some in (drawn, found))
+    return found if 2 * theirs < whole else []

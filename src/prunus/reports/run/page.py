@@ -1,0 +1,238 @@
+"""One run folder → one HTML file that opens anywhere, offline, for years."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prunus.core import (
+    Row,
+    RunFolderError,
+    last,
+    of_event,
+    read_rows,
+    to_json,
+    trajectory,
+    write_whole,
+)
+from prunus.reports.canvas import PALETTE
+from prunus.reports.drawing import Drawing, draw, render
+from prunus.reports.latent import latent_cuts_section
+from prunus.reports.numbers import grouped, scientific
+from prunus.reports.run import words
+from prunus.reports.run.figures import (
+    LINES,
+    accuracy_figure,
+    knowledge_figure,
+    layer_figure,
+    score_figures,
+    training_figure,
+)
+from prunus.reports.run.layers import lone_convolutions, multiplying
+from prunus.reports.run.tables import (
+    group_table,
+    headline,
+    knowledge,
+    knowledge_table,
+    layer_table,
+    refusals,
+    unscored,
+)
+from prunus.reports.search import is_search, render_search
+
+__all__ = ["render_page", "write_report"]
+
+#: Score panels drawn at once; the rest opens in batches of as many. Of networks with more layers,
+#: parameters and MACs are drawn at once, and the other figures of the layers open.
+PANELS = 24
+#: Characters of the plan that the page shows; the file has the rest.
+PLAN_LIMIT = 20_000
+FILES = {
+    "config.yaml": "all that is needed to repeat the run",
+    "record.jsonl": "every measurement, one JSON object a line",
+    "plan.json": "the edits, by name and index",
+    "plans.json": "those after every iteration",
+    "model.safetensors": "the pruned network's weights",
+    "model.onnx": "the pruned network for any ONNX runtime",
+    "report.html": "this page",
+}
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run folder from its journal, configuration and plan.
+
+    The journal is only read, so this is safe beside a run in progress; a last line still being
+    written is left out. The same folder gives the same page, byte for byte.
+
+    Raises:
+        RunFolderError: the folder or its configuration is missing, or a file is broken.
+    """
+    config_path, record_path, plan_path = (
+        folder / name for name in ("config.yaml", "record.jsonl", "plan.json")
+    )
+    if not config_path.is_file():
+        raise RunFolderError(f"no config.yaml in {folder}: give the folder of a run")
+    try:
+        config = yaml.safe_load(config_path.read_text())
+        rows = read_rows(record_path)[0] if record_path.is_file() else []
+        plan = json.loads(plan_path.read_text()) if plan_path.is_file() else None
+    except (yaml.YAMLError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise RunFolderError(f"{folder} holds a file that cannot be read: {first}") from error
+    if not isinstance(config, dict):
+        raise RunFolderError(f"{config_path} is not a mapping of settings: write the run anew")
+    path = folder / "report.html"
+    if is_search(config):
+        write_whole(path, render_search(rows, config, folder))
+        return path
+    files = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
+    files = {name: size for name, size in files.items() if name[0] != "." and name != path.name}
+    write_whole(path, render_page(rows, config, plan, folder=folder.as_posix(), files=files))
+    return path
+
+
+def render_page(
+    rows: Sequence[Row],
+    config: Mapping[str, Any],
+    plan: Mapping[str, Any] | None,
+    *,
+    folder: str = "runs/NAME",
+    files: Mapping[str, int] | None = None,
+) -> str:
+    """Return the page of a run: no network, nothing beside it, whatever stage the run is at.
+
+    Args:
+        rows: the journal, oldest row first.
+        config: the configuration, plain values.
+        plan: the plan, or None before there is one.
+        folder: the run folder, as `prunus.load` is to be given it.
+        files: the folder's files and their sizes in bytes.
+    """
+    layers, cuts = last(rows, "layers"), trajectory(rows, "prune")
+    fits = [row for row in of_event(rows, "fit") if row["epochs"]]
+    export, graph = last(rows, "export"), last(rows, "graph")
+    layer_drawings, layer_drawings_more = _layers(layers["layers"] if layers else [])
+    panels = _panels(rows, cuts[max(cuts)]) if cuts else []
+    shown = {**(files or {}), "report.html": None}
+    plan_text = to_json(plan) if plan else ""
+    return render(
+        "page.html",
+        accuracy=_accuracy(rows),
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        export=export,
+        export_difference=scientific(export["largest_difference"]) if export else "",
+        export_tolerance=scientific(export["tolerance"]) if export else "",
+        files=[
+            (name, FILES.get(name, ""), "" if size is None else grouped(size))
+            for name, size in sorted(shown.items())
+        ],
+        folder=json.dumps(folder, ensure_ascii=False),
+        graph=graph,
+        groups=group_table(rows),
+        headline=headline(rows),
+        knowledge=knowledge_table(rows),
+        knowledge_drawings=_knowledge(rows),
+        latent=latent_cuts_section(rows),
+        layer_drawings=layer_drawings,
+        layer_drawings_more=layer_drawings_more,
+        layers=layer_table(rows),
+        missing=words.missing(rows),
+        panels=panels[:PANELS],
+        panels_more=[panels[at : at + PANELS] for at in range(PANELS, len(panels), PANELS)],
+        per_batch=PANELS,
+        plan=plan_text[:PLAN_LIMIT],
+        plan_is_cut=len(plan_text) > PLAN_LIMIT,
+        pushed=_pushed(rows),
+        refusals=refusals(rows),
+        unscored=unscored(rows),
+        rows=rows,
+        run=last(rows, "run"),
+        score_row=cuts[max(cuts)] if cuts else None,
+        stop=last(rows, "stop"),
+        title=words.title(config),
+        training=_training(rows) if fits else [],
+        verdict=words.verdict(rows),
+        words=words,
+    )
+
+
+def _accuracy(rows: Sequence[Row]) -> list[Drawing]:
+    if not trajectory(rows, "iteration"):
+        return []
+    return [
+        draw(cost, accuracy_figure(rows, cost, noun), f"validation accuracy against {noun}")
+        for cost, noun in (("params", "parameters"), ("macs", "MACs"))
+    ]
+
+
+def _layers(layers: Sequence[Row]) -> tuple[list[Drawing], list[Drawing]]:
+    """Return the figures of parameters, MACs and outputs a layer, and those of them to be opened.
+
+    Where the convolutions' parameters could not be seen, there is one more of them alone.
+    """
+    drawn, alone = multiplying(layers), lone_convolutions(layers)
+    if not drawn:
+        return [], []
+    figures = [("params", "parameters", drawn), ("macs", "MACs", drawn), ("out", "outputs", drawn)]
+    drawings = [
+        draw(f"layers-{key}", layer_figure(some, key, noun), f"{noun} a layer, before, after")
+        for key, noun, some in figures
+    ]
+    if alone:
+        noun = "parameters, the convolutions alone"
+        figure = layer_figure(alone, "params", noun)
+        drawings.append(draw("layers-convolutions", figure, f"{noun}, before, after"))
+    shown = len(drawings) if len(drawn) <= PANELS else 2
+    return drawings[:shown], drawings[shown:]
+
+
+def _knowledge(rows: Sequence[Row]) -> list[Drawing]:
+    return [
+        draw(
+            f"knowledge-{at}",
+            knowledge_figure(layers),
+            "share of the class labels that each layer explains",
+            heading=words.knowledge_name(at),
+        )
+        for at, layers in knowledge(rows).items()
+    ]
+
+
+def _training(rows: Sequence[Row]) -> list[Drawing]:
+    return [
+        draw(f"training-{key}", training_figure(rows, key), f"{key} over the epochs")
+        for key in ("loss", "accuracy", *(["push"] if _pushed(rows) else []))
+    ]
+
+
+def _pushed(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Return name, colour and dash of every push term that some epoch has."""
+    epochs = [epoch for row in of_event(rows, "fit") for epoch in row["epochs"]]
+    colours = {light: name for name, (light, _) in PALETTE.items()}
+    return [
+        (name, colours[colour], {"dot": "dotted"}.get(dash, dash))
+        for key, (name, colour, dash) in LINES["push"].items()
+        if any(epoch.get(key) is not None for epoch in epochs)
+    ]
+
+
+def _panels(rows: Sequence[Row], cut: Row) -> list[Drawing]:
+    """Return a small figure a group of `cut`, with what was kept of it."""
+    figures = score_figures(rows, cut["iteration"])
+    mixed = len({group["score_unit"] for group in cut["groups"]}) > 1
+    return [
+        draw(
+            f"score-{at}",
+            figures[group["name"]],
+            f"score distribution of {group['name']}",
+            heading=group["name"],
+            note=f"{grouped(group['after'])} of {grouped(group['before'])} kept"
+            + (f" · {group['score_unit']}" if mixed else ""),
+        )
+        for at, group in enumerate(cut["groups"])
+        if group["name"] in figures
+    ]

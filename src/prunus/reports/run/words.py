@@ -1,0 +1,261 @@
+"""What the journal says, in sentences: the verdict, a caption a figure, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prunus.core import Row, last, of_event, trajectory
+from prunus.reports.numbers import counted, grouped, kept, percent, points, speed, times
+from prunus.reports.run.layers import lone_convolutions, multiplying
+from prunus.reports.run.tables import knowledge, timings, untimed
+
+__all__ = [
+    "accuracy_caption",
+    "collapsed",
+    "headline_caption",
+    "knowledge_caption",
+    "knowledge_name",
+    "layer_caption",
+    "missing",
+    "score_caption",
+    "title",
+    "training_caption",
+    "verdict",
+    "widths_caption",
+]
+
+
+def title(config: Mapping[str, Any]) -> str:
+    """Return `lenet5 on digits`, as far as the configuration names them."""
+    model, data = (_name(config, *keys) for keys in (("model",), ("data", "dataset")))
+    return " on ".join(name for name in (model, data) if name) or "A pruning run"
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Return the outcome of the run in one sentence."""
+    result = last(rows, "result")
+    steps = list(trajectory(rows, "iteration").values())
+    if result is None and len(steps) < 2:
+        return "Nothing has been pruned yet."
+    dense, pruned = (result["dense"], result["pruned"]) if result else (steps[0], steps[-1])
+    parts = [
+        f"{_fewer(dense[key], pruned[key])} {noun}"
+        for key, noun in (("params", "parameters"), ("macs", "MACs"))
+    ]
+    batches = timings(rows).get("eager", {}).get("batches", {})
+    if result and batches:
+        batch = max(batches, key=int)
+        parts.append(f"{speed(batches[batch]['speedup']['median'])} at batch {batch}")
+    key, noun = (
+        ("test_accuracy", "test accuracy")
+        if "test_accuracy" in dense
+        else ("validation_accuracy", "validation accuracy")
+    )
+    parts.append(f"{noun} {percent(dense[key], 1)} → {percent(pruned[key], 1)}")
+    so_far = "" if result else f"So far, after {counted(len(steps) - 1, 'iteration')}: "
+    return f"{so_far}{', '.join(parts)}."
+
+
+def collapsed(rows: Sequence[Row]) -> str:
+    """Say which modules are left with 1×1 filters alone; nothing where none is."""
+    *names, end = (last(rows, "result") or {}).get("collapsed") or [""]
+    if not end:
+        return ""
+    listed = f"{', '.join(names)} and {end} are" if names else f"{end} is"
+    return f"Collapsed: {listed} left with 1×1 filters alone."
+
+
+def missing(rows: Sequence[Row]) -> str:
+    """Return where an unfinished journal ends, or nothing when the result is there."""
+    if last(rows, "result") is not None:
+        return ""
+    if not rows:
+        return "Not measured yet: the journal is empty."
+    row = rows[-1]
+    at = f" of iteration {row['iteration']}" if row.get("iteration") else ""
+    return (
+        "This run is not finished: its journal ends before the final comparison, "
+        f"after “{row['event']}”{at}. What is below is what has been measured so far."
+    )
+
+
+def headline_caption(rows: Sequence[Row]) -> str:
+    """Say what was measured on what, and how fine the test set can tell."""
+    result = last(rows, "result")
+    if result is None:
+        return (
+            "Not measured yet: the run stopped before the test set, the size on disk and the "
+            "latency. The pruned network here is that of the newest iteration."
+        )
+    latency = _timed(rows)
+    if "test_images" not in result:
+        return f"No test images were given. {latency}"
+    images = result["test_images"]
+    return (
+        f"Test accuracy is over {grouped(images)} images, so one image is "
+        f"{100 / images:.2f} points. {latency}"
+    )
+
+
+def _timed(rows: Sequence[Row]) -> str:
+    """Say how the times were taken, and what could not be timed."""
+    text = (
+        "Times are of one batch on the CPU, both networks in turn: medians with their 95 % "
+        "intervals; a speed-up is the median of the ratios round by round."
+    )
+    for runtime, reason in untimed(rows):
+        text += f" {runtime} was not timed: {reason}."
+    return text
+
+
+def widths_caption(rows: Sequence[Row]) -> str:
+    """Say which multiple of widths the latency table led to, and why; nothing where none did."""
+    found = last(rows, "round_to")
+    return f"Chosen from the latency table: {found['reason']}." if found else ""
+
+
+def accuracy_caption(rows: Sequence[Row]) -> str:
+    """Say where the path begins and ends, and which cut was the deepest."""
+    steps, cuts = trajectory(rows, "iteration"), trajectory(rows, "prune")
+    first, final = (list(steps.values())[at] for at in (0, -1))
+    text = (
+        "Read from right to left. A blue dot is the network after training, an orange diamond "
+        "right after a cut and its repair, and the dotted line what training won back. "
+        f"The dense network reaches {percent(first['validation_accuracy'])} with "
+        f"{grouped(first['params'])} parameters"
+    )
+    if len(steps) > 1:
+        text += (
+            f"; after {counted(len(steps) - 1, 'iteration')}, "
+            f"{percent(final['validation_accuracy'])} with {grouped(final['params'])}"
+        )
+    if not cuts:
+        return text + "."
+    deepest = max(cuts.values(), key=lambda row: row["validation_before"] - row["validation_cut"])
+    cost = 100 * (deepest["validation_before"] - deepest["validation_cut"])
+    if cost > 0:
+        text += f". The deepest cut, in iteration {deepest['iteration']}, cost {cost:.1f} points"
+        trained = steps.get(deepest["iteration"])
+        if trained is not None:
+            won = 100 * (trained["validation_accuracy"] - deepest["validation_cut"])
+            text += f"; training then {'won' if won >= 0 else 'lost'} {abs(won):.1f}"
+    else:
+        text += ". No cut cost anything by itself"
+    result = last(rows, "result")
+    if result is not None:
+        final_accuracy = percent(result["pruned"]["validation_accuracy"])
+        text += f". The ring is the finished network, at {final_accuracy}"
+    return text + "."
+
+
+def layer_caption(rows: Sequence[Row]) -> str:
+    """Say what is drawn, which layers gave most, and how many kept all outputs."""
+    found = last(rows, "layers")
+    layers = found["layers"] if found else []
+    drawn, alone = multiplying(layers), lone_convolutions(layers)
+    text = "Grey is the dense network, blue what is left of it, first layer on top. "
+    if alone:
+        everything, theirs = (sum(one["params"][0] for one in some) for some in (drawn, alone))
+        text += (
+            f"The convolutions hold {percent(theirs / everything, 1)} of the parameters drawn, so "
+            "theirs are drawn alone, too. "
+        )
+    if len(drawn) < len(layers):
+        text += "Layers that multiply nothing, as norms, are in the table only. "
+    most = [_most(layers, key, noun) for key, noun in (("params", "parameters"), ("macs", "MACs"))]
+    if not any(most):
+        return text + "No layer lost parameters."
+    uncut = sum(layer["out"][0] == layer["out"][1] for layer in drawn)
+    kept_all = f"{uncut} of {counted(len(drawn), 'layer')} kept all outputs."
+    return " ".join([text.strip(), *filter(None, most), kept_all])
+
+
+def _most(layers: Sequence[Row], key: str, noun: str) -> str:
+    """Say which layer gave most of `key`, or nothing where none gave any."""
+    removed = sum(layer[key][0] - layer[key][1] for layer in layers)
+    if removed <= 0:
+        return ""
+    most = max(layers, key=lambda layer: layer[key][0] - layer[key][1])
+    before, after = most[key]
+    return (
+        f"{most['module']} gave most {noun}: {grouped(before - after)} of its {grouped(before)} "
+        f"are gone, {percent((before - after) / removed, 0)} of all that were removed."
+    )
+
+
+def knowledge_name(iteration: int) -> str:
+    """Return what the network after `iteration` is called."""
+    return f"After iteration {iteration}" if iteration else "Dense network"
+
+
+def knowledge_caption(rows: Sequence[Row]) -> str:
+    """Say what a bar is, which layer learnt most, and what the cuts cost the last layer."""
+    networks = knowledge(rows)
+    first, newest = (networks[at(networks)] for at in (min, max))
+    text = (
+        "A bar is what a layer reads. Blue is the share of the class labels’ variance that a "
+        "ridge regression on it explains (the span: discriminant information over its maximum), "
+        "grey what is left to the layers after it (the residual)."
+    )
+    if any(layer["low"] is not None for layers in networks.values() for layer in layers):
+        text += " Whiskers are 95 % jackknife intervals."
+    gains = [layer for layer in first[1:] if layer["gain"] is not None]
+    if gains:
+        most = max(gains, key=lambda layer: layer["gain"])
+        where = f"After iteration {min(networks)}" if min(networks) else "In the dense network"
+        text += (
+            f" {where}, the largest step from a layer to the next is the one to {most['module']}: "
+            f"{points(0.0, most['gain'])}."
+        )
+    if first and newest and len(networks) > 1:
+        before, after = first[-1], newest[-1]
+        text += (
+            f" The last layer, {after['module']}, explained {percent(before['share'], 1)} and now "
+            f"explains {percent(after['share'], 1)}."
+        )
+    return text
+
+
+def score_caption(row: Row) -> str:
+    """Say which cut the panels show and what a bar is."""
+    groups = row["groups"]
+    units = list(dict.fromkeys(group["score_unit"] for group in groups))
+    scale = f" ({units[0]})" if len(units) == 1 else ""
+    before, after = (sum(group[key] for group in groups) for key in ("before", "after"))
+    return (
+        f"The cut of iteration {row['iteration']}, to {row['target']}: {grouped(after)} of "
+        f"{counted(before, 'unit')} in {counted(len(groups), 'group')} were kept. A panel is a "
+        f"group; across is a unit’s score{scale}, up is how many units score so. Orange units "
+        "were removed, blue ones kept."
+    )
+
+
+def training_caption(rows: Sequence[Row]) -> str:
+    """Say how long the training was and where it was best."""
+    fits = [row for row in of_event(rows, "fit") if row["epochs"]]
+    epochs = [epoch for row in fits for epoch in row["epochs"]]
+    best = max(range(len(epochs)), key=lambda at: epochs[at]["validation_accuracy"])
+    return (
+        f"{counted(len(epochs), 'epoch')} in {counted(len(fits), 'phase')}, "
+        f"{grouped(sum(epoch['seconds'] for epoch in epochs))} s in all; a vertical line marks "
+        "where a phase begins, with the number of its iteration. The best validation accuracy, "
+        f"{percent(epochs[best]['validation_accuracy'])}, came in epoch {best + 1}."
+    )
+
+
+def _name(config: Mapping[str, Any], *keys: str) -> str:
+    """Return the name under the first of `keys` the configuration has: text, or `name` within."""
+    for key in keys:
+        value = config.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("name")
+        if value:
+            return str(value)
+    return ""
+
+
+def _fewer(before: float, after: float) -> str:
+    if before == after or min(before, after) <= 0:
+        return "the same" if before == after else kept(before, after)
+    return f"{times(before / after)} fewer" if after < before else f"{times(after / before)} more"

@@ -1,0 +1,56 @@
+"""A run and its folder: settings, journal, session; opened once, read back, checked."""
+
+from prunus.runs.audit import Audit, fingerprints, random_images, run_load
+from prunus.runs.config import JobConfig, LatentConfig, PruneConfig, RunConfig
+from prunus.runs.environment import (
+    describe_run,
+    open_data,
+    open_device,
+    open_fabric,
+    require_labels,
+    require_one_process,
+    require_weights,
+    resolve_paths,
+)
+from prunus.runs.folder import open_folder
+from prunus.runs.job import Job, build_network, open_job
+from prunus.runs.journal import Journal
+from prunus.runs.load import Shape, build_dense, load, read_plan, require_finished
+from prunus.runs.session import Loader, Loaders, Session, last_epoch, p_phase_, spread
+from prunus.runs.watch import Watch
+
+__all__ = [
+    "Audit",
+    "Job",
+    "JobConfig",
+    "Journal",
+    "LatentConfig",
+    "Loader",
+    "Loaders",
+    "PruneConfig",
+    "RunConfig",
+    "Session",
+    "Shape",
+    "Watch",
+    "build_dense",
+    "build_network",
+    "describe_run",
+    "fingerprints",
+    "last_epoch",
+    "load",
+    "open_data",
+    "open_device",
+    "open_fabric",
+    "open_folder",
+    "open_job",
+    "p_phase_",
+    "random_images",
+    "read_plan",
+    "require_finished",
+    "require_labels",
+    "require_one_process",
+    "require_weights",
+    "resolve_paths",
+    "run_load",
+    "spread",
+]

@@ -1,0 +1,195 @@
+"""What a run is made with: device, versions, and paths that hold from anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import torch
+
+from prunus.core import ConfigError
+from prunus.data import DATASETS, DataSplits, load_data
+from prunus.statistics import rank_and_size
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = [
+    "NetworkSettings",
+    "describe_run",
+    "open_data",
+    "open_device",
+    "open_fabric",
+    "require_labels",
+    "require_one_process",
+    "require_weights",
+    "resolve_paths",
+]
+
+
+class NetworkSettings(Protocol):
+    """The settings that name a network and its data, read-only as those of a frozen dataclass."""
+
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def data(self) -> str: ...  # noqa: D102
+    @property
+    def weights(self) -> str | None: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    @property
+    def data_root(self) -> str: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def input_shape(self) -> tuple[int, int, int] | None: ...  # noqa: D102
+    @property
+    def device(self) -> str: ...  # noqa: D102
+
+
+S = TypeVar("S", bound=NetworkSettings)
+
+
+def resolve_paths(config: S) -> S:
+    """Make the paths of a configuration absolute, so that it can be read again from anywhere."""
+    file, colon, factory = config.model.rpartition(":")
+    changes: dict[str, Any] = {"data_root": str(Path(config.data_root).absolute())}
+    if colon and file.endswith(".py"):
+        changes["model"] = f"{Path(file).absolute()}:{factory}"
+    changes["data"] = _absolute(config.data)
+    if config.weights is not None:
+        changes["weights"] = str(Path(config.weights).absolute())
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def _absolute(data: str) -> str:
+    """Make the folders in a data set's name absolute; names of known sets stay as they are."""
+    kind, _, argument = data.partition(":")
+    if kind == "folder":
+        return f"folder:{Path(argument).absolute()}"
+    if kind not in DATASETS or DATASETS[kind].task != "restoration":
+        return data
+    level, _, places = argument.partition(":")
+    whole = [str(Path(each).absolute()) if "/" in each else each for each in places.split(",")]
+    return f"{kind}:{level}:{','.join(whole)}"
+
+
+def require_weights(
+    model: str | None, weights: str | Path | None, run: str | Path | None = None
+) -> None:
+    """Raise `ConfigError` unless a network has trained weights, and from one place.
+
+    They are those of a `run`, or a file; a network from the user's own file may bring its own.
+    """
+    if run is not None and weights is not None:
+        raise ConfigError(
+            f"weights {weights} came with the run {run}, which has its own: give one of them"
+        )
+    spec = model or ""
+    own = spec.endswith(".py") or spec.rpartition(":")[0].endswith(".py")
+    if run is None and weights is None and not own:
+        raise ConfigError(
+            f"{model} has no trained weights, and results of random weights are meaningless: "
+            "give --weights FILE, or the folder of a finished run"
+        )
+
+
+def require_one_process() -> None:
+    """Raise `ConfigError` among the ranks of `torch.distributed`: each would prune on its own."""
+    size = rank_and_size()[1]
+    if size > 1:
+        raise ConfigError(
+            f"prune drives one process, found {size} ranks of torch.distributed, whose repairs and "
+            "training would differ: call prunus.collect, prunus.plan.broadcast_plan and "
+            "prunus.apply_ on every rank, and train with DistributedDataParallel"
+        )
+
+
+def open_data(config: NetworkSettings) -> DataSplits:
+    """Load the data that a configuration names, augmented where it has such a setting."""
+    return load_data(
+        config.data,
+        seed=config.seed,
+        data_root=Path(config.data_root),
+        batch_size=config.batch_size,
+        input_shape=config.input_shape,
+        augment=getattr(config, "augment", False),
+    )
+
+
+def require_labels(data: DataSplits, verb: str) -> None:
+    """Raise `ConfigError` where the data have no classes, which `verb` needs."""
+    if data.task != "classification":
+        raise ConfigError(
+            f"{data.name} holds pairs of images, and `prunus {verb}` needs class labels: train, "
+            "eval, doctor and export take restoration; prune a restorer with a plan of your own "
+            "(prunus.find_groups, prunus.plan, prunus.apply_)"
+        )
+
+
+def open_fabric(device: str, precision: str = "32-true") -> Fabric:
+    """Return one device of Lightning Fabric, to train on.
+
+    Raises:
+        ConfigError: this machine has no such device, or it no such precision.
+    """
+    from lightning_fabric import Fabric  # noqa: PLC0415 - takes seconds, and only training needs it
+
+    try:
+        return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"device {device!r} with precision {precision!r} is not available: "
+            f"{str(error).splitlines()[0]}; try --device cpu --precision 32-true"
+        ) from error
+
+
+def open_device(name: str) -> torch.device:
+    """Return the device that `name` says, to measure on: `auto` is a GPU where there is one.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    if name == "auto":
+        found = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        )
+        return found or torch.device("cpu")
+    wanted = "cuda" if name == "gpu" else name
+    try:
+        device = torch.device(wanted)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"device {name!r} is not available: {str(error).splitlines()[0]}; try --device cpu"
+        ) from error
+    return device
+
+
+def describe_run(command: str, device: torch.device, seed: int) -> dict[str, Any]:
+    """Return the first row of a journal: command, versions, device, seed and time."""
+    return {
+        "command": command,
+        "prunus": version("prunus"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": _describe(device),
+        "seed": seed,
+        "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"GPU: {torch.cuda.get_device_name(device)}"
+    name = platform.processor() or platform.machine()
+    if (cpuinfo := Path("/proc/cpuinfo")).exists():
+        lines = cpuinfo.read_text().splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else name
+    return f"{device.type.upper()}: {name}, {torch.get_num_threads()} threads"

@@ -1,0 +1,63 @@
+"""Open the folder of a run: a new one, or the same run to be resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from prunus.core import (
+    ConfigError,
+    RunFolderError,
+    read_yaml,
+    sweep_scratch,
+    to_dict,
+    to_yaml,
+    write_whole,
+)
+from prunus.runs.environment import NetworkSettings
+from prunus.runs.journal import Journal
+
+__all__ = ["RunSettings", "open_folder"]
+
+
+class RunSettings(NetworkSettings, Protocol):
+    """The settings of any pipeline that makes a folder, and what it is for in a word."""
+
+    @property
+    def aim(self) -> str: ...  # noqa: D102
+
+
+def open_folder(config: RunSettings, out: Path, *, resume: bool) -> Journal:
+    """Return the journal of `out`, new with its `config.yaml`, or that of the run to resume.
+
+    Raises:
+        RunFolderError: `out` holds something else, another run, or this one and `resume` is off.
+    """
+    path = out / "config.yaml"
+    if not path.exists():
+        if out.exists() and any(out.iterdir()):
+            raise RunFolderError(
+                f"{out} is not empty and holds no run of Prunus: name another folder with --out"
+            )
+        write_whole(path, to_yaml(config))
+        return Journal(out)
+    try:
+        other = read_yaml(type(config), path)
+    except ConfigError as error:
+        raise RunFolderError(
+            f"{out} holds a run of another kind, or settings that cannot be read ({error}): name "
+            "another folder with --out"
+        ) from error
+    if not resume:
+        raise RunFolderError(
+            f"{out} already holds a run ({other.model} on {other.data}, {other.aim}): "
+            "go on with it by --resume, or name another folder with --out"
+        )
+    for key, value in to_dict(config).items():
+        if to_dict(other)[key] != value:
+            raise RunFolderError(
+                f"{out} holds a run with {key} {to_dict(other)[key]!r}, this one asks for "
+                f"{value!r}: --resume takes the same settings; name another folder with --out"
+            )
+    sweep_scratch(out)
+    return Journal(out)

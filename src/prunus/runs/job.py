@@ -1,0 +1,164 @@
+"""The opening of a job, the same for every command: settings, data, device, network; then a folder.
+
+Opening looks at everything that can be wrong with the input and writes nothing; `Job.begin` then
+makes the folder, or goes on with the one that is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core import seed_everything
+from prunus.data import DataSplits
+from prunus.evaluation import LatencyTable
+from prunus.models import build_model
+from prunus.runs.config import JobConfig
+from prunus.runs.environment import (
+    NetworkSettings,
+    describe_run,
+    open_data,
+    open_device,
+    open_fabric,
+    require_labels,
+    require_one_process,
+    require_weights,
+    resolve_paths,
+)
+from prunus.runs.folder import RunSettings, open_folder
+from prunus.runs.load import Shape, load
+from prunus.runs.session import Loaders, Session
+from prunus.runs.watch import Watch
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Job", "build_network", "open_job"]
+
+C = TypeVar("C", bound=NetworkSettings)
+
+#: Commands that need the classes of their images.
+LABELLED = ("grow", "prune", "push", "score", "search")
+#: Commands that are meaningless with random weights.
+TRAINED = ("score",)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job(Generic[C]):
+    """A network, its data and a device as settings name them; nothing is written yet.
+
+    `config` has absolute paths and, for a run, the classes and the input shape of the data. The
+    network has the weights that were given, else those that `config.seed` draws. `fabric` is
+    opened only for commands that train.
+    """
+
+    config: C
+    data: DataSplits
+    device: torch.device
+    fabric: Fabric | None
+    network: nn.Module
+
+    @property
+    def example(self) -> Tensor:
+        """One image of zeros (1, C, H, W), on the CPU."""
+        return torch.zeros(1, *self.data.input_shape)
+
+    def with_config(self, config: C) -> Job[C]:
+        """Return the job with settings completed by what the data say."""
+        return dataclasses.replace(self, config=config)
+
+    def begin(
+        self,
+        out: Path,
+        *,
+        resume: bool,
+        command: str = "",
+        watch: Watch | None = None,
+        table: LatencyTable | None = None,
+        **said: Any,
+    ) -> Session:
+        """Make the folder of a run, or take the same run up, and return its session.
+
+        The journal begins with a row `run`: command, versions, device, and `said`.
+
+        Raises:
+            RunFolderError: `out` holds another run, or this one and `resume` is off.
+        """
+        config = self.config
+        assert isinstance(config, JobConfig)
+        journal = open_folder(cast(RunSettings, config), out, resume=resume)
+        row = describe_run(command, self.device, config.seed)
+        journal.append_once("run", {**row, **said})
+        return Session(
+            loaders=Loaders.of(self.data),
+            fabric=self.fabric,
+            seed=config.seed,
+            journal=journal,
+            watch=watch or Watch(),
+            table=table,
+            channels_last=config.channels_last,
+        )
+
+
+def open_job(config: C, verb: str) -> Job[C]:
+    """Open what `prunus VERB` works on: device, data and network, in this order.
+
+    Raises:
+        ConfigError: this is one of several ranks, the device is not available, the weights are
+            missing or given twice, or the data have no classes and the command needs them.
+        UnknownNameError, DataError, WeightsError, RunFolderError: see their messages.
+    """
+    run: str | None = getattr(config, "run", None)
+    trains = isinstance(config, JobConfig)
+    if trains:
+        require_one_process()
+    if verb in TRAINED or run is not None:
+        require_weights(config.model, config.weights, run)
+    config = resolve_paths(config)
+    fabric = open_fabric(config.device, config.precision) if isinstance(config, JobConfig) else None
+    device = fabric.device if fabric is not None else open_device(config.device)
+    data = open_data(config)
+    if verb in LABELLED:
+        require_labels(data, verb)
+    classes = data.num_classes or None
+    if trains:
+        found = {"num_classes": classes, "input_shape": data.input_shape}
+        config = dataclasses.replace(config, **found)  # type: ignore[type-var]
+    if run is not None:
+        network = load(run)
+    else:
+        network = build_network(
+            config.model,
+            num_classes=classes,
+            input_shape=data.input_shape,
+            weights=config.weights,
+            seed=config.seed,
+        )
+    return Job(config=config, data=data, device=device, fabric=fabric, network=network)
+
+
+def build_network(
+    model: str,
+    *,
+    num_classes: int | None,
+    input_shape: Shape,
+    weights: str | Path | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """Build the network that `model` names, with `weights`, else those that `seed` draws.
+
+    Raises:
+        UnknownNameError, ConfigError, WeightsError: the network cannot be built.
+    """
+    seed_everything(seed, "build")
+    return build_model(
+        model,
+        num_classes=num_classes,
+        input_shape=input_shape,
+        weights=Path(weights) if weights else None,
+    )

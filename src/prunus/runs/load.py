@@ -1,0 +1,109 @@
+"""Give a pruned network back: the plan replayed on its constructor, then the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from prunus.core import PlanError, RunFolderError, read_yaml
+from prunus.models import build_model, load_weights_
+from prunus.plan import Plan
+from prunus.runs.config import RunConfig
+from prunus.surgery import replay_
+
+__all__ = ["Shape", "build_dense", "load", "read_plan", "require_finished"]
+
+Shape = tuple[int, int, int]
+
+
+def load(folder: str | Path, model: nn.Module | None = None, *, dense: bool = False) -> nn.Module:
+    """Return the pruned network of a run folder, in eval mode, on the CPU.
+
+    `model` is a freshly built dense network; without it, the constructor that `config.yaml`
+    names is called. Nothing is unpickled. With `dense`, it is the network before any cut that
+    comes back, with the weights of `dense.safetensors`.
+
+    Raises:
+        RunFolderError: the folder is missing or the run has not finished, or does not say how
+            its network is built.
+        PlanError, WeightsError: the network given is not the one that was pruned.
+
+    Example:
+        >>> model = prunus.load("runs/demo")  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    require_finished(folder)
+    if model is None:
+        model, _ = build_dense(folder)
+    if dense:
+        load_weights_(model, folder / "dense.safetensors")
+        return model.eval()
+    plan = read_plan(folder / "plan.json")
+    try:
+        replay_(model, plan)
+    except PlanError as error:
+        raise PlanError(f"{folder / 'plan.json'}: {error}") from error
+    load_weights_(model, folder / "model.safetensors")
+    return model.eval()
+
+
+def build_dense(
+    folder: Path,
+    model: str | None = None,
+    *,
+    input_shape: Shape | None = None,
+    num_classes: int | None = None,
+) -> tuple[nn.Module, Shape]:
+    """Build the dense network of a run, weights random; return it and the shape of its images.
+
+    What is not given is read from the run's `config.yaml`; `model` is a spec of `build_model`.
+
+    Raises:
+        RunFolderError: something is neither given nor in the folder.
+        UnknownNameError, ConfigError: the network cannot be built.
+    """
+    path = folder / "config.yaml"
+    run = read_yaml(RunConfig, path) if path.exists() else None
+    if run is not None:
+        model = run.model if model is None else model
+        input_shape = run.input_shape if input_shape is None else input_shape
+        num_classes = run.num_classes if num_classes is None else num_classes
+    if model is None:
+        raise RunFolderError(
+            f"{folder} does not say how its network is built: pass model=<a freshly built dense "
+            "network>, or --model path/to/file.py:factory on the command line"
+        )
+    if input_shape is None or (num_classes is None and run is None):
+        raise RunFolderError(
+            f"{folder} does not say its input shape or its number of classes: pass model=<a "
+            "freshly built dense network>, or --input-shape and --num-classes on the command line"
+        )
+    return build_model(model, num_classes=num_classes, input_shape=input_shape), input_shape
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan of a run.
+
+    Raises:
+        PlanError: the file holds no plan of a format known here; names the file.
+        RunFolderError: it cannot be read.
+    """
+    try:
+        return Plan.from_json(path.read_text())
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path} is not text: give a plan.json of a run") from error
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from error
+
+
+def require_finished(folder: Path) -> None:
+    """Raise `RunFolderError` where `folder` does not hold the network of a finished run."""
+    for name in ("plan.json", "model.safetensors"):
+        if not (folder / name).exists():
+            raise RunFolderError(
+                f"{folder} has no {name}: give the folder of a finished run "
+                "(`prunus prune … --resume` finishes one)"
+            )

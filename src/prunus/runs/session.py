@@ -1,0 +1,132 @@
+"""What every phase of a run shares, and the P-phase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from prunus.core import Row, derive_seed
+from prunus.data import DataSplits, balanced_loader
+from prunus.evaluation import LatencyTable
+from prunus.runs.journal import Journal
+from prunus.runs.watch import Watch
+from prunus.training import TrainConfig, fit_
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Loader", "Loaders", "Session", "last_epoch", "p_phase_", "spread"]
+
+Loader = Iterable[tuple[Tensor, Tensor]]
+
+TITLES = {
+    "dense": "training the dense network",
+    "final": "final training",
+    "train": "training",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaders:
+    """What a pipeline reads: training batches, the same images in a fixed order, validation."""
+
+    train: Loader
+    calibration: Loader
+    validation: Loader
+
+    @classmethod
+    def of(cls, data: DataSplits) -> Loaders:
+        """Return the loaders of data that were opened by name."""
+        return cls(train=data.train, calibration=data.calibration, validation=data.validation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """The surroundings of a run: data, device, seed, journal, and who is watching.
+
+    `table` is the dense network's latency on this machine, for a budget in ms. Without `fabric`
+    a P-phase runs on the CPU; with `channels_last` it trains in that memory format.
+    """
+
+    loaders: Loaders
+    fabric: Fabric | None
+    seed: int
+    journal: Journal
+    watch: Watch
+    table: LatencyTable | None = None
+    channels_last: bool = False
+
+
+def p_phase_(
+    model: nn.Module,
+    config: TrainConfig,
+    session: Session,
+    *,
+    phase: str,
+    iteration: int | None = None,
+    teacher: nn.Module | None = None,
+    parents: Sequence[Sequence[int]] = (),
+) -> Row | None:
+    """Train the parameters in place, journalled by epochs; return the last epoch's row, if any.
+
+    `phase` is `dense`, `train`, `iteration` or `final`; it names the stream of randomness and, with
+    `iteration`, the checkpoint that a killed phase is taken up from. Local teachers
+    (`config.local`) go from the coarsest of `parents` to the classes themselves. With
+    `config.push` batches are class-balanced (`balanced_loader`).
+
+    Raises:
+        ConfigError: `config.push` came with images for targets or batches too small for it.
+    """
+    step = phase if iteration is None else f"{iteration:03d}"
+    title = TITLES.get(phase, f"P-phase {iteration}")
+    batches, push = session.loaders.train, config.push
+    if push is not None:
+        batches = balanced_loader(
+            batches, classes=push.classes, per_class=push.per_class, seed=session.seed
+        )
+    with session.watch.epochs(title, config.epochs) as on_epoch:
+        rows = fit_(
+            model,
+            batches,
+            config,
+            validation=session.loaders.validation,
+            teacher=teacher,
+            parents=parents[-1] if parents else None,
+            fabric=session.fabric,
+            channels_last=session.channels_last,
+            seed=derive_seed(session.seed, phase, iteration),
+            checkpoint=session.journal.checkpoint(step),
+            on_epoch=on_epoch,
+        )
+    session.journal.append_once("fit", {"epochs": rows}, phase=phase, iteration=iteration)
+    return rows[-1] if rows else None
+
+
+def last_epoch(journal: Journal, phase: str) -> Row | None:
+    """Return the last epoch's row of a phase that is journalled, None where none was trained."""
+    fit = journal.record.find("fit", phase=phase)
+    return fit["epochs"][-1] if fit is not None and fit["epochs"] else None
+
+
+def spread(loader: Loader, images: int) -> list[tuple[Tensor, Tensor]]:
+    """Return whole batches, evenly spread over the loader, of about so many images in all.
+
+    The loader is read to its end, for a data set may be ordered by class.
+    """
+    counted: Any = loader
+    try:
+        length = len(counted)
+    except TypeError:
+        length = sum(1 for _ in loader)
+    taken: list[tuple[Tensor, Tensor]] = []
+    wanted = 1
+    for at, batch in enumerate(loader):
+        if at == 0:
+            wanted = min(length, math.ceil(images / max(len(batch[0]), 1)))
+        if len(taken) < wanted and at * wanted >= len(taken) * length:
+            taken.append(batch)
+    return taken

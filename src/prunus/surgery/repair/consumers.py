@@ -1,0 +1,107 @@
+"""Which modules patch repair refits, in running order, and to how many samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from prunus.graph import Groups
+from prunus.modules import TRANSPOSED, input_columns, is_mixing, module_at
+from prunus.plan import Plan
+from prunus.statistics import kernel_taps
+from prunus.surgery.repair.closed_form import Repair
+from prunus.surgery.repair.forward_pass import Watch, norms_of
+
+__all__ = ["Reader", "Use", "behind_shared", "find_readers"]
+
+#: Samples a reader is fitted to: at least so many, and so many a feature.
+LEAST_SAMPLES, SAMPLES_A_FEATURE = 40_000, 16
+
+#: Images taken: at least so many, more for a wide linear layer, which sees one sample an image;
+#: never more than fit into so many bytes, at so many maps of the largest size at a time.
+LEAST_IMAGES, MEMORY, LIVE_MAPS = 2_048, 4 * 10**9, 6
+
+
+@dataclass(frozen=True)
+class Use:
+    """What lies behind one call of a reader.
+
+    `norm` is the BatchNorm behind it, `summed` tells whether a sum follows, `rectified` whether a
+    ReLU alone reads the result.
+    """
+
+    norm: str | None
+    summed: bool
+    rectified: bool
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A module to refit, which may run several times in a pass.
+
+    `uses` has one entry a call, `kept` says which of the dense module's outputs are left,
+    `samples` how many it is fitted to at each call, and `maker` what is fitted with it.
+    """
+
+    name: str
+    uses: tuple[Use, ...]
+    kept: list[int] | None
+    samples: int
+    maker: str | None
+
+
+def behind_shared(readers: dict[str, Reader]) -> dict[str, Reader]:
+    """Return the readers that run once, behind the first that runs several times."""
+    order = list(readers.values())
+    first = next((i for i, reader in enumerate(order) if len(reader.uses) > 1), len(order))
+    return {reader.name: reader for reader in order[first:] if len(reader.uses) == 1}
+
+
+def find_readers(
+    dense: nn.Module, groups: Groups, plan: Plan, x: Tensor, joint: bool
+) -> tuple[dict[str, Reader], list[Repair], int]:
+    """Return the modules to refit in running order, those that cannot be, and images to take."""
+    watch = Watch(dense, [n for n in groups.layers if is_mixing(module_at(dense, n))], groups)
+    with watch:
+        dense(x)
+    readers: dict[str, Reader] = {}
+    repairs: list[Repair] = []
+    rows, norms = LEAST_IMAGES, norms_of(groups)
+    pairs = {
+        reader: maker
+        for reader, maker in watch.sole_pairs().items()
+        if joint and "out" in plan.modules.get(maker, {}) and _plain(dense, reader, maker)
+    }
+    for name, calls in watch.calls.items():
+        module = module_at(dense, name)
+        if not readers and not {"in", "select"} & set(plan.modules.get(name, ())):
+            continue  # nothing is cut before it
+        if plan.empties(name):
+            continue
+        if name in groups.worked_out:
+            repairs.append(Repair(name, None, "it works its weight out from others"))
+        elif isinstance(module, TRANSPOSED):
+            repairs.append(Repair(name, None, "a transposed convolution reads no patches"))
+        else:
+            cut = plan.modules.get(name, {}).get("out")
+            need = SAMPLES_A_FEATURE * input_columns(module).shape[0] * kernel_taps(module)
+            each = [(name, call) for call in range(calls)]
+            readers[name] = Reader(
+                name,
+                tuple(Use(norms.get(c), c in watch.summed, c in watch.rectified) for c in each),
+                None if cut is None else cut.kept(),
+                -(-max(LEAST_SAMPLES, need) // calls),
+                pairs.get(name),
+            )
+            if isinstance(module, nn.Linear):
+                rows = max(rows, SAMPLES_A_FEATURE * module.in_features)
+    return readers, repairs, max(1, min(rows, MEMORY // (LIVE_MAPS * watch.largest)))
+
+
+def _plain(dense: nn.Module, *names: str) -> bool:
+    """Tell whether modules are convolutions whose patches can be taken, without groups."""
+    modules = [module_at(dense, name) for name in names]
+    return all(kernel_taps(m) and getattr(m, "groups", 0) == 1 for m in modules) and not any(
+        isinstance(m, TRANSPOSED) for m in modules
+    )
