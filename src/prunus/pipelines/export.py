@@ -66,7 +66,7 @@ def run_export(
     """
     require_formats(formats)
     if run is not None:
-        require_weights(model, weights, run)
+        require_weights(model, weights, run, verb="export")
         folder = Path(run)
         require_finished(folder)
         dense, shape = build_dense(folder, model, input_shape=input_shape, num_classes=num_classes)
@@ -138,7 +138,7 @@ def _from_weights(
         raise ConfigError(
             f"{model} came without a run: give its --input-shape and --num-classes too"
         )
-    require_weights(model, weights)
+    require_weights(model, weights, verb="export")
     network = build_network(
         model, num_classes=num_classes, input_shape=input_shape, weights=weights
     )

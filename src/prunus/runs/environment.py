@@ -80,7 +80,11 @@ def _absolute(data: str) -> str:
 
 
 def require_weights(
-    model: str | None, weights: str | Path | None, run: str | Path | None = None
+    model: str | None,
+    weights: str | Path | None,
+    run: str | Path | None = None,
+    *,
+    verb: str,
 ) -> None:
     """Raise `ConfigError` unless a network has trained weights, and from one place.
 
@@ -95,7 +99,7 @@ def require_weights(
     if run is None and weights is None and not own:
         raise ConfigError(
             f"{model} has no trained weights, and results of random weights are meaningless: "
-            "give --weights FILE, or the folder of a finished run"
+            f"give --weights FILE, or the folder of a finished run (prunus {verb} runs/NAME)"
         )
 
 

@@ -118,7 +118,7 @@ def open_job(config: C, verb: str) -> Job[C]:
     if trains:
         require_one_process()
     if verb in TRAINED or run is not None:
-        require_weights(config.model, config.weights, run)
+        require_weights(config.model, config.weights, run, verb=verb)
     config = resolve_paths(config)
     fabric = open_fabric(config.device, config.precision) if isinstance(config, JobConfig) else None
     device = fabric.device if fabric is not None else open_device(config.device)

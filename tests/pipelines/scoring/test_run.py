@@ -123,7 +123,7 @@ def test_kernels_have_a_ranking_too(config: ScoreConfig) -> None:
 def test_random_weights_are_refused_before_the_data_are_read() -> None:
     with pytest.raises(ConfigError, match="lenet5 has no trained weights"):
         run_score(ScoreConfig(model="lenet5", data="nowhere"))
-    with pytest.raises(ConfigError, match="timm:resnet18 came without"):
+    with pytest.raises(ConfigError, match="timm:resnet18 has no trained weights"):
         run_score(ScoreConfig(model="timm:resnet18", data="nowhere"))
     with pytest.raises(ConfigError, match="which has its own"):
         run_score(ScoreConfig(model="lenet5", data="digits", weights="w.pt", run="runs/a"))

@@ -105,7 +105,7 @@ def run_score(
         >>> print(run_score(config, "runs/scores"))  # doctest: +SKIP
     """
     watch = watch or Watch()
-    require_weights(config.model, config.weights, config.run)
+    require_weights(config.model, config.weights, config.run, verb="score")
     options = dict(config.options)
     if config.criterion == "random":
         options.setdefault("seed", config.seed)
