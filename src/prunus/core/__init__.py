@@ -21,7 +21,10 @@ from prunus.core.record import Record, read_rows
 from prunus.core.registry import Registry
 from prunus.core.rows import (
     DERIVED,
+    EVENTS,
     PLAIN,
+    Costs,
+    Event,
     Row,
     last,
     latest,
@@ -36,11 +39,14 @@ from prunus.core.threads import one_blas_thread, usable_cores
 
 __all__ = [
     "DERIVED",
+    "EVENTS",
     "PLAIN",
     "STRICT",
     "BudgetError",
     "ConfigError",
+    "Costs",
     "DataError",
+    "Event",
     "ExportError",
     "NonFiniteError",
     "NothingToPruneError",

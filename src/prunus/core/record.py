@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from prunus.core.errors import RunFolderError
+from prunus.core.rows import Event, Row
 
 __all__ = ["Record", "read_rows"]
-
-Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> tuple[list[Row], int]:
@@ -57,7 +56,7 @@ class Record:
             if whole < path.stat().st_size:
                 os.truncate(path, whole)
 
-    def append(self, event: str, **values: Any) -> None:
+    def append(self, event: Event, **values: Any) -> None:
         """Add a row; it is on disk when this returns."""
         row = {"event": event, **values}
         line = json.dumps(row, allow_nan=False) + "\n"
@@ -68,13 +67,13 @@ class Record:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def find(self, event: str, **keys: Any) -> Row | None:
+    def find(self, event: Event, **keys: Any) -> Row | None:
         """Return the last row of `event` whose values equal `keys`, or None."""
         for row in reversed(self.rows):
             if row["event"] == event and all(row.get(k) == v for k, v in keys.items()):
                 return row
         return None
 
-    def all(self, event: str) -> list[Row]:
+    def all(self, event: Event) -> list[Row]:
         """Return every row of `event`, oldest first."""
         return [row for row in self.rows if row["event"] == event]

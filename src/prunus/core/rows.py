@@ -1,14 +1,24 @@
-"""Every event of a run's journal with its keys, and how rows are picked."""
+"""Every event of a run's journal with its keys, and how rows are picked.
+
+A row is one JSON object with the key `event`; what else it holds is a `TypedDict` here, one per
+event, in the order in which a run writes them. Old journals may lack keys that are `NotRequired`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = [
     "DERIVED",
+    "EVENTS",
     "PLAIN",
+    "ArmRow",
+    "CandidateRow",
+    "Costs",
+    "Event",
     "Row",
+    "StepRow",
     "last",
     "latest",
     "networks",
@@ -17,21 +27,385 @@ __all__ = [
     "trajectory",
 ]
 
-
+#: A row as it is read back: any event.
 Row = dict[str, Any]
 
+#: The arm whose networks the search is for; all others are compared with it.
+DERIVED = "derived"
+#: The arm of the grown network trained without push, which rivals prune.
+PLAIN = "plain"
 
-def of_event(rows: Iterable[Row], event: str) -> list[Row]:
+
+class RunRow(TypedDict):
+    """How and where a run started. `workers` are the processes of `prunus grow`."""
+
+    command: str
+    prunus: str
+    torch: str
+    python: str
+    device: str
+    seed: int
+    started: str
+    workers: NotRequired[int]
+
+
+class LatencyRow(TypedDict):
+    """The latency table that a budget in milliseconds is counted by; `ms` of the dense network."""
+
+    batch: int
+    threads: int
+    machine: str
+    rest: float
+    ms: float
+
+
+class FitRow(TypedDict):
+    """One training phase, with a row per epoch; `iteration` is null outside of iterations."""
+
+    phase: str
+    iteration: int | None
+    epochs: list[Row]
+
+
+class GroupEntry(TypedDict):
+    """A group of coupled units, and the modules that consume it."""
+
+    name: str
+    kind: str
+    units: int
+    consumers: list[str]
+
+
+class Whole(TypedDict):
+    """A module that cannot be pruned, and why."""
+
+    module: str
+    reason: str
+
+
+class GraphRow(TypedDict):
+    """What of the dense network can be pruned, and what cannot."""
+
+    groups: list[GroupEntry]
+    unprunable: list[Whole]
+
+
+class ProtectedRow(TypedDict):
+    """Units of the dense network that are kept for a class, by group."""
+
+    classes: list[int]
+    groups: dict[str, list[int]]
+
+
+class RoundToRow(TypedDict):
+    """The multiple that widths are rounded to, and why; `excess` are shares by multiple."""
+
+    multiple: int
+    reason: str
+    layers: int
+    excess: dict[str, list[float]]
+
+
+class Costs(TypedDict):
+    """What a network costs; `ms` where there is a latency table."""
+
+    params: int
+    macs: int
+    bytes: int
+    ms: NotRequired[float]
+
+
+class IterationRow(Costs):
+    """A network after an iteration, 0 for the dense one; `kept` where there is a floor."""
+
+    iteration: int
+    validation_accuracy: float
+    kept: NotRequired[bool]
+
+
+class InformationRow(TypedDict):
+    """What each layer explains of the labels; `final` marks the network of the result."""
+
+    iteration: int
+    layers: list[Row]
+    final: NotRequired[bool]
+
+
+class LatentRow(TypedDict):
+    """What of the last hidden layer was chosen among `width` dimensions, by what, and traced.
+
+    Of an `iteration` of pruning, or of the `network` before or after a push.
+    """
+
+    iteration: NotRequired[int]
+    network: NotRequired[str]
+    head: str
+    width: int
+    constant: int
+    copies: int
+    by: str
+    values: list[float]
+    discriminants: list[float]
+    counts: NotRequired[list[int]]
+    accuracy: NotRequired[dict[str, list[float]]]
+    kept: int
+    rule: NotRequired[str]
+    traced_images: NotRequired[int]
+    held_out: NotRequired[list[float]]
+
+
+class PruneRow(Costs):
+    """A cut: what it aimed at, what was left, accuracies before and after, scores by group."""
+
+    iteration: int
+    target: str
+    validation_before: float
+    validation_cut: float
+    predicted: Row
+    curves: dict[str, float] | None
+    groups: list[Row]
+    compensated: list[str]
+    not_compensated: list[Whole]
+
+
+class StopRow(TypedDict):
+    """Why the iterations, or growing, stopped."""
+
+    reason: str
+
+
+class FinalRow(TypedDict):
+    """What the final training did to validation accuracy, where there is a floor."""
+
+    before: float
+    after: float
+    floor: float
+    kept: bool
+
+
+class FilesRow(TypedDict):
+    """SHA-256 of plan and weights, by file name."""
+
+    sha256: dict[str, str]
+
+
+class SideRow(TypedDict):
+    """One of the two networks of a result; `predicted_ms` by the latency table."""
+
+    validation_accuracy: float
+    test_accuracy: NotRequired[float]
+    params: int
+    macs: int
+    bytes: int
+    predicted_ms: NotRequired[float]
+
+
+class ResultRow(TypedDict):
+    """The dense and the pruned network; `collapsed` modules have 1×1 filters left."""
+
+    dense: SideRow
+    pruned: SideRow
+    test_images: NotRequired[int]
+    collapsed: NotRequired[list[str]]
+
+
+class LayersRow(TypedDict):
+    """Widths, parameters and MACs of each layer, before and after."""
+
+    layers: list[Row]
+
+
+class ExportRow(TypedDict):
+    """The ONNX file and how far it is from PyTorch on `images` images."""
+
+    onnx: str
+    largest_difference: float
+    tolerance: float
+    images: int
+
+
+class ArtefactRow(TypedDict):
+    """An exported file of another format, and the same figures."""
+
+    format: str
+    file: str
+    runtime: str
+    largest_difference: float
+    tolerance: float
+    images: int
+
+
+class TimingRow(TypedDict):
+    """Both networks timed in one runtime, by batch; or why they could not be: `skipped`."""
+
+    runtime: str
+    threads: int
+    batches: NotRequired[Row]
+    skipped: NotRequired[str]
+
+
+class TrainedRow(TypedDict):
+    """A trained network: accuracies, or PSNR and SSIM, on validation and test."""
+
+    params: int
+    macs: int
+    bytes: int
+    test_images: int
+    validation_accuracy: NotRequired[float]
+    test_accuracy: NotRequired[float]
+    validation_psnr: NotRequired[float]
+    validation_ssim: NotRequired[float]
+    test_psnr: NotRequired[float]
+    test_ssim: NotRequired[float]
+
+
+class ScoreRow(TypedDict):
+    """How many images `prunus score` read, and what it took."""
+
+    images: int
+    statistics_seconds: float
+    score_seconds: float
+
+
+class CandidateRow(Costs):
+    """A candidate of a growing step; accuracies are null before it is trained."""
+
+    step: int
+    stage: int
+    model: str
+    sizes: list[int]
+    accuracy: float | None
+    information: float
+    trained_information: float | None
+    seconds: float
+
+
+class StepRow(Costs):
+    """The network that a growing step kept, 0 for the start; `choices`: the stage by each rule."""
+
+    step: int
+    stage: int | None
+    model: str
+    sizes: list[int]
+    accuracy: float
+    information: float
+    weights: str
+    choices: NotRequired[dict[str, int]]
+
+
+class GrownRow(TypedDict):
+    """The best network of growing, after its training."""
+
+    step: int
+    model: str
+    folder: str
+    validation_accuracy: float
+    test_accuracy: float
+
+
+class StartRow(TypedDict):
+    """The network that a search pushes and prunes, and how many images judge."""
+
+    model: str
+    steps: list[Row]
+    validation_images: int
+    test_images: int
+
+
+class ArmRow(TypedDict):
+    """A finished arm of a search, with a row per network that it found."""
+
+    key: str
+    networks: list[Row]
+    seconds: float
+
+
+class FailedRow(TypedDict):
+    """An arm of a search that could not run, and why."""
+
+    key: str
+    reason: str
+
+
+class ComparisonRow(TypedDict):
+    """How far the derived networks lead at equal cost, by arm and currency."""
+
+    arms: list[Row]
+
+
+Event = Literal[
+    "run",
+    "latency",
+    "fit",
+    "graph",
+    "iteration",
+    "protected",
+    "round_to",
+    "information",
+    "latent",
+    "prune",
+    "stop",
+    "final",
+    "files",
+    "result",
+    "layers",
+    "export",
+    "artefact",
+    "timing",
+    "trained",
+    "score",
+    "candidate",
+    "step",
+    "grown",
+    "start",
+    "arm",
+    "failed",
+    "comparison",
+]
+
+#: The keys of each event, but for `event` itself.
+EVENTS: Mapping[Event, type] = {
+    "run": RunRow,
+    "latency": LatencyRow,
+    "fit": FitRow,
+    "graph": GraphRow,
+    "iteration": IterationRow,
+    "protected": ProtectedRow,
+    "round_to": RoundToRow,
+    "information": InformationRow,
+    "latent": LatentRow,
+    "prune": PruneRow,
+    "stop": StopRow,
+    "final": FinalRow,
+    "files": FilesRow,
+    "result": ResultRow,
+    "layers": LayersRow,
+    "export": ExportRow,
+    "artefact": ArtefactRow,
+    "timing": TimingRow,
+    "trained": TrainedRow,
+    "score": ScoreRow,
+    "candidate": CandidateRow,
+    "step": StepRow,
+    "grown": GrownRow,
+    "start": StartRow,
+    "arm": ArmRow,
+    "failed": FailedRow,
+    "comparison": ComparisonRow,
+}
+
+
+def of_event(rows: Iterable[Row], event: Event) -> list[Row]:
     """Return the rows of `event`, oldest first."""
     return [row for row in rows if row["event"] == event]
 
 
-def last(rows: Iterable[Row], event: str) -> Row | None:
+def last(rows: Iterable[Row], event: Event) -> Row | None:
     """Return the newest row of `event`, or None."""
     return next(iter(of_event(rows, event)[::-1]), None)
 
 
-def trajectory(rows: Sequence[Row], event: str) -> dict[int, Row]:
+def trajectory(rows: Sequence[Row], event: Event) -> dict[int, Row]:
     """Return the rows of `event` by iteration, in order; of a repeated iteration, the newest.
 
     Iterations that a search stepped back from are left out: they led nowhere.
@@ -44,14 +418,6 @@ def trajectory(rows: Sequence[Row], event: str) -> dict[int, Row]:
 def rejected(rows: Sequence[Row]) -> list[Row]:
     """Return the iterations that fell below the floor of accuracy."""
     return [row for row in of_event(rows, "iteration") if row.get("kept") is False]
-
-
-#: The arm whose networks the search is for; all others are compared with it.
-DERIVED = "derived"
-
-
-#: The arm of the grown network trained without push, which rivals prune.
-PLAIN = "plain"
 
 
 def networks(rows: Sequence[Row]) -> list[Row]:

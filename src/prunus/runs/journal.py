@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import nn
 
-from prunus.core import Record, to_json, write_whole
+from prunus.core import Event, Record, to_json, write_whole
 from prunus.export import save_weights
 from prunus.modules import private_copy
 from prunus.plan import Plan
@@ -36,7 +37,7 @@ class Journal:
         self.folder = folder
         self.record = Record(folder / "record.jsonl" if folder else None)
 
-    def append_once(self, event: str, row: dict[str, Any], **keys: Any) -> None:
+    def append_once(self, event: Event, row: Mapping[str, Any], **keys: Any) -> None:
         """Append a row unless one with these keys is there."""
         if self.record.find(event, **keys) is None:
             self.record.append(event, **keys, **row)
