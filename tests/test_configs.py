@@ -1,4 +1,4 @@
-"""The recipes of the seeds: each reads, names its table, and asks for what there is."""
+"""The published recipes: each reads, names its table, and asks for what there is."""
 
 from pathlib import Path
 
@@ -15,18 +15,19 @@ from prunus.plan import Budget
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 KINDS = {"grow": GrowRunConfig, "search": SearchConfig}
 RECIPES = sorted(FOLDER.glob("*.yaml"))
+DOCUMENTS = ("Kung-Hou", "Kung-slides", "Tian", "Dense-xUnit", "Data-feature")
 
 
-def test_there_are_recipes_of_every_seed() -> None:
+def test_there_are_recipes_of_every_document() -> None:
     heads = [path.read_text().splitlines()[0] for path in RECIPES]
-    for seed in ("000", "001", "002", "003", "004"):
-        assert any(f"Seed {seed}" in head or f"/{seed}" in head for head in heads), seed
+    for key in DOCUMENTS:
+        assert any(f"[{key}, " in head for head in heads), key
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_names_its_table_and_what_exists(path: Path) -> None:
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert comment[0].startswith("# Seed 00")
+    assert comment[0].startswith(tuple(f"# [{key}, " for key in DOCUMENTS))
     where = " ".join(comment).lower()
     assert any(word in where for word in ("table", "figure", "section", "4.3", "rows"))
     verb = path.stem.rpartition("_")[2]
