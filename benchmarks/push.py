@@ -1,7 +1,7 @@
 """What the push costs: a training step with it against the same step without.
 
 Networks whose last hidden layer is 512 wide, batches of 128 images 3×32×32 of ten classes, CPU:
-VGG-16 with its hidden layer of 512, and ResNet-10 of the thesis's Table 4-3, a tenth of the work.
+VGG-16 with its hidden layer of 512, and ResNet-10 of [Tian, Table 4-3], a tenth of the work.
 A step is what `fit_` does: forward, loss, backward, clipping, AdamW. Both steps run on the same
 network and batch in turn, after a warm-up each, the first of a round alternating; the ratio is the
 median over rounds, of the clock and of processor time, which other programs disturb less.
