@@ -75,7 +75,7 @@ class GroupScore:
 def jackknife_half_width(replicates: Tensor, level: float = 0.95) -> Tensor:
     """Return t_{K−1}·√((K−1)/K·Σ_k(θ_(k) − θ̄)²) over the first axis of leave-one-out values.
 
-    Source: Efron and Tibshirani, An introduction to the bootstrap, 1993, eq. 11.5.
+    Source: [Efron-Tibshirani, eq. 11.5], theory.md (45).
     """
     K = len(replicates)
     spread = (replicates - replicates.mean(0)).square().sum(0) * (K - 1) / K

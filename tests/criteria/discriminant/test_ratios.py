@@ -35,7 +35,7 @@ def test_dfdr_of_a_layer(name: str) -> None:
     scatter, X, Y, rho = matrices(name)
     rank = len(Y) - 1
     assert dfdr(scatter, RIDGE) == pytest.approx(log_determinant(X, Y, rho, rank), rel=1e-7)
-    if len(X) <= rank:  # then it is the determinant of the seed
+    if len(X) <= rank:  # then it is the determinant itself
         DM = torch.linalg.solve(X @ X.T + rho * torch.eye(len(X)).double(), X @ Y.T @ Y @ X.T)
         assert dfdr(scatter, RIDGE) == pytest.approx(float(DM.det().log()), rel=1e-7)
 
@@ -59,7 +59,7 @@ def test_dfdr_of_a_unit_is_what_the_rest_lacks(net: str, group: str, reader: str
 
 
 def test_removal_may_raise_dfdr_and_then_goes_first() -> None:
-    """Seed 000 §3.1.3: with fewer channels than classes a factor below 1 is dropped."""
+    """[Kung-Hou, section 3.1.3]: with fewer channels than classes a factor below 1 is dropped."""
     model = build("mlp")
     with torch.no_grad():
         model.fc2.weight[2:].zero_()  # fc3 reads two live units, three eigenvalues are possible

@@ -16,7 +16,7 @@ from tests.statistics.oracles import drawn, teacher
 
 @pytest.mark.parametrize("lam", [1e-4, 1e-2, 0.05, 10.0])
 def test_removing_deleterious_units_raises_the_energy(lam: float) -> None:
-    """E_S = DI − λ‖a‖₀, evaluated after every removal (seed 000 eq. 16–18)."""
+    """E_S = DI − λ‖a‖₀, evaluated after every removal [Kung-Hou, eq. 16–18]."""
     model, loader = build("mlp").double(), [(x.double(), y) for x, y in batches(6, 16)]
     groups = find_groups(model, images(1).double())
     statistics = collect(model, loader, groups)

@@ -16,7 +16,7 @@ ALL = list(CASES)
 @pytest.mark.parametrize("kept", [[0], [1, 3], [0, 1, 2, 3]])
 @pytest.mark.parametrize("name", ALL)
 def test_keep_and_drop_are_the_slides_projections(name: str, kept: list[int]) -> None:
-    """DI(W) = tr((WᵀSW + ρI)⁻¹WᵀS_BW), W the columns of the identity (seed 001)."""
+    """DI(W) = tr((WᵀSW + ρI)⁻¹WᵀS_BW), W the columns of the identity [Kung-slides]."""
     scatter, X, Y, rho = matrices(name)
     S, S_B = X @ X.T, X @ Y.T @ Y @ X.T
 

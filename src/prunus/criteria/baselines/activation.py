@@ -34,8 +34,8 @@ def _mean_of_features(
 class ActivationMean:
     """|μ_i| = |Σ_n x_in|/N of what the consumers read; after a ReLU that is the mean activation.
 
-    Molchanov et al. 2017, Pruning convolutional neural networks, §2.2, Θ_MA. A unit of several
-    features (taps, flattened positions) gets their mean, and that of its readers.
+    Θ_MA of [Taylor, section 2.2]. A unit of several features (taps, flattened positions) gets their
+    mean, and that of its readers.
     """
 
     unit = "mean activation"
@@ -51,9 +51,8 @@ class ActivationMean:
 class ActivationVariance:
     """σ_i² = S_ii/N of what the consumers read: a feature that never changes is a bias.
 
-    Polyak and Wolf 2015, Channel-level acceleration of deep face representations, §3 (their
-    inbound pruning keeps the channels of the largest variance). A unit of several features
-    (taps, flattened positions) gets their mean, and that of its readers.
+    [Polyak-Wolf, section 3] (their inbound pruning keeps the channels of the largest variance). A
+    unit of several features (taps, flattened positions) gets their mean, and that of its readers.
     """
 
     unit = "variance of the activation"

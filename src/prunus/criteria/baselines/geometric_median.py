@@ -16,9 +16,9 @@ __all__ = ["GeometricMedian"]
 class GeometricMedian:
     """g_i = Σ_j ‖F_i − F_j‖₂, the distance of a unit's filter to all others of its layer.
 
-    He et al. 2019, Filter pruning via geometric median (FPGM), eq. 4–6: the filter with the
-    least g is nearest the layer's geometric median, so the others can stand in for it. Coupled
-    layers add up; units that nothing makes are told by the weights that read them.
+    [FPGM, eq. 4–6]: the filter with the least g is nearest the layer's geometric median, so the
+    others can stand in for it. Coupled layers add up; units that nothing makes are told by the
+    weights that read them.
     """
 
     unit = "distance to the layer's other filters"

@@ -51,9 +51,9 @@ def han_sparsity(model: nn.Module, sparsity: float) -> Sparsity:
     """Return what is left, layer by layer, when the smallest share `sparsity` of weights is zeroed.
 
     One threshold t on |w| for the kernels of all convolutions and linear layers, the
-    ⌊sparsity·n⌋-th smallest magnitude of n (Han et al. 2015, Learning both weights and
-    connections, §3; they set thresholds by layer and retrain, the global one is the common
-    form). The model is not touched; the result is reported as sparsity, never as speed.
+    ⌊sparsity·n⌋-th smallest magnitude of n ([Han, section 3]; they set thresholds by layer and
+    retrain, the global one is the common form). The model is not touched; the result is reported as
+    sparsity, never as speed.
 
     Raises:
         ConfigError: `sparsity` is not in [0, 1), or the network has no such layer.
@@ -92,7 +92,7 @@ class Magnitude:
 
     t is the network's global threshold at `sparsity` (`han_sparsity`). A unit gets 0 where all
     weights that make it, or all that read it, are zeroed: "neurons with zero input connections
-    or zero output connections may be safely pruned" (Han et al. 2015, §3.5). The sum for the
+    or zero output connections may be safely pruned" [Han, section 3.5]. The sum for the
     others is a reconstruction of ours.
     """
 

@@ -16,11 +16,10 @@ __all__ = ["Taylor"]
 class Taylor:
     """Θ_i = (1/N)·Σ_n |Σ_positions a_i·∂L/∂a_i|, the first-order change of the loss without i.
 
-    Molchanov et al. 2017, Pruning convolutional neural networks, eq. 8, without their division
-    by the number of positions: L is the loss of one image. a is what the consumers read. The
-    positions of a flattened map are features of their own there, so a channel gets the sum of
-    their |·|. Several readers give their mean, not their sum: each one's gradient is the total
-    one of the tensor it reads.
+    [Taylor, eq. 8], theory.md (36), without their division by the number of positions: L is the
+    loss of one image. a is what the consumers read. The positions of a flattened map are features
+    of their own there, so a channel gets the sum of their |·|. Several readers give their mean, not
+    their sum: each one's gradient is the total one of the tensor it reads.
     """
 
     unit = "first-order change of the loss of an image"

@@ -76,7 +76,7 @@ class Random:
 
 @CRITERIA.register("l1")
 class L1:
-    """Σ|w| of the filters that make a unit (Li et al. 2017, Pruning filters, §3.1).
+    """Σ|w| of the filters that make a unit [Li, section 3.1].
 
     Units that nothing makes (input pixels, flattened positions) are scored by the weights that
     read them. Coupled producers add up.
@@ -98,7 +98,7 @@ class L1:
 
 @CRITERIA.register("l2")
 class GroupL2:
-    """Mean over the group's members of Σw² a unit (DepGraph's group norm, Fang et al. 2023).
+    """Mean over the group's members of Σw² a unit (the group norm of [DepGraph]).
 
     Torch-Pruning's default: every layer that makes, normalises or reads the unit counts.
     """
@@ -119,7 +119,7 @@ class GroupL2:
 
 @CRITERIA.register("bn_scale")
 class BNScale:
-    """Mean |γ| of the BatchNorms that normalise a unit (Liu et al. 2017, Network Slimming, §3).
+    """Mean |γ| of the BatchNorms that normalise a unit [Slimming, section 3].
 
     Meant for networks trained with an L1 penalty on γ. Where several BatchNorms are coupled (a
     residual stream) their mean counts. A group without a BatchNorm is not scored.

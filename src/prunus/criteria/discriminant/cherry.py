@@ -39,8 +39,8 @@ def select(states: Sequence[Pivots], units: int, rounds: int) -> GroupScore:
 class CherryPicking(Elimination):
     """Cherry picking: the units that gain most discriminant information, picked one by one.
 
-    Forward selection by DI, for high compression (seed 001, "DI-based cherry picking"; the
-    rank-one form is a reconstruction of ours, science.md §1.3). Where few units stay, the order
+    Forward selection by DI, for high compression [Kung-slides, "DI-based Cherry Picking"]; the
+    rank-one form is a reconstruction of ours, theory.md (22). Where few units stay, the order
     of picking is better than that of elimination, which must get everything right that comes
     before. Values are fractions of the consumers' DI; along the order they add up to it, as
     those of `di` do. Cost a consumer: O(F³ + F²·q).

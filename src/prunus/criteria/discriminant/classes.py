@@ -22,7 +22,7 @@ def class_ratio(scatter: Scatter, class_index: int) -> Tensor:
 
     FDR of the two classes "l" and "not l": their means lie at μ_l and
     μ_r = μ − N_l/(N−N_l)·(μ_l−μ), so N_l(μ_l−μ)² + (N−N_l)(μ_r−μ)² =
-    N_l(μ_l−μ)²·N/(N−N_l), and the ratio divides it by S_ii (seed 000 eq. 5 for two classes).
+    N_l(μ_l−μ)²·N/(N−N_l), and the ratio divides it by S_ii ([Kung-Hou, eq. 5] for two classes).
     A class without samples, or a lone one, gives 0.
 
     Raises:

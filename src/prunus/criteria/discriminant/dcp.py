@@ -1,16 +1,16 @@
 """Discrimination-aware channel pruning (DCP) in closed form, and its bootstrap on DI.
 
 DCP adds, again and again, the channel whose weights have the largest gradient of
-L = MSE(feature maps) + λ·CE(auxiliary head), and re-solves the weights of those chosen (Zhuang
-et al. 2018, Discrimination-aware channel pruning, eq. 4–7, algorithm 2). A reconstruction of
-ours does that on the statistics: the auxiliary head becomes its ridge-regression twin, so L is
-quadratic, and both its targets are stacked. With M = S + ρI, the full weights
-B = [W/√energy | √(λ/DI)·G] and weights V on the chosen features alone,
+L = MSE(feature maps) + λ·CE(auxiliary head), and re-solves the weights of those chosen
+[DCP, eq. 4–7, algorithm 2]. A reconstruction of ours, theory.md (31), does that on the statistics:
+the auxiliary head becomes its ridge-regression twin, so L is quadratic, and both its targets are
+stacked. With M = S + ρI, the full weights B = [W/√energy | √(λ/DI)·G] and weights V on the chosen
+features alone,
 
     L(V) = tr((B−V)ᵀM(B−V)),  ∂L/∂V = −2E,  E = M(B−V),
 
 E being 0 on the chosen features once V is re-solved: what `Pivots` keep, for a target MB
-instead of D. (This is block orthogonal matching pursuit.)
+instead of D: block orthogonal matching pursuit [Block-OMP].
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class DCP(StackedConsumer):
     """DCP's channel selection: units chosen last are removed first.
 
     The unit with the largest ‖∂L/∂W_c‖_F is added, the weights of those chosen are re-solved,
-    and so on, with L = MSE + λ·(auxiliary head) (Zhuang et al. 2018; in closed form on the
+    and so on, with L = MSE + λ·(auxiliary head) ([DCP]; in closed form on the
     statistics, a reconstruction of ours, see the module). The loss is `stacked`'s with μ = λ;
     the choice is by gradient and forward. A unit's cost is what L rises by when it goes at its
     place in the order: a share of the consumer's output energy plus λ times a share of its DI,
@@ -92,7 +92,7 @@ class DCP(StackedConsumer):
 
 @CRITERIA.register("bootstrap")
 class Bootstrap(DCP):
-    """DCP's selection on a DI-pruned network (seed 000 §6.2.1; science.md §2).
+    """DCP's selection on a DI-pruned network [Kung-Hou, section 6.2.1].
 
     The first `share` of a group's units is removed by exact greedy ΔDI, the consumer is
     re-solved on the rest, and DCP orders what is left. Re-solved or not, the selection is the

@@ -17,14 +17,15 @@ __all__ = ["DeepLDA"]
 class DeepLDA:
     """u_c/s: traced utility of a channel, in standard deviations s of its layer's.
 
-    Seed 002, eq. 3.11–3.13: u_c = max over positions of the mean over images of what the chosen
-    dimensions of the last hidden layer come from (`trace_utility`), s the standard deviation of
-    the layer's utilities other than 0. A unit goes where u_c < η·s, with one η for all layers, so
-    values of all groups share a scale, and the `threshold` allocation cuts as the thesis does. A
-    unit of several features gets the greatest; so does one of several readers, where each counts
-    in its own s (the thesis has one reader a layer). The chosen dimensions themselves go last of
-    all: they were chosen by v_j, whatever their scale. Input pixels are not scored: deconvolution
-    tells what a filter would see there, also where images are always black (docs/results.md).
+    [Tian, eq. 3.11–3.13], theory.md (44): u_c = max over positions of the mean over images of what
+    the chosen dimensions of the last hidden layer come from (`trace_utility`), s the standard
+    deviation of the layer's utilities other than 0. A unit goes where u_c < η·s, with one η for all
+    layers, so values of all groups share a scale, and the `threshold` allocation cuts as the thesis
+    does. A unit of several features gets the greatest; so does one of several readers, where each
+    counts in its own s (the thesis has one reader a layer). The chosen dimensions themselves go
+    last of all: they were chosen by v_j, whatever their scale. Input pixels are not scored:
+    deconvolution tells what a filter would see there, also where images are always black
+    (docs/results.md).
     """
 
     unit = "traced utility, in standard deviations of the layer's (η)"

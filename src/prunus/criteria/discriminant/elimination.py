@@ -1,4 +1,4 @@
-"""Exact elimination: what removal costs once the rest has made up for it (science.md §1.2–1.4).
+"""Exact elimination: what removal costs once the rest has made up for it.
 
 Let M = S + ρI over a consumer's input features and B (F×q) any coefficients that read them:
 the ridge classifier G = M⁻¹D, or the consumer's own weights Wᵀ. Removing the features P and
@@ -6,7 +6,7 @@ re-solving the others loses exactly
 
     cost_P = tr( B_Pᵀ [(M⁻¹)_PP]⁻¹ B_P ),
 
-a pivot on P of A = M⁻¹ and B (see `pivots`).
+a pivot on P of A = M⁻¹ and B (see `pivots`); theory.md (18), (28).
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ class ExactDI(Elimination):
 
     DI = tr(M⁻¹S_B) is the share of the class labels that a ridge classifier on these features
     explains (at most L−1). Values are fractions of the consumers' DI. The greedy order removes
-    the unit that costs least, downdates M⁻¹ and G, and goes on (seed 001, DI(I) − DI(W_drop);
-    science.md §1.2–1.3). Cost a consumer: O(F³).
+    the unit that costs least, downdates M⁻¹ and G, and goes on ([Kung-slides], DI(I) − DI(W_drop);
+    theory.md (18), (21)). Cost a consumer: O(F³).
 
     Statistics of `sampling="dual"` hold the ΔDI of each channel by itself: their order is not
     greedy.

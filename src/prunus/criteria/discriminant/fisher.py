@@ -37,8 +37,8 @@ def _sum_features(
 class FDR:
     """Fisher discriminant ratio of each feature alone, FDR_i = (S_B)_ii / (S_ii + ρ).
 
-    Seed 000 eq. 5–6, with ρ = ridge·S_ii, so a constant feature gets 0. A unit of several
-    features gets their sum; several consumers add up.
+    [Kung-Hou, eq. 5–6], theory.md (25), with ρ = ridge·S_ii, so a constant feature gets 0. A unit
+    of several features gets their sum; several consumers add up.
     """
 
     unit = "Fisher discriminant ratio"
@@ -62,10 +62,10 @@ class FDR:
 class DiLOSS:
     """DiLOSS_i = 2ρ‖G_i‖², the derivative of DI in the scale of feature i.
 
-    Seed 000 eq. 20–22, on standardised features. It is the seeds' criterion and the right
-    sensitivity to noise, but as a removal loss it is poor: it falls to 0 with ρ, and two copies
-    of a good feature both look dispensable at full value (science.md §1.1). A unit of several
-    features gets their sum; several consumers add up. Kernel statistics (`sampling="dual"`)
+    [Kung-Hou, eq. 20–22], theory.md (16), on standardised features. It is X-Learning's criterion
+    and the right sensitivity to noise, theory.md (17), but as a removal loss it is poor: it falls
+    to 0 with ρ, and two copies of a good feature both look dispensable at full value. A unit of
+    several features gets their sum; several consumers add up. Kernel statistics (`sampling="dual"`)
     give the mean over their batches.
     """
 

@@ -25,9 +25,8 @@ __all__ = ["Granular", "depth_weights", "granular_D"]
 def depth_weights(statistics: Statistics) -> dict[str, float]:
     """Return w_l = l/(n−1) of the l-th of n consumers in the order in which they run.
 
-    From 0 at the first to 1 at the last; a lone consumer has 1. The seeds name a layer-wise
-    granularity (seed 000 §8.1, figure 12); the weights are a reconstruction of ours
-    (science.md §1.7).
+    From 0 at the first to 1 at the last; a lone consumer has 1. [Kung-Hou, section 8.1, Figure 12]
+    names a layer-wise granularity; the weights are a reconstruction of ours, theory.md (15).
     """
     names = execution_order(statistics)
     last = len(names) - 1
@@ -38,7 +37,7 @@ def granular_D(scatter: Scatter, parents: tuple[Tensor, ...], weight: float) -> 
     """Return D_w, standardised, with D_w D_wᵀ = S_B(coarse) + w·S_B(fine|coarse). Shape (F, ·).
 
     Between-class scatters of granularities are additive, S_B(fine) = S_B(coarse) +
-    S_B(fine|coarse), so tr(M⁻¹D_wD_wᵀ) = DI_coarse + w·DI_{fine|coarse} (science.md §1.7) and
+    S_B(fine|coarse), so tr(M⁻¹D_wD_wᵀ) = DI_coarse + w·DI_{fine|coarse}, theory.md (15), and
     D_w = [√(1−w)·D_coarse, √w·D_fine]. With G coarser granularities w·G runs through them from
     the coarsest (0) to the finest (G), between two neighbours at a time.
     """

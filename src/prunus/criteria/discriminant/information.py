@@ -32,7 +32,7 @@ __all__ = [
 def discriminant_information(scatter: Scatter, ridge: float = 1e-3) -> float:
     """Return DI = tr([S + ρI]⁻¹S_B), from 0 to tr(YYᵀ), which is L−1 for L classes.
 
-    Seed 000 eq. 8 and 10; of continuous targets eq. 14.
+    [Kung-Hou, eq. 8, 10]; of continuous targets [Kung-Hou, eq. 14]; theory.md (6).
     """
     _, G = discriminant_inverse(scatter, ridge)
     return float((scatter.standard_D * G).sum())
@@ -41,19 +41,19 @@ def discriminant_information(scatter: Scatter, ridge: float = 1e-3) -> float:
 def ridge_lse(scatter: Scatter, ridge: float = 1e-3) -> float:
     """Return RidgeLSE = min_W ‖WᵀX − Y‖²_F + ρ‖W‖²_F = tr(YYᵀ) − DI.
 
-    Seed 000 eq. 11–12 (Theorem 1) and 15. The W that reaches it is G = M⁻¹D.
+    [Kung-Hou, eq. 11–12, 15], theory.md (7). The W that reaches it is G = M⁻¹D.
     """
     return scatter.trace_YY - discriminant_information(scatter, ridge)
 
 
 def regression_matrix(scatter: Scatter, ridge: float = 1e-3) -> Tensor:
-    """Return RM = [S + ρI]⁻¹XYᵀYXᵀ, shape (F, F), whose trace is DI (seed 000 eq. 14)."""
+    """Return RM = [S + ρI]⁻¹XYᵀYXᵀ, shape (F, F), whose trace is DI [Kung-Hou, eq. 14]."""
     _, G = discriminant_inverse(scatter, ridge)
     return G @ scatter.standard_D.T
 
 
 def discriminant_matrix(scatter: Scatter, ridge: float = 1e-3) -> Tensor:
-    """Return DM = [S + ρI]⁻¹S_B, shape (F, F) (seed 000 eq. 4 and 9).
+    """Return DM = [S + ρI]⁻¹S_B, shape (F, F) [Kung-Hou, eq. 4, 9].
 
     With the teacher's weight 1/√N_l it equals the regression matrix.
 
@@ -76,8 +76,8 @@ class LayerInformation:
         module: the consumer.
         features: rows of its scatter (channels × cells).
         information: DI.
-        share: DI/tr(YYᵀ), in [0, 1]: the span of the teacher; the rest is its residual (seed
-            000 §2.2).
+        share: DI/tr(YYᵀ), in [0, 1]: the span of the teacher; the rest is its residual
+            [Kung-Hou, section 2.2].
         low, high: jackknife interval of the share; NaN where the statistics are one block.
         gain: `share` less that of the layer that runs before; its own at the first layer.
     """
@@ -96,10 +96,9 @@ def rank_layers(
 ) -> list[LayerInformation]:
     """Return the information of every consumer that ran, in the order in which they run.
 
-    `sort_layers` ranks them (seed 001, "ranking of layers: vertical structural training"). Two
-    branches run one after the other, so the gain of a branch is not that over what it reads.
-    Statistics of `sampling="dual"` give the mean over their batches, with the ridge they were
-    collected with.
+    `sort_layers` ranks them [Kung-slides, "Ranking of Layers"]. Two branches run one after the
+    other, so the gain of a branch is not that over what it reads. Statistics of `sampling="dual"`
+    give the mean over their batches, with the ridge they were collected with.
     """
     names = execution_order(statistics)
     found = [_information(statistics, name, ridge) for name in names]

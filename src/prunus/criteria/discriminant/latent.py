@@ -1,6 +1,6 @@
 """What the dimensions of the last hidden layer are worth: Fisher's ratio of each, and their choice.
 
-Source: seed 002 (Tian's thesis), section 3.2.1. Under its assumption that what the head reads is
+Source: [Tian, section 3.2.1]. Under its assumption that what the head reads is
 all but decorrelated, the discriminants of Fisher's analysis are the dimensions themselves, so
 dimensions can be dropped without turning the space first.
 """
@@ -93,8 +93,9 @@ class LatentUtility:
 def latent_utility(groups: Groups, statistics: Statistics, ridge: float = 1e-3) -> LatentUtility:
     """Return v_j = σ_b²(j)/σ_w²(j) of every dimension that the head reads.
 
-    Seed 002, eq. 3.8. With the share r_j = (S_B)_jj/S_jj of a dimension's variance that lies
-    between classes, v_j = r_j/(1 − r_j). A convolution for a head has its pixels for samples.
+    [Tian, eq. 3.8], theory.md (38). With the share r_j = (S_B)_jj/S_jj of a dimension's variance
+    that lies between classes, v_j = r_j/(1 − r_j). A convolution for a head has its pixels for
+    samples.
 
     Raises:
         ConfigError: the network has no single head, its teacher is continuous, or the statistics
@@ -125,8 +126,8 @@ def otsu_threshold(values: Tensor) -> float:
     """Return the threshold that splits numbers into the two classes that lie farthest apart.
 
     The split of the sorted values after the i-th, of all n−1, with the greatest
-    i·(n−i)·(μ₁ − μ₀)², half way between its neighbours. Otsu 1979, "A threshold selection method
-    from gray-level histograms", eq. 18, on the values themselves instead of a histogram.
+    i·(n−i)·(μ₁ − μ₀)², half way between its neighbours. [Otsu, eq. 18], on the values
+    themselves instead of a histogram.
 
     Raises:
         ConfigError: fewer than two values came.

@@ -1,4 +1,4 @@
-"""Block pivoting: one algebra for removing units and for picking them (science.md §1.2–1.4).
+"""Block pivoting: one algebra for removing units and for picking them, theory.md (19).
 
 Let A (F×F) be positive definite and B (F×q). Pivoting on the features P costs (or gains)
 

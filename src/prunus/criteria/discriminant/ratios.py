@@ -1,4 +1,4 @@
-"""The seeds' other readings of the discriminant matrix: RidgeLSE, trace FDR, determinant FDR."""
+"""Other readings of the discriminant matrix: RidgeLSE, trace FDR, determinant FDR."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ FLOOR = 1e-12
 class RidgeLSE(Elimination):
     """Rise of the ridge regression's loss when a unit goes, as a share of tr(YYᵀ), greedily.
 
-    RidgeLSE = min_W ‖WᵀX − Y‖²_F + ρ‖W‖²_F = C − DI with C = tr(YYᵀ) (seed 000 eq. 11–12 for
-    classes, 13–15 for continuous targets), so its rise is ΔDI. Against `di`, a layer that
-    explains little of the teacher has little to lose: values of layers share the scale C.
+    RidgeLSE = min_W ‖WᵀX − Y‖²_F + ρ‖W‖²_F = C − DI with C = tr(YYᵀ) ([Kung-Hou, eq. 11–12]
+    for classes, 13–15 for continuous targets; theory.md (7)), so its rise is ΔDI. Against `di`, a
+    layer that explains little of the teacher has little to lose: values of layers share the scale
+    C.
     """
 
     unit = "rise of the ridge regression's loss, as a share of the teacher"
@@ -46,9 +47,9 @@ class RidgeLSE(Elimination):
 class TFDR:
     """Loss of the trace Fisher ratio TFDR = tr([S + ρI]⁻¹S_B) = DI, every unit by itself.
 
-    Seed 000 eq. 8; the loss is seed 001's DI(I) − DI(W_drop), exact for one unit. It is what
-    `di` finds in its first round, without going on: of two copies of a good feature both look
-    dispensable. Values are fractions of the consumers' DI.
+    [Kung-Hou, eq. 8]; the loss is the DI(I) − DI(W_drop) of [Kung-slides], exact for one unit,
+    theory.md (18). It is what `di` finds in its first round, without going on: of two copies of a
+    good feature both look dispensable. Values are fractions of the consumers' DI.
     """
 
     unit = "share of the discriminant information lost, one unit alone"
@@ -71,15 +72,15 @@ class TFDR:
 
 @CRITERIA.register("dfdr")
 class DFDR:
-    """Loss of the logarithm of Rao's determinant Fisher ratio, every unit by itself.
+    """Loss of the logarithm of the determinant Fisher ratio [Rao], every unit by itself.
 
-    DFDR = det([S + ρI]⁻¹S_B) (seed 000 eq. 7), cost_P = ln DFDR − ln DFDR without P. S_B has
+    DFDR = det([S + ρI]⁻¹S_B) [Kung-Hou, eq. 7], cost_P = ln DFDR − ln DFDR without P. S_B has
     rank L−1, so with more features than that the determinant is 0; here it is the product of
     the min(F, L−1) largest eigenvalues (a reconstruction of ours), each at least 10⁻¹².
 
-    As the seed warns, removal may raise DFDR where F < L: such units come first, the most
-    harmful first, at cost 0. With F ≥ L + |P| the number of factors stays and the cost is never
-    negative. Cost a consumer: O(F³ + units·q³).
+    As [Kung-Hou, section 3.1.3] warns, removal may raise DFDR where F < L: such units come first,
+    the most harmful first, at cost 0. With F ≥ L + |P| the number of factors stays and the cost is
+    never negative. Cost a consumer: O(F³ + units·q³).
     """
 
     unit = "logarithm of the determinant Fisher ratio lost"
@@ -116,7 +117,7 @@ class DFDR:
 def dfdr(scatter: Scatter, ridge: float = 1e-3) -> float:
     """Return ln DFDR of a layer: Σ ln v over the min(F, L−1) largest eigenvalues v of M⁻¹S_B.
 
-    Seed 000 eq. 7, as in `DFDR`. Constant features do not count as features.
+    [Kung-Hou, eq. 7], theory.md (27), as in `DFDR`. Constant features do not count as features.
     """
     _, G = discriminant_inverse(scatter, ridge)
     factors = (~scatter.constant).sum()[None].clamp(max=_rank(scatter))

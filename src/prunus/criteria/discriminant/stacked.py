@@ -17,17 +17,17 @@ __all__ = ["StackedConsumer"]
 
 @CRITERIA.register("stacked")
 class StackedConsumer(Elimination):
-    """Loss of the real consumer and of a virtual classifier: OBS on [W ; √μ·Gᵀ].
+    """Loss of the real consumer and of a virtual classifier: [OBS] on [W ; √μ·Gᵀ].
 
     cost_P = tr(W_P[(M⁻¹)_PP]⁻¹W_Pᵀ)/tr(W S Wᵀ) + μ·ΔDI_P/DI: the share of the consumer's output
-    energy that is lost after the best linear compensation, plus μ times the share of DI
-    (science.md §1.4). The compensation that `surgery` applies is the one this score assumes:
+    energy that is lost after the best linear compensation, plus μ times the share of DI,
+    theory.md (29). The compensation that `surgery` applies is the one this score assumes:
     with statistics of `sampling="patch"` a unit is its k×k taps, and the score is that of the
     patch repair; by pixel a convolution's taps count as outputs of a 1×1 one. Outputs are weighed
     by γ/σ of the BatchNorm that directly follows: it is part of the same linear map.
 
     Whitened, W becomes Γ^½W, so that tr(W_P·W_Pᵀ) turns into tr(W_PᵀΓW_P) and an output error
-    counts by what it does to the loss: K-FAC (Martens and Grosse 2015, eq. 1), Γ the mean
+    counts by what it does to the loss: [K-FAC, eq. 1], theory.md (30), Γ the mean
     g gᵀ of g = ∂L/∂output. The jackknife holds Γ fixed.
 
     Cost a consumer: O(F³ + F²·q).

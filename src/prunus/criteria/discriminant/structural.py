@@ -23,10 +23,11 @@ __all__ = ["Structural", "calibrate", "deleterious"]
 class Structural(Elimination):
     """Exact loss of DI in units of λ: a unit is deleterious where its value is below 1.
 
-    E_S = DI − λ‖a‖₀ changes by λ − |ΔDI_i| when unit i goes (seed 000 eq. 16–18), so E_S rises
-    as long as ΔDI_i/λ < 1. The seed puts the derivative DiLOSS for ΔDI (eq. 23), here it is
-    exact and greedy. λ "needs to be empirically and independently specified for each layer"
-    (§4.3): given, or by `calibrate`. DI is not divided by anything, several consumers add up.
+    E_S = DI − λ‖a‖₀ changes by λ − |ΔDI_i| when unit i goes [Kung-Hou, eq. 16–18], so E_S rises
+    as long as ΔDI_i/λ < 1. The paper puts the derivative DiLOSS for ΔDI (eq. 23), here it is
+    exact and greedy, theory.md (23). λ "needs to be empirically and independently specified for
+    each layer" (§4.3): given, or by `calibrate`. DI is not divided by anything, several consumers
+    add up.
     """
 
     unit = "discriminant information lost, in units of λ"
@@ -98,8 +99,8 @@ def calibrate(
     lies between images and samples. What lies between is taken from the jackknife's estimate of
     the bias of DI, ν = (K−1)(mean_k DI_(k) − DI)/F, clamped to these two. ΔDI of a unit of k
     such features is ν/q·χ² with q·k degrees of freedom, q the rank of the teacher; λ is its
-    quantile at `level`, summed over the consumers. A reconstruction of ours: the seeds leave λ
-    to trial.
+    quantile at `level`, summed over the consumers. A reconstruction of ours, theory.md (24);
+    [Kung-Hou, section 4.3] leaves λ to trial.
     """
     total = 0.0
     for consumer, scatter, blocks in readers_of(groups, [group], statistics):
@@ -133,9 +134,9 @@ def deleterious(
 ) -> dict[str, Tensor]:
     """Return, by group, the units whose removal, one after the other, raises E_S.
 
-    In removal order, int64: the longest start of the greedy order with every ΔDI_i < λ (seed
-    000 eq. 23, with the exact ΔDI). `options` are those of `Structural`. All units of a group
-    may be deleterious; what must stay is the plan's business.
+    In removal order, int64: the longest start of the greedy order with every ΔDI_i < λ
+    [Kung-Hou, eq. 23], with the exact ΔDI. `options` are those of `Structural`. All units of a
+    group may be deleterious; what must stay is the plan's business.
     """
     rule = Structural(lam, **options)  # type: ignore[arg-type]
     found = {}

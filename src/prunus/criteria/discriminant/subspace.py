@@ -51,8 +51,8 @@ def subspace_information(
 ) -> SubspaceInformation:
     """Return DI(W) = tr((WᵀSW + ρI)⁻¹WᵀS_BW) of features `kept` and of the others.
 
-    W_keep and W_drop are the columns of the identity of these features and of the others (seed
-    001, "Subspace DI"). ρ = ridge·N of standardised features, the same for each of them.
+    W_keep and W_drop are the columns of the identity of these features and of the others
+    [Kung-slides, "Subspace DI"]. ρ = ridge·N of standardised features, the same for each of them.
 
     Raises:
         ConfigError: a feature does not exist or comes twice.
@@ -87,7 +87,7 @@ class Components:
     Attributes:
         vectors: shape (F, c), over standardised features, normalised to vᵀ(S + ρI)v = 1.
         information: DI of each component, falling, in [0, 1]. Shape (c,). By canonical
-            orthogonality they add up: the first c are worth their sum (seed 000 §3.1.3, SOTP).
+            orthogonality they add up: the first c are worth their sum [Kung-Hou, section 3.1.3].
         total: DI of the layer.
     """
 
@@ -99,9 +99,9 @@ class Components:
 def DCA(scatter: Scatter, ridge: float = 1e-3, components: int | None = None) -> Components:
     """Return the principal eigenvectors of the discriminant (or regression) matrix.
 
-    They solve S_B v = λ(S + ρI)v, λ the component's DI: discriminant component analysis (seed
-    000 §3.4). All rank(S_B) ≤ L−1 of them, or the first `components`. They follow from the q×q
-    matrix DᵀM⁻¹D = UΛUᵀ as v = M⁻¹D·U Λ^−½; cost O(F³ + q³).
+    They solve S_B v = λ(S + ρI)v, λ the component's DI: discriminant component analysis
+    [Kung-Hou, section 3.4], theory.md (11). All rank(S_B) ≤ L−1 of them, or the first `components`.
+    They follow from the q×q matrix DᵀM⁻¹D = UΛUᵀ as v = M⁻¹D·U Λ^−½; cost O(F³ + q³).
 
     Raises:
         ConfigError: `components` is less than 1.
@@ -136,7 +136,7 @@ class KungTian:
 
 
 def kung_tian(scatter: Scatter) -> KungTian:
-    """Return the eigenvalues v of Σ_w⁻¹Σ_b, and v/(1+v) of S⁻¹S_B (science.md §1.5).
+    """Return the eigenvalues v of Σ_w⁻¹Σ_b, and v/(1+v) of S⁻¹S_B, theory.md (12).
 
     S = S_B + S_W, so both have the same eigenvectors. Directions without any scatter
     (constant and duplicated features) are left out; v is ∞ where classes have no width.

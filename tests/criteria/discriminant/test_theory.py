@@ -1,4 +1,4 @@
-"""Every formula of science.md §1 against its definition, X and Y written out."""
+"""The core of docs/theory.md against its definitions, X and Y written out."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def identity(size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", CASES)
 def test_theorem_1_di_and_ridge_lse_add_up_to_the_classes_less_one(name: str) -> None:
-    """Seed 000, Theorem 1 and eq. 9–12: S_B = XYᵀYXᵀ, RidgeLSE = C − DI, C = L − 1."""
+    """[Kung-Hou, Theorem 1, eq. 9–12]: S_B = XYᵀYXᵀ, RidgeLSE = C − DI, C = L − 1."""
     _, labels, classes = case(name)
     scatter, X, Y, rho = matrices(name)
     between = torch.zeros(len(X), len(X), dtype=torch.float64)
@@ -55,7 +55,7 @@ def test_theorem_1_di_and_ridge_lse_add_up_to_the_classes_less_one(name: str) ->
 
 
 def test_theorem_1_for_continuous_targets() -> None:
-    """Seed 000 eq. 14–15: C is the sum of the squared teacher values."""
+    """[Kung-Hou, eq. 14–15]: C is the sum of the squared teacher values."""
     x, _, _ = case("unbalanced")
     y = x @ torch.randn(6, 3, generator=torch.Generator().manual_seed(1)).double() + 4
     scatter = regression_scatter(x, y)
