@@ -95,7 +95,7 @@ def test_shrinkage_is_a_share(shrink: float) -> None:
 
 
 def test_it_gives_the_norms_input_the_dense_mean_and_deviation() -> None:
-    """science.md §4: x ← (x − μ_p)σ_d/σ_p + μ_d before the norm is re-estimation of the norm."""
+    """theory.md (68): x ← (x − μ_p)σ_d/σ_p + μ_d before the norm is re-estimation of the norm."""
     model = build("plain").double()
     model.bn1.eps = 1e-15
     x = images(64).double()

@@ -1,7 +1,7 @@
 """The `dp` allocation: the least summed loss along every group's own order.
 
 Choose how many units n_g each group keeps so that Σ_g loss_g(n_g) is least and cost(n) ≤ limit.
-Source: dynamic programming over measured curves, SPDY (Frantar and Alistarh, 2022; science.md §4).
+Source: dynamic programming over measured curves, [SPDY]; theory.md (52), (56).
 Its costs add up over layers; ours do not (a layer costs out·in), so at the current widths n*
 the cost is taken as cost(n*) + Σ_g [cost(n*, but n_g) − cost(n*)], solved, and taken anew at the
 solution; an exact repair, fill and exchange follow. That part is a reconstruction of ours.

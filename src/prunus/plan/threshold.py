@@ -19,8 +19,8 @@ __all__ = ["allocate_threshold", "plan_below"]
 def allocate_threshold(problem: Problem) -> Ledger:
     """Find the least threshold η below which units must go for the limits to be met.
 
-    Seed 002, eq. 3.13: η is constant over the layers, and raised until the network is small
-    enough. Cost: O(units · log units).
+    [Tian, eq. 3.13], theory.md (55): η is constant over the layers, and raised until the network is
+    small enough. Cost: O(units · log units).
     """
     values = {v for g in problem.pool for v in problem.worth(g)}
     steps = [*sorted(values), float("inf")]  # a unit goes where its value is below η
@@ -64,7 +64,7 @@ def plan_below(
 ) -> Plan:
     """Return the plan that removes every unit whose value is below `eta`.
 
-    Seed 002, section 3.2.3: sweeping η gives a family of networks. Of scores that share no scale,
+    [Tian, section 3.2.3]: sweeping η gives a family of networks. Of scores that share no scale,
     values are in units of their group's mean. `least`, `round_to` and `protected` are those of
     `make_plan`; a group's best unit always stays, but for branches that may go as a whole.
 

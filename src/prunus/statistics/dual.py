@@ -6,7 +6,7 @@ With X (F×B) a batch, F ≫ B, K = XᵀX and M = XXᵀ + ρI,
 
 and without the features P of a unit K becomes K − X_PᵀX_P, so that
 ΔDI_P = DI(K) − DI(K − K_P) costs O(B³) a unit instead of O(F³). This is the form of
-X-Learning's public code (science.md §2), batch by batch; its averages over batches add up.
+X-Learning's public code, theory.md (9), batch by batch; its averages over batches add up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The sums a consumer's input is summarised by, and the matrices that follow from them.
 
 With X (F×N) the centred input features and Y (q×N) the centred teacher,
-S = XXᵀ, D = XYᵀ, S_B = DDᵀ (science.md §1; seed 000 eq. 2–9). For class labels Y is a one-hot
+S = XXᵀ, D = XYᵀ, S_B = DDᵀ [Kung-Hou, eq. 2–9], theory.md (2). For class labels Y is a one-hot
 of value 1/√N_l a class, so that S_B = Σ_l N_l (μ_l−μ)(μ_l−μ)ᵀ; for regression it is the target
 itself. All of them are functions of a few sums, and sums of two parts of the data add up.
 """
@@ -107,7 +107,7 @@ class Scatter:
     def coarsen(self, parents: Tensor) -> Scatter:
         """Return the sums under coarser labels: class l counts as class `parents[l]`.
 
-        With it DI_fine = DI_coarse + DI_{fine|coarse} can be told apart (science.md §1.7).
+        With it DI_fine = DI_coarse + DI_{fine|coarse} can be told apart, theory.md (14).
 
         Raises:
             PlanError: the teacher is no class label, or `parents` has another length.

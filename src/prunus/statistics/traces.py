@@ -1,7 +1,7 @@
 """Cross-layer tracing: which channels the discriminative part of the last hidden layer comes from.
 
-Source: seed 002 (Tian's thesis), section 3.2.2 and 3.2.3, after Zeiler and Fergus 2014
-(deconvolution). The response of the chosen latent dimensions is sent back through the network:
+Source: [Tian, section 3.2.2, 3.2.3], after [Zeiler-Fergus] (deconvolution). The response of the
+chosen latent dimensions is sent back through the network:
 
     Z_{i−1} = U_i = F_iᵀ Z_i  (eq. 3.9, 3.10),
 
@@ -121,8 +121,8 @@ def trace_utility(
         rule: `deconvolution`, the thesis's, or `relevance`: |x ⊙ ∇_x ½‖z‖²|, z the chosen
             dimensions and x what a consumer reads. Deconvolution sees what filters look for, and
             of that only what excites; relevance sees what was there, and what inhibits as well.
-            It is ours, in the manner of gradient × input (Shrikumar et al. 2016).
-        images_a_class: trace the first so many of every class (seed 002, section 3.3.6: one
+            It is ours, in the manner of gradient × input [Shrikumar].
+        images_a_class: trace the first so many of every class ([Tian, section 3.3.6]: one
             already does on ImageNet); None for all images.
         progress: wraps the loader's iteration.
 

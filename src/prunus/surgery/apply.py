@@ -64,7 +64,7 @@ def apply_(
         ridge: ρ in units of the mean eigenvalue of standardised features.
         batchnorm: whether running statistics are estimated anew after the cut: `auto` does so
             with a loader, but not after `patch` or `joint`, where it lowers accuracy
-            (science.md §1); `always` and `never`.
+            (docs/results.md); `always` and `never`.
         shrink: the share of the old running statistics that stays, in [0, 1].
         undo: keep what `undo_` needs, one copy of the dense weights and one of the cut ones, in
             main memory (`Receipt.bytes`). It is also what puts the network back where the cut

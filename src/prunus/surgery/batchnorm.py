@@ -28,7 +28,7 @@ def reestimate_batchnorm_(
     norms were set. Norms without running statistics, and those that do not run, are left alone.
     Batches of one image are passed over: they have no variance where the map is 1×1.
 
-    With λ = 0 it is also the repair x ← (x − μ_p)σ_d/(σ_p + ε) + μ_d of science.md §4, which
+    With λ = 0 it is also the repair x ← (x − μ_p)σ_d/(σ_p + ε) + μ_d, theory.md (68), which
     gives a norm's input x the mean μ_d and deviation σ_d that it had in the dense network: the
     norm takes off μ_d and divides by σ_d again, and what is left is (x − μ_p)/σ_p. There is
     nothing to add to it for layers with a BatchNorm.

@@ -18,7 +18,7 @@ class PushConfig:
 
     | setting | meaning |
     |---|---|
-    | form | `lda`: N/Σv (seed 002, eq. 4.6), or `di`: 1 − DI/tr(YYᵀ), which is bounded |
+    | form | `lda`: N/Σv [Tian, eq. 4.6], or `di`: 1 − DI/tr(YYᵀ), which is bounded |
     | lda | γ, weight of that term |
     | cov | λ, weight of ℓ_cov (eq. 4.7), in units of the features' variance |
     | align | β, weight of ℓ_align (eq. 4.9) |

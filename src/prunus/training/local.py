@@ -1,11 +1,11 @@
 """Backward broadcast: the class labels reach every hidden layer while a network is trained.
 
-Seed 000 §2.2 splits the teacher Y at a layer with features X into Span(Y|X), what the layer
-explains already, and Res(Y|X), what the layers after it must still learn. Theorem 1 there makes
-both numbers: with C = tr(YYᵀ), DI + RidgeLSE = C, so DI/C is the share explained and RidgeLSE/C
-the rest. A local teacher lowers that rest at every layer, next to the loss at the output (BPOS,
-back-propagation with omnipresent supervision, seed 001). It reads the layers' inputs, so forward
-skips stay as they are, and nothing of it is left after training.
+[Kung-Hou, section 2.2] splits the teacher Y at a layer with features X into Span(Y|X), what the
+layer explains already, and Res(Y|X), what the layers after it must still learn. Theorem 1 there
+makes both numbers: with C = tr(YYᵀ), DI + RidgeLSE = C, so DI/C is the share explained and
+RidgeLSE/C the rest. A local teacher lowers that rest at every layer, next to the loss at the output
+(BPOS, back-propagation with omnipresent supervision [Kung-slides]). It reads the layers' inputs, so
+forward skips stay as they are, and nothing of it is left after training.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class LocalTeachers:
 
         DI_w = DI_coarse + w_l·(DI_fine − DI_coarse),  w_l = l/(n−1) for l = 0 … n−1,
 
-    over its own maximum (1−w_l)·(L_coarse−1) + w_l·(L_fine−1); a lone layer has w = 1. The seeds
-    name this granularity (seed 000 §8.1, figure 12); the weights are a reconstruction of ours
-    (science.md §1.7).
+    over its own maximum (1−w_l)·(L_coarse−1) + w_l·(L_fine−1); a lone layer has w = 1.
+    [Kung-Hou, section 8.1, Figure 12] names this granularity; the weights are a reconstruction of
+    ours, theory.md (15).
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -214,7 +214,7 @@ def pool(x: Tensor, layer: nn.Module) -> Tensor:
 def teacher_matrix(labels: Tensor) -> Tensor:
     """Return Y, the centred one-hot of value 1/√N_l, of the classes that occur: (B, L), float64.
 
-    tr(YYᵀ) = L−1, balanced or not (seed 000, theorem 1; its garbled weight is 1/√N_l).
+    tr(YYᵀ) = L−1, balanced or not [Kung-Hou, Theorem 1]; its illegible weight is 1/√N_l.
     """
     Y = nn.functional.one_hot(labels).to(_store(labels), torch.float64)
     Y = Y[:, Y.any(0)]
@@ -239,7 +239,7 @@ def standardise(features: Tensor) -> Tensor:
 def discriminant_information(
     X: Tensor, Y: Tensor, ridge: float, *, dual: bool | None = None
 ) -> Tensor:
-    """Return DI = tr((S+ρI)⁻¹ S_B) of a batch, differentiable (seed 000 eq. 8 and 10).
+    """Return DI = tr((S+ρI)⁻¹ S_B) of a batch, differentiable [Kung-Hou, eq. 8, 10].
 
     Rows are images here, X (B, F) and Y (B, L), both centred: S = XᵀX and S_B = XᵀYYᵀX. The dual
     form, with K = XXᵀ of shape (B, B), is tr(YᵀY) − ρ·tr(Yᵀ(K+ρI)⁻¹Y). Both agree; by default the
@@ -260,7 +260,7 @@ def discriminant_information(
 
 
 def explained_share(features: Tensor, teacher: Tensor, ridge: float) -> Tensor:
-    """Return DI/tr(YYᵀ) in [0, 1), the share of the teacher that a layer spans (seed 000 eq. 12).
+    """Return DI/tr(YYᵀ) in [0, 1), the share of the teacher that a layer spans [Kung-Hou, eq. 12].
 
     What is left to 1 is the residual, RidgeLSE/tr(YYᵀ). Shapes: features (B, F), teacher (B, L).
     """

@@ -15,7 +15,7 @@ from prunus.training.config import TrainConfig
 
 __all__ = ["AUXILIARY_WEIGHT", "distillation", "task_loss"]
 
-#: Weight of each auxiliary head (Szegedy et al. 2015, Going deeper with convolutions, §5).
+#: Weight of each auxiliary head [GoogLeNet, section 5].
 AUXILIARY_WEIGHT = 0.3
 
 
@@ -53,7 +53,7 @@ def task_loss(output: Any, targets: Tensor, config: TrainConfig) -> Tensor:
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T²·KL(teacher ‖ student) of outputs softened by T (Hinton et al. 2015, eq. 1).
+    """Return T²·KL(teacher ‖ student) of outputs softened by T [Distillation, eq. 1].
 
     Of images, which are no logits, it is the mean absolute difference.
     """

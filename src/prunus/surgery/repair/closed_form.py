@@ -1,7 +1,7 @@
 """Closed-form repair from statistics: what stays takes over what is linear in what goes.
 
 For a consumer with weight W over features, P removed and K kept, the least-squares repair of its
-output on the calibration data is (science.md §1.4)
+output on the calibration data is, theory.md (62),
 
     W_K += W_P·A,  bias += W_P(μ_P − A μ_K),  A = S_PK (S_KK + ρI)⁻¹,
 

@@ -7,7 +7,7 @@ better: between a maker W₁ and the only reader V of its channels, behind a ReL
 
 φ the ReLU behind the reader, if there is one, T the dense network's result and x the maker's
 input in the cut network. Labels are not used. It is not convex: two hundred Adam steps from the
-patch repair, on sampled positions. A reconstruction of ours after BRECQ (Li et al. 2021, §3.2),
+patch repair, on sampled positions. A reconstruction of ours after [BRECQ, section 3.2],
 which fits blocks to a quantised network in this way.
 """
 

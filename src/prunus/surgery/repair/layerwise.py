@@ -17,9 +17,9 @@ fitted to all calls so far, so that at the last the regression sums over all of 
 (`refit_weight_`). What lies behind its first call was fitted to weights that it had on the way,
 and is fitted once more with the last ones.
 
-Sources: ThiNet (Luo et al. 2017, eq. 7) and He et al. 2017 (Channel pruning, §3.1) for the
-layer-wise least squares, Zhang et al. 2015 (Accelerating very deep networks, §3.2) for the ReLU;
-science.md §1 and §4; the drift correction and the sharing are reconstructions of ours.
+Sources: [ThiNet, eq. 7] and [Channel-pruning, section 3.1] for the layer-wise least squares,
+[Zhang-ReLU, section 3.2] for the ReLU; the drift correction and the sharing are reconstructions
+of ours. theory.md (63) to (65).
 
 Both networks run in step over all calibration images at once, so it costs one forward pass of
 each (two where a reader runs several times) and n·F² multiply-adds a reader, n at least 40 000

@@ -12,10 +12,9 @@ is the share of the energy that stays lost if the producer's inputs are white. U
 cosine is not positive are not merged. After other activations (GELU, sigmoid) it is exact for
 s = 1 alone.
 
-Source: Srinivas & Babu 2015, "Data-free parameter pruning for deep neural networks" (equal
-neurons); Kim et al. 2020, "Neuron merging: compensating for pruned neurons" (scaled ones, with
-BatchNorm). Folding the bias into one cosine, and the projection in place of the ratio of norms,
-are reconstructions of ours.
+Source: [Srinivas-Babu] (equal neurons); [Neuron-merging] (scaled ones, with BatchNorm). Folding the
+bias into one cosine, and the projection in place of the ratio of norms, are reconstructions of
+ours.
 """
 
 from __future__ import annotations
