@@ -34,7 +34,7 @@ def on_meta(name, channels=None):
         ("dxnet468", 222_001),
         ("dxnet16_x2", 713_039),
         ("dxnet16_x3", 897_679),
-        ("dxnet16_x4", 860_752),  # the seed: 0.86 M
+        ("dxnet16_x4", 860_752),  # printed: 0.86 M
         ("dxnet32_x2", 912_108),
         ("dxnet32_x3", 1_096_748),
         ("dxnet32_x4", 1_059_821),
@@ -49,13 +49,13 @@ def test_exact_parameter_counts_with_kernels_of_seven():
         small, large = (
             dxnet_classifier((n,) * 3, kernel=7, initial=16, bias=False) for n in (12, 19)
         )
-        assert size(small) == 505_034  # the seed: 0.5 M
-        assert size(large) == 1_049_158  # the seed: 1.0 M
+        assert size(small) == 505_034  # printed: 0.5 M
+        assert size(large) == 1_049_158  # printed: 1.0 M
         assert size(dxnet_denoiser(kernel=7)) == 134_657
 
 
 def test_a_denoiser_is_a_quarter_of_dncnn():
-    # Seed 003, section 4.3: "its size is one fourth of DnCNN in terms of number of parameters".
+    # [Dense-xUnit, section 4.3]: "its size is one fourth of DnCNN in terms of number of parameters"
     assert round(556_096 / size(on_meta("dxnet444"))) == 4
 
 

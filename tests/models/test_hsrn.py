@@ -10,7 +10,7 @@ from prunus.models.families.hsrn import HSRN, HierarchicalBlock, ResidualGroup
 def test_exact_counts():
     with torch.device("meta"):
         model = build_model("hsrn_x4", input_shape=(3, 48, 48))
-    # 12.25 M (science.md, section 2), with biases.
+    # With biases.
     assert sum(p.numel() for p in model.parameters()) == 12_246_275
     block = 64 * 128 + 4 * 9 * 32 * 32 + 9 * 128 * 64
     ends = 27 * 64 + 16 * 27 * 64
@@ -35,7 +35,7 @@ def test_block_is_its_formula():
 
 
 def test_a_cascade_of_k_convolutions_sees_2k_plus_1_pixels():
-    # The seed says 9×9 and 27×27 for two and three; it is 5×5 and 7×7.
+    # [Kung-Hou, section 7.3.1] says 9×9 and 27×27 for two and three; it is 5×5 and 7×7.
     block = HierarchicalBlock(width=1, part=1)
     for module in block.modules():
         if isinstance(module, nn.Conv2d):

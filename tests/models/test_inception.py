@@ -20,7 +20,7 @@ from prunus.models.families.inception_module import (
 from prunus.surgery import mask_, replay_
 from tests.conftest import random_plan, randomise_norms_
 
-# Seed 002, table 4-1: parameters in 10⁶ and FLOPs = 2×MAC in 10⁹, by stage sizes.
+# [Tian, Table 4-1]: parameters in 10⁶ and FLOPs = 2×MAC in 10⁹, by stage sizes.
 PRINTED = {
     "inception_v1": ((2, 5, 2), "6.7", "3.0"),
     "inception34": ((3, 5, 2), "7.1", "3.7"),
@@ -44,7 +44,7 @@ PRINTED = {
     "inception88": ((10, 8, 10), "25.1", "10.7"),
     "inception91": ((10, 8, 11), "26.6", "10.9"),
 }
-# Seed 002, appendix A: 1×1, 3×3 reduce, 3×3, 5×5 reduce, double 3×3 a and b, pool projection.
+# [Tian, Appendix A]: 1×1, 3×3 reduce, 3×3, 5×5 reduce, double 3×3 a and b, pool projection.
 APPENDIX_A = {
     "3a": (64, 96, 128, 16, 16, 32, 32),
     **dict.fromkeys(
@@ -88,7 +88,7 @@ def kernels(read, one, reduce3, three, reduce5, middle, five, pool):
 
 
 def test_googlenet_counts():
-    # science.md §5, all parameters with biases; table 3-2 of seed 002 says 3.2 B, 2×MAC.
+    # All parameters with biases; [Tian, Table 3-2] says 3.2 B, 2×MAC.
     assert sum(p.numel() for p in build("googlenet", 8).parameters()) == 5_981_752
     model = build("googlenet", 100)
     assert sum(p.numel() for p in model.parameters()) == 6_076_052

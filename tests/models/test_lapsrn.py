@@ -20,7 +20,7 @@ def test_exact_parameter_counts(name, count):
 
 @pytest.mark.parametrize(("name", "levels"), [("lapsrn_x2", 1), ("lapsrn_x4", 2)])
 def test_multiplications_by_hand(name, levels):
-    # One MAC a weight and position (seed 000, Table 6); a transposed convolution's positions are
+    # One MAC a weight and position [Kung-Hou, Table 6]; a transposed convolution's positions are
     # the pixels that it reads.
     read = 10 * 9 * 64 * 64 + 16 * 64 * 64 + 16  # by a level, per pixel of its input
     made = 9 * 64  # per pixel of its output

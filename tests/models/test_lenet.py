@@ -23,7 +23,7 @@ def test_lenet5_multiplications_by_hand():
     [("lenet300", 784 * 300 + 300 * 100 + 100 * 10), ("lenet5", 2_293_000)],
 )
 def test_exact_multiplications(name, macs):
-    # MAC, without biases; science.md, section 5 prints 2×2 293 000 for LeNet-5
+    # MAC, without biases; [Kung-slides] prints 4.59e6 operations for LeNet-5
     model = build_model(name, num_classes=10, input_shape=(1, 28, 28))
     assert count_macs(model, torch.empty(1, 1, 28, 28)) == macs
 

@@ -9,7 +9,7 @@ from prunus.models.families.mlp import MLP
 
 def test_exact_counts():
     model = build_model("mlp_mnist", num_classes=10, input_shape=(1, 28, 28))
-    assert count_params(model) == 3_985_770  # science.md, section 5: with biases
+    assert count_params(model) == 3_985_770  # with biases
     macs = 784 * 1024 + 3 * 1024 * 1024 + 1024 * 32 + 32 * 10
     assert count_macs(model, torch.empty(1, 1, 28, 28)) == macs
 

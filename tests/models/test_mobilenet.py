@@ -24,7 +24,7 @@ def count_without_norms(model):
 
 def test_exact_counts_of_v2_on_imagenet():
     model, example = on_paper("mobilenet_v2", 1000, 224)
-    # seed 000, Table 1: 3.47M parameters without BatchNorm, 300M FLOPs as MAC
+    # [Kung-Hou, Table 1]: 3.47M parameters without BatchNorm, 300M FLOPs as MAC
     assert count_without_norms(model) == 3_470_760
     assert round(count_macs(model, example) / 1e6, 1) == 300.8
     assert count_macs(model, example) == 300_774_272
@@ -36,7 +36,7 @@ def test_exact_counts_of_v2_on_cifar100():
     assert count_params(model) == 2_351_972  # BatchNorm counts
     macs = count_macs(model, example)
     assert macs == 88_091_648
-    assert round(macs / 1e6, 2) == 88.09  # science.md prints 2×88.09 M; the seed 1.8e8
+    assert round(macs / 1e6, 2) == 88.09  # [Kung-slides] prints 1.8e8 operations
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_exact_counts_of_v2_on_cifar100():
     ],
 )
 def test_exact_counts_of_v1_by_hand(name, num_classes, side, strides):
-    # Howard et al. 2017, Table 1
+    # [MobileNet, Table 1]
     model, example = on_paper(name, num_classes, side)
     widths = [32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024]
     side //= strides[0]
@@ -66,7 +66,7 @@ def test_published_counts_of_v1():
     assert count_params(model) == 4_231_976  # 4.2 M and 569 MMAC in the paper
     assert count_macs(model, example) == 568_740_352
     small, _ = on_paper("mobilenet_v1_cifar", 10, 32)
-    assert count_params(small) == 3_217_226  # the thesis's Table 4-4: 3.2M
+    assert count_params(small) == 3_217_226  # [Tian, Table 4-4]: 3.2M
 
 
 def test_parity_of_v2_with_torchvision():

@@ -34,7 +34,7 @@ def test_exact_multiplications_by_hand(name, blocks):
     assert count_macs(model, torch.empty(1, 3, 32, 32)) == macs
     if name == "resnet56":
         assert macs == 125_485_696
-        assert round(macs / 1e6, 2) == 125.49  # science.md, section 5 prints 2×125.49 M
+        assert round(macs / 1e6, 2) == 125.49  # [Kung-Hou, Table 3] prints 250M operations
 
 
 def test_shortcut_subsamples_and_pads_half_on_each_side():

@@ -43,7 +43,7 @@ def params(model: nn.Module) -> int:
 @pytest.mark.parametrize(
     ("name", "classes", "shape", "count", "printed"),
     [
-        # science.md, section 5; the last column is what Tables 2–4 of seed 004 print, in M
+        # The last column is what [Data-feature, Tables 2 to 4] print, in M
         ("resnet18_al_bli", 10, CIFAR, 8_040_522, "8.0"),
         ("resnet18_al_bli", 100, CIFAR, 8_086_692, "8.1"),
         ("resnet18_al_bli", 10, MNIST, 8_039_370, "8.0"),

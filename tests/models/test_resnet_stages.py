@@ -124,7 +124,7 @@ def test_resnet18_and_34_are_the_published_ones_and_one_projection(depth, params
 
 def test_resnet50_has_the_published_counts():
     model = on_paper("imagenet_resnet50")
-    assert count_params(model) == 25_557_032  # seed 000, Table 2: 25.60M
+    assert count_params(model) == 25_557_032  # [Kung-Hou, Table 2]: 25.60M
     assert macs(model) == 4_089_184_256  # 4.09B, MAC
 
 

@@ -8,7 +8,7 @@ from prunus.evaluation import count_macs
 from prunus.models import MODELS, build_model
 from prunus.models.families.srresnet import ResidualBlock, SRResNet, doublings, shuffle_up
 
-#: The low-resolution image behind 1280 × 720 at × 4, which seed 000, Table 4 counts with.
+#: The low-resolution image behind 1280 × 720 at × 4, which [Kung-Hou, Table 4] counts with.
 HEIGHT, WIDTH = 180, 320
 
 
@@ -42,7 +42,7 @@ def test_exact_parameter_counts(name, channels, count):
     ],
 )
 def test_multiplications_by_hand(name, channels, kernel, scale):
-    # One MAC a weight and position (seed 000, Table 6), no BatchNorm, no bias.
+    # One MAC a weight and position [Kung-Hou, Table 6], no BatchNorm, no bias.
     ends = kernel**2 * channels * 64
     macs = ends + 33 * 9 * 64 * 64 + scale**2 * ends  # per pixel of the small image
     macs += sum(4**step * 9 * 64 * 256 for step in range(doublings(scale)))
@@ -51,7 +51,7 @@ def test_multiplications_by_hand(name, channels, kernel, scale):
 
 
 @pytest.mark.parametrize(("scale", "millions", "megabytes"), [(2, 1.375, 5.499), (4, 1.522, 6.089)])
-def test_the_sizes_of_seed_000_table_6_have_biases_outside_the_body_only(
+def test_the_sizes_of_kung_hou_table_6_have_biases_outside_the_body_only(
     scale, millions, megabytes
 ):
     # "1.375M, 5.499 MB" and "1.522M, 6.089 MB" for float32: neither all biases nor none fit.

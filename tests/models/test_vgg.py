@@ -33,7 +33,7 @@ def test_exact_parameter_counts(name, num_classes, count):
     [("vgg16", 512 * 512 + 512 * 10, 313_463_808), ("vgg16_nofc", 512 * 10, 313_201_664)],
 )
 def test_exact_multiplications_of_vgg16_by_hand(name, head, macs):
-    # MAC, without bias and BatchNorm; science.md, section 5 prints 2×313.5 M with the fc of 512.
+    # MAC, without bias and BatchNorm; it is 313.5 M with the fc of 512.
     # The slides' 6.26e8 FLOPs are those without it.
     features, width, side = 0, 3, 32
     for stage in ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3):

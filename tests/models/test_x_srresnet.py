@@ -6,7 +6,7 @@ from prunus.evaluation import count_macs
 from prunus.models import build_model
 from prunus.models.families.x_srresnet import XSRResNet
 
-#: 1280 × 720 at × 4: with it SRCNN and VDSR, too, have the FLOPs that seed 000, Table 4 prints.
+#: 1280 × 720 at × 4: with it SRCNN and VDSR, too, have the FLOPs that [Kung-Hou, Table 4] prints.
 HEIGHT, WIDTH = 180, 320
 IMAGE = torch.empty(1, 3, HEIGHT, WIDTH, device="meta")
 
@@ -23,8 +23,8 @@ def test_exact_parameter_counts(name, count):
     assert sum(p.numel() for p in on_meta(name).parameters()) == count
 
 
-def test_the_9_6_billion_of_the_seed_are_the_convolutions_of_its_residual_blocks():
-    # Two operations a MAC, as everywhere in seed 000, Table 4.
+def test_the_printed_9_6_billion_are_the_convolutions_of_the_residual_blocks():
+    # Two operations a MAC, as everywhere in [Kung-Hou, Table 4].
     model = on_meta("x_srresnet_x4")
     blocks = sum(p.numel() for p in model.body[:-1].parameters() if p.dim() == 4)
     assert blocks == 32 * 9 * 17 * 17
@@ -37,7 +37,7 @@ def test_multiplications_of_the_full_width_by_hand():
     assert count_macs(on_meta("x_srresnet_full_x4"), IMAGE) == HEIGHT * WIDTH * macs
 
 
-def test_the_savings_of_the_seed_are_against_srresnet():
+def test_the_printed_savings_are_against_srresnet():
     # Section 7.1: "16x in model size and 14x in FLOPs".
     small, large = on_meta("x_srresnet_x4"), on_meta("srresnet_3x3_x4")
     sizes = [sum(p.numel() for p in model.parameters()) for model in (large, small)]

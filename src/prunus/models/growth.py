@@ -1,6 +1,6 @@
 """Networks that grow: a module like the one beneath, at the end of a stage.
 
-Source: seed 002 (Tian's thesis), section 4.2.2: "a stage consists of several modules before a
+Source: [Tian, section 4.2.2]: "a stage consists of several modules before a
 pooling layer with the same output feature map dimension", "the newly added module has the same
 architecture as the module underneath". Function-preserving starts are an addition of ours.
 """

@@ -1,8 +1,7 @@
 """xUnit: an activation that looks at a pixel's neighbours before it lets the pixel through.
 
-Sources: Kligvasser, Rott Shaham, Michaeli, "xUnit: learning a spatial activation function for
-efficient image restoration", CVPR 2018, section 3 (the original form); Kligvasser, Michaeli,
-"Dense xUnit networks", 2018, section 3.2 and figure 3b (DxNet's form).
+Sources: [xUnit, section 3] (the original form); [Dense-xUnit, section 3.2, Figure 3b] (DxNet's
+form). theory.md (83).
 """
 
 from __future__ import annotations

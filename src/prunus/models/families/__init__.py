@@ -1,4 +1,4 @@
-"""The networks of the seeds: one family a file, readable from top to bottom.
+"""The networks of the sources: one family a file, readable from top to bottom.
 
 Each file registers its networks when it is imported, and all are imported here.
 """

@@ -1,9 +1,8 @@
 """DenseNet: every layer reads the maps of all before it, and adds a few of its own.
 
-Sources: Huang, Liu, van der Maaten, Weinberger, "Densely connected convolutional networks",
-CVPR 2017, section 3 (DenseNet-BC); Kligvasser, Michaeli, "Dense xUnit networks", 2018 (seed 003),
-section 3.1, Table 1 and figures 8 to 10, whose ReLU-based rivals are the networks of this file.
-Exact counts: science.md, section 5. `dxnet.py` puts xUnits into the same blocks.
+Sources: [DenseNet, section 3] (DenseNet-BC); [Dense-xUnit, section 3.1, Table 1, Figures 8 to 10],
+whose ReLU-based rivals are the networks of this file. Exact counts: docs/theory.md, section 17.
+`dxnet.py` puts xUnits into the same blocks.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ class DenseBlock(nn.Module):
 class Transition(nn.Module):
     """before-conv1×1, and 2×2 average pooling if `pool`, between two blocks.
 
-    DenseNet's and DxNet's code have the ReLU of `norm_relu` here, though seed 003, section 3.1,
+    DenseNet's and DxNet's code have the ReLU of `norm_relu` here, though [Dense-xUnit, section 3.1]
     names the BN only.
 
     Shapes: (B, `channels`, H, W) → (B, `out`, H/2, W/2), or (B, `out`, H, W) without pooling.
@@ -195,8 +194,8 @@ class DenseTrunk(nn.Module):
 class DenseNet(nn.Module):
     """conv3×3, dense blocks with pooling between them, BN-ReLU, mean over pixels, one linear map.
 
-    The defaults are the smaller DenseNet of seed 003, Table 1: k = 12, b = 4, 2·k maps at first,
-    as in DenseNet-BC. `unit` stands after each 3×3 convolution, the first included.
+    The defaults are the smaller DenseNet of [Dense-xUnit, Table 1]: k = 12, b = 4, 2·k maps at
+    first, as in DenseNet-BC. `unit` stands after each 3×3 convolution, the first included.
 
     Shapes: (B, `in_channels`, H, W) → (B, num_classes), H and W at least 2^(blocks − 1).
 
@@ -248,11 +247,11 @@ class DenseNet(nn.Module):
 class DenseDenoiser(nn.Module):
     """y = x − n̂(x): dense blocks at full size guess the noise n̂, which is taken away.
 
-    n̂ is conv3×3, dense blocks, conv5×5; seed 003, section 4.3, has no pooling and no linear map.
-    It trains n̂ towards the noise by mean squared error, which is that of y to the clean image.
-    Sizes are those of the authors' public code: k = 16, b = 2, 64 maps at first. `unit` stands
-    after each 3×3 convolution; without it, this is DxNet with its units taken out, our reading of
-    the seed's "plain DenseNet", whose size it does not state [reconstruction].
+    n̂ is conv3×3, dense blocks, conv5×5; [Dense-xUnit, section 4.3] has no pooling and no linear
+    map. It trains n̂ towards the noise by mean squared error, which is that of y to the clean
+    image. Sizes are those of the authors' public code: k = 16, b = 2, 64 maps at first. `unit`
+    stands after each 3×3 convolution; without it, this is DxNet with its units taken out, our
+    reading of the paper's "plain DenseNet", whose size it does not state [reconstruction].
 
     Shapes: (B, `in_channels`, H, W) → the same, any H and W.
 
@@ -314,12 +313,12 @@ def _denoiser(layers: tuple[int, ...], *, input_shape: tuple[int, int, int]) -> 
 for _count in (16, 26):
     register_model(
         f"densenet{_count}",
-        source=f"Huang et al. 2017, DenseNet-BC; seed 003, Table 1, {_count}-{_count}-{_count}",
+        source=f"Huang et al. 2017; Dense xUnit Networks, Table 1, {_count}-{_count}-{_count}",
     )(partial(_classifier, (_count,) * 3))
 for _layers in ((4, 4, 4), (4, 6, 8)):
     _name = "".join(map(str, _layers))
     register_restorer(
         f"densenet{_name}",
-        source=f"seed 003, section 4.4: the DenseNet denoiser beside dxnet{_name}",
+        source=f"Dense xUnit Networks, section 4.4: the DenseNet denoiser beside dxnet{_name}",
         input_shape=(1, 40, 40),
     )(partial(_denoiser, _layers))

@@ -1,7 +1,6 @@
 """DnCNN: a plain chain of convolutions that estimates the noise.
 
-Source: Zhang, Zuo, Chen, Meng, Zhang, "Beyond a Gaussian denoiser: residual learning of deep CNN
-for image denoising", 2017, section III; rival of seed 000, Table 8, and of seed 003, Figure 8.
+Source: [DnCNN, section III]; rival in [Kung-Hou, Table 8] and [Dense-xUnit, Figure 8].
 17 layers for one noise level (DnCNN-S), 20 for unknown noise (DnCNN-B). Where a bias stands the
 paper does not say; as in its authors' public code only the first convolution has one, since
 BatchNorm shifts all others: 556 096 parameters for gray images, 555 137 once each BatchNorm is

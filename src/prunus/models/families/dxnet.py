@@ -1,14 +1,13 @@
 """DxNet: DenseNet with an xUnit in every layer, where the maps are few.
 
-Source: Kligvasser, Michaeli, "Dense xUnit networks", 2018 (seed 003): sections 3.3 (the x-dense
-layer), 4.1 and Table 1 (classification), 4.2 (super-resolution), 4.3 (denoising). What its text
-leaves out is from the authors' public code, by science.md, section 2, or a reconstruction that
-says so. Exact counts: science.md, section 5.
+Source: [Dense-xUnit]: sections 3.3 (the x-dense layer), 4.1 and Table 1 (classification), 4.2
+(super-resolution), 4.3 (denoising). What its text leaves out is from the authors' public code, or
+a reconstruction that says so. Exact counts: docs/theory.md, section 17.
 
 Two habits of naming meet here. In this registry `dxnet12` and `dxnet19` are the classifiers of
 Table 1, by the layers of each of their three blocks; `dxnet444` and `dxnet468` are denoisers, by
-the layers of their blocks, as in the seed's DxNet4,4,4; `dxnet16_x2` to `dxnet32_x4` are the
-seed's DxNet16 and DxNet32, by growth rate, and the scale. The seed's DxNet-105 for ImageNet
+the layers of their blocks, as in the paper's DxNet4,4,4; `dxnet16_x2` to `dxnet32_x4` are the
+paper's DxNet16 and DxNet32, by growth rate, and the scale. The paper's DxNet-105 for ImageNet
 (6-12-20-12) is not here: no count of it is given to check a reconstruction against.
 """
 
@@ -49,11 +48,11 @@ def dxnet_classifier(
 ) -> DenseNet:
     """Return DxNet for classification: x-dense layers BN-ReLU-1×1-BN-ReLU-3×3-xUnit.
 
-    The stem's convolution is followed by an xUnit, too. The seed's text has lost k, b and the
-    first number of maps; the defaults are those that meet its sizes (science.md, section 5) and
-    are the same for the DenseNet beside it in Table 1: 532 162 parameters for its 0.5 M. Its
-    1.0 M (19-19-19, here 1 090 930) is met by 1 049 158 with `kernel=7, initial=16, bias=False`;
-    `bias` is that of the xUnits' convolutions.
+    The stem's convolution is followed by an xUnit, too. The text at hand has lost k, b and
+    the first number of maps; the defaults are those that meet its sizes (docs/theory.md, section
+    17) and are the same for the DenseNet beside it in Table 1: 532 162 parameters for its 0.5 M.
+    Its 1.0 M (19-19-19, here 1 090 930) is met by 1 049 158 with
+    `kernel=7, initial=16, bias=False`; `bias` is that of the xUnits' convolutions.
 
     Example:
         >>> sum(p.numel() for p in dxnet_classifier().parameters())
@@ -93,13 +92,13 @@ class DxNetSR(nn.Module):
     """y = bilinear(x) + tail(trunk(x)): DxNet for super-resolution, without BN, with PReLU.
 
     The network sees the small image, RGB (`in_channels=3`) or luminance Y (`in_channels=1`); the
-    seed compares on Y. The seed states the blocks (4-4-4-6-8-8-8 at k = 16 and 4-6-8 at k = 32),
-    no BN, and 0.86 M parameters of DxNet16; science.md, section 2, adds PReLU, pixel shuffle and
-    xUnits of 9×9. Several networks fit that. [Reconstruction: b = 2, the factor 0.5 and the
+    paper compares on Y. It states the blocks (4-4-4-6-8-8-8 at k = 16 and 4-6-8 at k = 32), no
+    BN, and 0.86 M parameters of DxNet16; the public code adds PReLU, pixel shuffle and xUnits of
+    9×9. Several networks fit that. [Reconstruction: b = 2, the factor 0.5 and the
     convolutions with bias of the authors' code, 2·k maps at first as in their CIFAR networks; a
-    last 1×1 convolution to 64 maps, pixel shuffles by 2 or 3 at 64 maps as in EDSR, then conv3×3
+    last 1×1 convolution to 64 maps, pixel shuffles by 2 or 3 at 64 maps as in [EDSR], then conv3×3
     and conv5×5 to the image, which is added to the bilinearly enlarged one, both as in the
-    authors' code.] It gives DxNet16 860 752 parameters at ×4 in RGB, the seed's 0.86 M.
+    authors' code.] It gives DxNet16 860 752 parameters at ×4 in RGB, the paper's 0.86 M.
 
     Shapes: (B, `in_channels`, H, W) → (B, `in_channels`, s·H, s·W), s = `scale`.
 
@@ -194,12 +193,12 @@ def _super_resolution(growth: int, scale: int, *, input_shape: tuple[int, int, i
 
 for _count in (12, 19):
     register_model(
-        f"dxnet{_count}", source=f"seed 003, section 4.1, Table 1, {_count}-{_count}-{_count}"
+        f"dxnet{_count}", source=f"Dense xUnit Networks, Table 1, {_count}-{_count}-{_count}"
     )(partial(_classifier, (_count,) * 3))
 for _layers in ((4, 4, 4), (4, 6, 8)):
     register_restorer(
         "dxnet" + "".join(map(str, _layers)),
-        source=f"seed 003, section 4.3, DxNet{','.join(map(str, _layers))}",
+        source=f"Dense xUnit Networks, section 4.3, DxNet{','.join(map(str, _layers))}",
         input_shape=(1, 40, 40),
     )(partial(_denoiser, _layers))
 _SR_LAYERS = {16: (4, 4, 4, 6, 8, 8, 8), 32: (4, 6, 8)}
@@ -207,7 +206,7 @@ for _growth in _SR_LAYERS:
     for _scale in (2, 3, 4):
         register_restorer(
             f"dxnet{_growth}_x{_scale}",
-            source=f"seed 003, section 4.2, DxNet{_growth}; upsampler reconstructed",
+            source=f"Dense xUnit Networks, section 4.2, DxNet{_growth}; upsampler reconstructed",
             input_shape=(3, 24, 24),
             scale=_scale,
         )(partial(_super_resolution, _growth, _scale))

@@ -1,7 +1,7 @@
 """FB-ResNet: a network that iterates on features u, with linear or nonlinear mappings.
 
-Source: He, Chen, Zhang, Xu, "Constrained Linear Data-feature Mapping for Image Classification",
-2019 (seed 004), Algorithm 2, eq. 4.2–4.4, 4.7 and Table 1. On level l, with u^{1,0} = 0,
+Source: [Data-feature, Algorithm 2, eq. 4.2–4.4, 4.7, Table 1], theory.md (82). On level l, with
+u^{1,0} = 0,
 
     u^{l,i}   = u^{l,i−1} + ℬ^{l,i}(f^l − 𝒜^l(u^{l,i−1})),  i = 1 … ν                       (4.3)
     u^{l+1,0} = Π *₂ u^{l,ν}

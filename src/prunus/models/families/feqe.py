@@ -1,10 +1,9 @@
 """FEQE: a small residual network on pixels unshuffled four times, × 4.
 
-Source: Vu, Nguyen, Pham, Luu, Yoo, "Fast and efficient image quality enhancement via desubpixel
-convolutional neural networks", ECCV workshops 2018, winner of PIRM 2018 and rival of seed 000,
-Table 4 (FEQE-P: 96K parameters, 11B FLOPs). The seed has these two figures and no more. The form
-is a reconstruction that meets both, with the widths and the order of the authors' public code:
-96 464 parameters, and 11.11e9 operations (two a MAC) for an image of 1280 × 720.
+Source: [FEQE], winner of PIRM 2018 and rival in [Kung-Hou, Table 4] (FEQE-P: 96K parameters, 11B
+FLOPs). The latter has these two figures and no more. The form is a reconstruction that meets both,
+with the widths and the order of the authors' public code: 96 464 parameters, and 11.11e9 operations
+(two a MAC) for an image of 1280 × 720.
 
 The authors feed the bicubically enlarged image; here the network enlarges it itself.
 """
@@ -64,7 +63,7 @@ class FEQE(nn.Module):
 
 @register_restorer(
     "feqe_x4",
-    source="Vu et al. 2018, FEQE-P, reconstructed to the figures of seed 000, Table 4",
+    source="Vu et al. 2018, FEQE-P, reconstructed to the figures of Kung & Hou 2020, Table 4",
     input_shape=(3, 24, 24),
     scale=4,
 )

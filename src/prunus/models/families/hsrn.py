@@ -1,12 +1,12 @@
 """HSRN: blocks that split their channels and pass each part's result on to the next.
 
-Source: Kung & Hou, X-Learning (seed 000), section 7.3 and Figure 8 (the block); science.md,
-section 2 (its exact form). The seed prints neither the trunk nor a size. The trunk here is a
-reconstruction after Hou's public code for the same block (groups of blocks under a skip each, one
-convolution behind them under a long skip, pixel shuffles without activation), without its scaling
-of residuals by 0.1; with biases it has 12 246 275 parameters, the 12.25 M of science.md.
+Source: [Kung-Hou, section 7.3, Figure 8], theory.md (84) (the block). The paper prints neither the
+trunk nor a size. The trunk here is a reconstruction after Hou's public code for the same block
+(groups of blocks under a skip each, one convolution behind them under a long skip, pixel shuffles
+without activation), without its scaling of residuals by 0.1; with biases it has 12 246 275
+parameters.
 
-Two and three 3×3 convolutions in a row see 5×5 and 7×7 pixels, not the seed's 9×9 and 27×27.
+Two and three 3×3 convolutions in a row see 5×5 and 7×7 pixels, not the paper's 9×9 and 27×27.
 """
 
 from __future__ import annotations
@@ -108,13 +108,13 @@ def _hsrn(
 
 register_restorer(
     "hsrn_x4",
-    source="Kung & Hou, X-Learning (seed 000), section 7.3; 10 groups of 10 blocks",
+    source="Kung & Hou 2020, X-Learning, section 7.3; 10 groups of 10 blocks",
     input_shape=(3, 24, 24),
     scale=4,
 )(partial(_hsrn, 64, 32, 10, 10))
 register_restorer(
     "hsrn_small_x4",
-    source="ours: the HSRN of seed 000, section 7.3, with 2 groups of 2 blocks of 16 channels",
+    source="ours: the HSRN of Kung & Hou 2020 with 2 groups of 2 blocks of 16 channels",
     input_shape=(3, 24, 24),
     scale=4,
 )(partial(_hsrn, 16, 8, 2, 2))

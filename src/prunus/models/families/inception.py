@@ -1,9 +1,9 @@
 """Inception networks of any stage sizes: GoogLeNet, InceptionV1 with BatchNorm, Inception-88.
 
-Source: Szegedy et al., "Going deeper with convolutions", 2015 (`googlenet`); seed 002 (Tian's
-thesis), section 4.2, table 4-1 (the 21 nets met while growing) and appendix A (Inception-88).
-Exact counts: science.md, section 5. Two departures: GoogLeNet's local response normalisation is
-left out, as in appendix A, and appendix A's BatchNorms have no scale, while ours have one.
+Source: [GoogLeNet] (`googlenet`); [Tian, section 4.2, Table 4-1] (the 21 nets met while growing)
+and [Tian, Appendix A] (Inception-88). Exact counts: docs/theory.md, section 17. Two departures:
+GoogLeNet's local response normalisation is left out, as in appendix A, and appendix A's BatchNorms
+have no scale, while ours have one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prunus.models.registry import Shape, register_model
 
 __all__ = ["TABLE_4_1", "AuxiliaryHead", "Inception"]
 
-#: Stage sizes (i, j, k) in table 4-1 of seed 002: InceptionV1, then Inception-34 … Inception-91.
+#: Stage sizes (i, j, k) in [Tian, Table 4-1]: InceptionV1, then Inception-34 … Inception-91.
 TABLE_4_1 = (
     (2, 5, 2), (3, 5, 2), (3, 5, 3), (4, 5, 3), (4, 6, 3), (4, 7, 3), (4, 7, 4),
     (4, 7, 5), (4, 8, 5), (5, 8, 5), (6, 8, 5), (7, 8, 5), (7, 8, 6), (7, 8, 7),

@@ -1,8 +1,8 @@
 """The Inception module: four branches of filters side by side, and a table of their widths.
 
-Source: Szegedy et al., "Going deeper with convolutions", 2015, figure 2b and table 1 (5×5
-filters, biases, max pooling); seed 002 (Tian's thesis), section 4.2.1 and appendix A (two 3×3
-filters instead, BatchNorm, average pooling). Both have the same widths.
+Source: [GoogLeNet, Figure 2b, Table 1] (5×5 filters, biases, max pooling);
+[Tian, section 4.2.1, Appendix A] (two 3×3 filters instead, BatchNorm, average pooling). Both have
+the same widths.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Widths:
 def _widths(
     one: int, three_reduce: int, three: int, five_reduce: int, five: int, pool: int
 ) -> Widths:
-    """Return a row of table 1 of Szegedy et al.; appendix A: the middle is as wide as reduce."""
+    """Return a row of [GoogLeNet, Table 1]; [Tian, Appendix A]: the middle is as wide as reduce."""
     return Widths(
         one=one,
         three_reduce=three_reduce,
@@ -109,7 +109,7 @@ class ConvUnit(nn.Module):
     """relu(bn(conv(x))), or relu(conv(x) + bias) without `norm`; same padding.
 
     Shapes: (B, `in_channels`, H, W) → (B, `out_channels`, ⌈H/`stride`⌉, ⌈W/`stride`⌉) for odd
-    kernels. Weights are drawn as He et al. 2015 do, biases start at 0.
+    kernels. Weights are drawn as in [He-init], biases start at 0.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class InceptionModule(nn.Module):
         """Return a new module of the same widths that fits on top of this one.
 
         It reads and gives `widths.out` channels, so what read this module can read the new one
-        (seed 002, section 4.2.2). Its weights are drawn from PyTorch's global generator.
+        [Tian, section 4.2.2]. Its weights are drawn from PyTorch's global generator.
         """
         return InceptionModule(self.widths.out, self.widths, five_by_five=self.five_by_five)
 

@@ -1,9 +1,8 @@
 """LapSRN: the image is doubled level by level, each level adding a residual.
 
-Source: Lai, Huang, Ahuja, Yang, "Deep Laplacian pyramid networks for fast and accurate
-super-resolution", 2017, section 3 and Figure 1; the LapSRN of seed 000, Tables 5 and 6. Ten
-convolutions a level, leaky ReLU of slope 0.2, transposed 4×4 convolutions, no biases: 870 112
-parameters at × 4, luminance (science.md, section 5).
+Source: [LapSRN, section 3, Figure 1]; that of [Kung-Hou, Tables 5 and 6]. Ten convolutions a level,
+leaky ReLU of slope 0.2, transposed 4×4 convolutions, no biases: 870 112 parameters at × 4,
+luminance (docs/theory.md, section 17).
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ def _lapsrn(scale: int, *, input_shape: tuple[int, int, int]) -> LapSRN:
 for _scale in (2, 4):
     register_restorer(
         f"lapsrn_x{_scale}",
-        source="Lai et al. 2017, without biases, as in seed 000, Table 6",
+        source="Lai et al. 2017, without biases, as in Kung & Hou 2020, Table 6",
         input_shape=(1, 24, 24),
         scale=_scale,
     )(partial(_lapsrn, _scale))

@@ -1,8 +1,7 @@
 """The two LeNets of the pruning literature.
 
-Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document
-recognition", 1998 (LeNet-300-100); the LeNet of Caffe's MNIST example (LeNet-5). Exact counts:
-science.md, section 5.
+Source: [LeNet] (LeNet-300-100); the LeNet of the MNIST example of [Caffe] (LeNet-5). Exact counts:
+docs/theory.md, section 17.
 """
 
 from __future__ import annotations

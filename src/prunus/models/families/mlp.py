@@ -1,8 +1,8 @@
 """The fully connected network of the thesis's toy experiment on MNIST.
 
-Source: seed 002 (Tian's thesis), section 4.3.1, Figure 4-5 and Table 4-2 ("Base net", 4.0M):
+Source: [Tian, section 4.3.1, Figure 4-5, Table 4-2] ("Base net", 4.0M):
 hidden widths 1024-1024-1024-1024-32. The thesis names no activation; ReLU is the one its method
-traces back through, and ours here. Exact count: science.md, section 5.
+traces back through, and ours here. Exact count: docs/theory.md, section 17.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """MobileNet V1 and V2: depthwise separable convolutions, inverted residuals.
 
-Source: Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision
-applications", 2017, Table 1; Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2: inverted
-residuals and linear bottlenecks", 2018, Table 2. Rivals and bases of seeds 000 (Table 1, section
-6.2), 001 and 002 (Table 4-4). On CIFAR, V2 has stride 1 in its stem and its 24-channel stage: so
-the counts of science.md, section 5 are met. The seeds say nothing of V1's form for CIFAR; ours
-does the same with its stem and its first 128-channel block.
+Source: [MobileNet, Table 1]; [MobileNetV2, Table 2]. Rivals and bases in
+[Kung-Hou, Table 1, section 6.2], [Kung-slides] and [Tian, Table 4-4]. On CIFAR, V2 has stride 1 in
+its stem and its 24-channel stage: so the counts of docs/theory.md, section 17 are met. The sources
+say nothing of V1's form for CIFAR; ours does the same with its stem and its first 128-channel
+block.
 """
 
 from __future__ import annotations
@@ -251,6 +250,6 @@ register_model(
 )(partial(_mobilenet, MobileNetV2, False))
 register_model(
     "mobilenet_v2_cifar",
-    source="Sandler et al. 2018, as on CIFAR-100 in seeds 000 and 001",
+    source="Sandler et al. 2018, as on CIFAR-100 in Kung & Hou 2020",
     num_classes=100,
 )(partial(_mobilenet, MobileNetV2, True))

@@ -1,8 +1,7 @@
 """CIFAR ResNets with parameter-free shortcuts.
 
-Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, section 4.2
-and option A of section 4.1. Parameter names are those of akamaster/pytorch_resnet_cifar10, whose
-public weights fit.
+Source: [ResNet, section 4.2] and option A of [ResNet, section 4.1]. Parameter names are those of
+akamaster/pytorch_resnet_cifar10, whose public weights fit.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Pre-activation ResNets of bottleneck units for CIFAR.
 
-Source: He, Zhang, Ren, Sun, "Identity mappings in deep residual networks", 2016, Figure 4(e) and
-the appendix: where the width or the size changes, the unit's first BN and ReLU serve the
-projection too. Seed 000, section 6.2 (ResNet-164 on CIFAR-100). The stride is at the 3×3
-convolution: so the counts of science.md, section 5 are met.
+Source: [Pre-activation, Figure 4(e)] and its appendix: where the width or the size changes, the
+unit's first BN and ReLU serve the projection too. [Kung-Hou, section 6.2] (ResNet-164 on
+CIFAR-100). The stride is at the 3×3 convolution: so the counts of docs/theory.md, section 17 are
+met.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """ResNets whose convolutions are shared within a level: ResNet-A^l-B^{l,i} and its kin.
 
-Source: He, Chen, Zhang, Xu, "Constrained Linear Data-feature Mapping for Image Classification",
-2019 (seed 004), Algorithm 1, eq. 2.3–2.4, 3.6–3.7, section 5.2. A *level* l is a stage of one
-resolution. In the paper's symbols, with σ = ReLU, *₂ a convolution of stride 2 and r^{l,i} the
-features after block i,
+Source: [Data-feature, Algorithm 1, eq. 2.3–2.4, 3.6–3.7, section 5.2], theory.md (81). A *level* l
+is a stage of one resolution. In the paper's symbols, with σ = ReLU, *₂ a convolution of stride 2
+and r^{l,i} the features after block i,
 
     ResNet          r^{l,i}   = σ(r^{l,i−1} + A^{l,i} * σ(B^{l,i} * r^{l,i−1}))
                     r^{l+1,0} = σ(R *₂ r^{l,ν} + A^{l+1,0} * σ(B^{l+1,0} *₂ r^{l,ν}))
@@ -14,10 +13,9 @@ Shared means A^{l,i} = A^l for all i ≥ 0, the pooling block's A^{l,0} included
 B^{l,i} = B^l for i ≥ 1: B^{l,0} reads the level before and stays its own (section 5.2).
 
 BatchNorm is never shared. In a ResNet it follows every convolution, R too, as in torchvision; in a
-pre-activation ResNet it stands before every σ, and R is bare, as in He et al. 2016 ("Identity
-mappings in deep residual networks"). One more BN and σ stand there before the average, as in that
-paper; Algorithm 1 writes neither, and without them training at its rate of 0.1 diverged in our
-trials. The stem is σ(BN(θ⁰ * f)) for both.
+pre-activation ResNet it stands before every σ, and R is bare, as in [Pre-activation]. One
+more BN and σ stand there before the average, as in that paper; Algorithm 1 writes neither, and
+without them training at its rate of 0.1 diverged in our trials. The stem is σ(BN(θ⁰ * f)) for both.
 
 Parameters of the ResNets (the pre-activation ones have 1 664 less):
 

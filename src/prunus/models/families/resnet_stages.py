@@ -1,8 +1,7 @@
 """Residual networks written as in Tables 4-3 and 4-5 of the thesis: "(c64, i64)-c128-c256-c512".
 
-Source: seed 002 (Tian's thesis), Tables 4-3 (tiny ResNets) and 4-5 (ResNet-10 to ResNet-50); the
-modules and the stem are those of He, Zhang, Ren, Sun, "Deep residual learning for image
-recognition", 2016. How the tables are read:
+Source: [Tian, Tables 4-3 and 4-5] (tiny ResNets; ResNet-10 to ResNet-50); the modules and the stem
+are those of [ResNet]. How the tables are read:
 
 - 'i' is a module of two 3×3 convolutions whose shortcut is the identity, 'c' one whose shortcut
   is a 1×1 convolution; 'I' and 'C' have three convolutions, 1×1, 3×3 and a 1×1 of 4 times the
@@ -10,10 +9,10 @@ recognition", 2016. How the tables are read:
   first halves the image.
 - 'c64' in the first stage has its 1×1 convolution though its widths agree: Table 4-3 writes both
   'i64' and 'c64' there. So ResNet-18 and ResNet-34 of Table 4-5 have 64² weights and one BatchNorm
-  more than those of He et al. ("i64" for "c64" gives theirs); ResNet-50 is the usual one.
+  more than those of [ResNet] ("i64" for "c64" gives theirs); ResNet-50 is the usual one.
 - '1c256' (ResNet7, ResNet9) is not explained. Our reconstruction, which gives the depths that the
   names tell: a 'c' module of one 3×3 convolution.
-- The stride of 'C' is at its 3×3 convolution: 4.09 GMAC for ResNet-50, as in seed 000, Table 2.
+- The stride of 'C' is at its 3×3 convolution: 4.09 GMAC for ResNet-50, as in [Kung-Hou, Table 2].
 """
 
 from __future__ import annotations
@@ -149,7 +148,7 @@ class ResidualModule(nn.Module):
 
 
 class StagedResNet(nn.Module):
-    """The stem of He et al. (7×7 of 64 with stride 2, 3×3 max pooling), stages, mean, logits.
+    """The stem of [ResNet] (7×7 of 64 with stride 2, 3×3 max pooling), stages, mean, logits.
 
     Shapes: (B, `in_channels`, H, W) → (B, num_classes), any H and W.
 

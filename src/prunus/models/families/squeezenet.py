@@ -1,8 +1,7 @@
 """SqueezeNet 1.1: few channels before each 3×3 convolution, no fully connected layer.
 
-Source: Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer, "SqueezeNet: AlexNet-level accuracy with
-50x fewer parameters and < 0.5 MB model size", 2016, in the authors' release 1.1. A rival in seed
-002 (chapters 3 and 4). The seed says nothing of a form for CIFAR; ours has stride 1 in its stem.
+Source: [SqueezeNet], in the authors' release 1.1. A rival in [Tian, chapters 3 and 4], which says
+nothing of a form for CIFAR; ours has stride 1 in its stem.
 """
 
 from __future__ import annotations

@@ -1,18 +1,16 @@
 """SRResNet: super-resolution by residual blocks at low resolution and pixel shuffles.
 
-Source: Ledig et al., "Photo-realistic single image super-resolution using a generative
-adversarial network", 2017, section 2.1 and Figure 4; it is the SRResNet of seed 000, Tables 5 and
-6, and the generator of its "SRGAN". The counts (science.md, section 5) say which form: they have
-no room for the slopes of Ledig's PReLU, so the activations here are ReLU (a reconstruction).
+Source: [SRResNet, section 2.1, Figure 4]; it is the SRResNet of [Kung-Hou, Tables 5 and 6], and the
+generator of its "SRGAN". The counts (docs/theory.md, section 17) say which form: they have no room
+for the slopes of Ledig's PReLU, so the activations here are ReLU (a reconstruction).
 
 Three forms, × 2 and × 4:
 
 - `srresnet`: 9×9 convolutions at both ends, luminance, no bias, no BatchNorm: 1 521 792 (× 4).
 - `srresnet_3x3`: 3×3 at both ends, RGB, biases and BatchNorm: 1 521 795 (× 4). The block is that
-  which Lim et al. 2017 ("Enhanced deep residual networks", Figure 2b) draw beside their EDSR's.
+  which [EDSR, Figure 2b] draws beside its own.
 - `srresnet_binary`: 9×9, luminance, biases, no BatchNorm: 1 376 769 (× 2), 1 524 481 (× 4). The
-  weights here are real; Ma et al. 2018 ("Efficient super resolution using binarized neural
-  network") binarise those of its residual blocks.
+  weights here are real; [Binary-SR] binarises those of its residual blocks.
 """
 
 from __future__ import annotations
@@ -95,7 +93,7 @@ class SRResNet(nn.Module):
 def shuffle_up(width: int, scale: int, *, bias: bool = True, relu: bool) -> nn.Sequential:
     """Return what doubles height and width until × `scale`: 3×3 convolution, pixel shuffle.
 
-    out[c, 2y + i, 2x + j] = conv[4c + 2i + j, y, x] (Shi et al. 2016, eq. 4), so that four
+    out[c, 2y + i, 2x + j] = conv[4c + 2i + j, y, x] [Pixel-shuffle, eq. 4], so that four
     channels of the convolution are one channel behind it. `relu` puts a ReLU behind each shuffle.
     """
     steps: list[nn.Module] = []
@@ -129,7 +127,7 @@ def _srresnet(
 for _scale in (2, 4):
     register_restorer(
         f"srresnet_x{_scale}",
-        source="Ledig et al. 2017, 9×9, luminance, no bias or BatchNorm, as in seed 000, Table 6",
+        source="Ledig et al. 2017, 9×9, luminance, no bias or BatchNorm, as in Kung & Hou 2020",
         input_shape=(1, 24, 24),
         scale=_scale,
     )(partial(_srresnet, _scale, 9, False, False))
@@ -141,7 +139,7 @@ for _scale in (2, 4):
     )(partial(_srresnet, _scale, 3, True, True))
     register_restorer(
         f"srresnet_binary_x{_scale}",
-        source="Ledig et al. 2017 as Ma et al. 2018 binarise it: seed 000, Table 6",
+        source="Ledig et al. 2017 as Ma et al. 2018 binarise it: Kung & Hou 2020, Table 6",
         input_shape=(1, 24, 24),
         scale=_scale,
     )(partial(_srresnet, _scale, 9, False, True))

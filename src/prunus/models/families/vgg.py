@@ -1,10 +1,9 @@
 """VGG-16 and VGG-19: 3×3 convolutions, five poolings, three kinds of head.
 
-Source: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image
-recognition", 2015, Table 1, configurations D and E. The CIFAR forms (batch normalisation after
-each convolution, which keeps its bias; one hidden layer of 512 or none) follow from the exact
-counts of science.md, section 5: seed 001 prints 1.5e7 parameters and 6.26e8 FLOPs for VGG-16 on
-CIFAR-10. The 4096 form is that of seed 002, Table 4-4: 134.3M at 10 classes, no normalisation.
+Source: [VGG, Table 1], configurations D and E. The CIFAR forms (batch normalisation after each
+convolution, which keeps its bias; one hidden layer of 512 or none) follow from the exact counts of
+docs/theory.md, section 17: [Kung-slides] prints 1.5e7 parameters and 6.26e8 FLOPs for VGG-16 on
+CIFAR-10. The 4096 form is that of [Tian, Table 4-4]: 134.3M at 10 classes, no normalisation.
 """
 
 from __future__ import annotations
@@ -112,7 +111,7 @@ class VGG(nn.Module):
         return self.classifier(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
 
-@register_model("vgg16", source="Simonyan & Zisserman 2015, D, as on CIFAR in seed 001")
+@register_model("vgg16", source="Simonyan & Zisserman 2015, D, as on CIFAR in Kung's slides")
 def vgg16(*, num_classes: int, input_shape: tuple[int, int, int]) -> VGG:
     """Return VGG-16 for CIFAR, one hidden layer of 512: 14 990 922 parameters, 10 classes."""
     return VGG(STAGES_16, num_classes, input_shape[0], hidden=(512,))
@@ -143,7 +142,7 @@ def vgg16_fc4096(*, num_classes: int, input_shape: tuple[int, int, int]) -> VGG:
 
 
 @register_model(
-    "vgg19", source="Simonyan & Zisserman 2015, E, as on CIFAR-100 in seed 001", num_classes=100
+    "vgg19", source="Simonyan & Zisserman 2015, E, as in Kung's slides", num_classes=100
 )
 def vgg19(*, num_classes: int, input_shape: tuple[int, int, int]) -> VGG:
     """Return VGG-19 for CIFAR without a hidden layer: 20 086 692 parameters, 100 classes."""

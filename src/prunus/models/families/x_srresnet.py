@@ -1,11 +1,11 @@
 """X-SRResNet: SRResNet whose upsampling can be pruned like any other layer.
 
-Source: Kung & Hou, X-Learning (seed 000), section 7.1: the pixel shuffles of SRGAN's generator
-are replaced by nearest-neighbour interpolation and convolutions; Table 4 (× 4): 92.6K parameters,
-"9.6B FLOPs". The form follows from these figures (science.md, section 2, a reconstruction): EDSR's
-(Lim et al. 2017: RGB, 3×3, biases, no BatchNorm, no activation but in the blocks), 16 blocks, and
-17 channels everywhere: 92 568 parameters. For an image of 1280 × 720, with two operations a MAC as
-in that table, the convolutions of its residual blocks take 9.588e9 and the whole network 16.78e9.
+Source: [Kung-Hou, section 7.1]: the pixel shuffles of SRGAN's generator are replaced by
+nearest-neighbour interpolation and convolutions; Table 4 (× 4): 92.6K parameters, "9.6B FLOPs". The
+form follows from these figures (a reconstruction): that of [EDSR] (RGB, 3×3, biases, no BatchNorm,
+no activation but in the blocks), 16 blocks, and 17 channels everywhere: 92 568 parameters. For an
+image of 1280 × 720, with two operations a MAC as in that table, the convolutions of its residual
+blocks take 9.588e9 and the whole network 16.78e9.
 
 `x_srresnet_full_x4` has the 64 channels that X-Learning starts from.
 """
@@ -69,7 +69,7 @@ for _name, _width, _form in (
 ):
     register_restorer(
         _name,
-        source=f"Kung & Hou, X-Learning (seed 000), section 7.1, {_form}",
+        source=f"Kung & Hou 2020, X-Learning, section 7.1, {_form}",
         input_shape=(3, 24, 24),
         scale=4,
     )(partial(_x_srresnet, _width))
