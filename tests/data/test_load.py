@@ -18,7 +18,7 @@ def entries() -> list[tuple[str, DataEntry]]:
 
 CLASSIFIERS = [name for name, entry in entries() if entry.task == "classification"]
 ARGUMENTS = {"folder": "PATH", "lfwa": "Male", "adience": "age"}
-PUBLISHED = ("flowers102", "lfwa", "adience")  # their validation, too: the seed splits nothing
+PUBLISHED = ("flowers102", "lfwa", "adience")  # their validation, too: no seed splits them
 
 
 @pytest.fixture(scope="module")

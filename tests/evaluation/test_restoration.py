@@ -19,7 +19,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def slow_ssim(x: np.ndarray, y: np.ndarray) -> float:
-    """Wang et al.'s index of two planes (H, W) in 0 … 255, window by window."""
+    """The index of [SSIM] of two planes (H, W) in 0 … 255, window by window."""
     t = np.arange(-5, 6)
     w = np.exp(-(t[:, None] ** 2 + t[None, :] ** 2) / (2 * 1.5**2))
     w /= w.sum()
@@ -227,7 +227,7 @@ def test_answers_of_another_size_are_an_error():
 def test_bicubic_has_the_published_quality(
     shared_data, tmp_path, name, scale, channels, ratio, similarity
 ):
-    """The tables' bicubic rows, as in Kim et al. (VDSR), CVPR 2016."""
+    """The tables' bicubic rows, as in [VDSR]."""
     for i in range(2):
         Image.new("RGB", (96, 96)).save(tmp_path / f"{i}.png")
     data = load_data(

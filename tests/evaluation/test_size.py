@@ -47,9 +47,7 @@ def test_macs_equal_a_count_by_hand(spec: str, shape: tuple[int, int, int]) -> N
         ("resnet56", (3, 32, 32), 853_018, 125_485_696),
     ],
 )
-def test_counts_of_science_md(
-    spec: str, shape: tuple[int, int, int], params: int, macs: int
-) -> None:
+def test_published_counts(spec: str, shape: tuple[int, int, int], params: int, macs: int) -> None:
     model = build_model(spec, num_classes=10, input_shape=shape)
     assert count_params(model) == params
     assert count_macs(model, torch.zeros(1, *shape)) == macs

@@ -21,7 +21,7 @@ def shift_images(x: Tensor, reach: int | tuple[int, int]) -> Tensor:
 
     Shapes: (B, C, H, W) → (B, C, H, W).
 
-    Source: He et al., "Deep residual learning for image recognition", 2015, section 4.2.
+    Source: [ResNet, section 4.2].
     """
     B, _, H, W = x.shape
     down, right = (reach, reach) if isinstance(reach, int) else reach
@@ -48,8 +48,7 @@ def cut_out(x: Tensor, side: tuple[int, int], fill: Tensor) -> Tensor:
 
     Shapes: (B, C, H, W), fill (C,) → (B, C, H, W).
 
-    Source: DeVries, Taylor, "Improved regularization of convolutional neural networks with
-    cutout", 2017, section 3.2.
+    Source: [Cutout, section 3.2].
     """
     B, _, H, W = x.shape
     top = torch.randint(0, H, (B, 1)) - side[0] // 2

@@ -48,7 +48,7 @@ class SeededSampler(Sampler[int]):
 class ClassBalancedBatches(Sampler[list[int]]):
     """Batches over a random subset of classes, as many images of each class (one more or less).
 
-    Seed 002, section 4.1.1: scatter matrices need several images of a class, at least 8. Classes
+    [Tian, section 4.1.1]: scatter matrices need several images of a class, at least 8. Classes
     come around in random order, none a second time before all came once, and so do the images of
     a class. An epoch has ⌈N/batch_size⌉ whole batches: about N images, those of small classes
     more often than those of large ones, and within a batch only where a class has too few.

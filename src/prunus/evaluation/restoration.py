@@ -132,8 +132,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
     Shapes: two of (B, C, H, W) in [0, 1] → float64 (B,).
 
-    Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
-    structural similarity", IEEE Transactions on Image Processing 13(4), 2004, equation 13.
+    Source: [SSIM, eq. 13], theory.md (90).
 
     Raises:
         DataError: the images are smaller than 11×11.

@@ -29,7 +29,7 @@ def read_idx(path: Path, *, dimensions: int) -> Tensor:
     Raises:
         DataError: the file cannot be read, is of another kind, or is cut short.
 
-    Source: LeCun, Cortes, Burges, "The MNIST database", section "File formats".
+    Source: [MNIST], section "File formats" of its page.
     """
     try:
         content = path.read_bytes()

@@ -66,8 +66,7 @@ def bicubic_weights(length: int, scale: float) -> Tensor:
 
     and 0 beyond. Making smaller, s widens the kernel: the antialiasing.
 
-    Source: Keys, "Cubic convolution interpolation for digital image processing", IEEE
-    Transactions on Acoustics, Speech and Signal Processing 29(6), 1981, equation 15.
+    Source: [Keys, eq. 15], theory.md (86).
     """
     s = min(scale, 1.0)
     count = math.ceil(length * scale)

@@ -89,10 +89,9 @@ class GaussianNoise:
     """Add white Gaussian noise: x = y + σ/255·n with n ~ N(0, 1) for each pixel and channel.
 
     `sigma` is on the scale 0 … 255. Neither clipped nor rounded, so that it is Gaussian, and x
-    leaves [0, 1] here and there: the convention of BM3D and DnCNN.
+    leaves [0, 1] here and there: the convention of [BM3D] and [DnCNN].
 
-    Source: Zhang et al., "Beyond a Gaussian denoiser: residual learning of deep CNN for image
-    denoising" (DnCNN), IEEE Transactions on Image Processing 26(7), 2017.
+    Source: [DnCNN], theory.md (88).
 
     Raises:
         ConfigError: `sigma` is negative or more than 255.

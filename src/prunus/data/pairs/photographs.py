@@ -1,4 +1,7 @@
-"""Image sets of super-resolution, denoising and deblocking: whose they are, where they lie."""
+"""Image sets of super-resolution, denoising and deblocking: whose they are, where they lie.
+
+T91 is from [T91] and DIV2K from [DIV2K]; the others are known by the address they are kept at.
+"""
 
 from __future__ import annotations
 

@@ -59,12 +59,12 @@ def load_adience(settings: DataSettings) -> DataSplits:
 
     The fold after the second colon, 1 to 5, is the test, the one before it (5 before 1) the
     validation, the other three the training. Without it: 5, so that folds 1 to 3 train, 4
-    validates, 5 tests, as in thesis 002 (section 3.3.2). The seed splits nothing.
+    validates, 5 tests, as in [Tian, section 3.3.2]. The random seed splits nothing.
 
     Images are resized to 224×224 (aligned faces are square); augmented: a random crop of 80 to
     100 % of the area, mirrored at random (ours).
 
-    Source: Eidinger, Enbar, Hassner, "Age and gender estimation of unfiltered faces", 2014.
+    Source: [Adience].
 
     Raises:
         DataError: files are missing or broken, or the name asks for another label or fold.

@@ -68,8 +68,7 @@ def load_cifar10(settings: DataSettings) -> DataSplits:
     (.4914, .4822, .4465) and deviation (.247, .2435, .2616), which `norm=own` takes, their
     published accuracy (ResNet-20: 91.73 %) is not met.
 
-    Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009; the
-    augmentation: He et al. 2015, section 4.2, and (cutout) DeVries, Taylor 2017, section 4.1.
+    Source: [CIFAR]; the augmentation: [ResNet, section 4.2] and [Cutout, section 4.1].
 
     Raises:
         DataError: a file is broken, or missing and not to be downloaded; an unknown option.

@@ -31,7 +31,7 @@ def load_digits(settings: DataSettings) -> DataSplits:
     Normalised by mean and deviation of all but the test images, at 8×8. Augmented: shifted by up
     to 2 pixels of the resized image, black moving in.
 
-    Source: Alpaydin, Kaynak, "Optical recognition of handwritten digits", UCI, 1998, test part.
+    Source: [Digits], test part.
     """
     from sklearn import datasets  # noqa: PLC0415 - heavy: only where asked for
 

@@ -48,8 +48,7 @@ def load_flowers102(settings: DataSettings) -> DataSplits:
     Images as of ImageNet: shorter side resized to 256, the centre's 224×224 (in other sizes in
     proportion); augmented: a random crop of 8 to 100 % of the area, resized, mirrored at random.
 
-    Source: Nilsback, Zisserman, "Automated flower classification over a large number of classes",
-    2008; the order of names in torchvision's `Flowers102.classes`.
+    Source: [Flowers]; the order of names in torchvision's `Flowers102.classes`.
 
     Raises:
         DataError: files are broken, or missing and not to be downloaded.

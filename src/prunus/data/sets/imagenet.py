@@ -46,8 +46,7 @@ def load_imagenet(settings: DataSettings) -> DataSplits:
     stratified by the seed. Shorter side resized to 256, the centre's 224×224 (in other sizes in
     proportion); augmented: a random crop of 8 to 100 % of the area, resized, mirrored at random.
 
-    Source: Russakovsky et al., "ImageNet large scale visual recognition challenge", 2015; crops:
-    Szegedy et al., "Going deeper with convolutions", 2015, section 6.
+    Source: [ImageNet]; crops: [GoogLeNet, section 6].
 
     Raises:
         DataError: the folders are missing, or hold no images or different classes.

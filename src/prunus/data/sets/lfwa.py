@@ -44,11 +44,11 @@ def load_lfwa(settings: DataSettings) -> DataSplits:
     package h5py; saved again as version 7 they do not.
 
     Test: the published half. Validation: those of the other half whose last name begins with R to
-    Z, as thesis 002 has it (section 3.3.2), so that no person is in two parts and the seed splits
+    Z, as in [Tian, section 3.3.2], so that no person is in two parts and the seed splits
     nothing. Images are resized to 224×224 without keeping their proportions (same section);
     augmented: a random crop of 80 to 100 % of the area, mirrored at random (ours).
 
-    Source: Liu, Luo, Wang, Tang, "Deep learning face attributes in the wild", 2015.
+    Source: [LFWA]; the images are those of [LFW].
 
     Raises:
         DataError: files are missing or broken, or there is no such attribute.

@@ -42,7 +42,7 @@ def load_mnist(settings: DataSettings) -> DataSplits:
     Where files are missing, torchvision downloads them. 5 000 of the 60 000 training images, a
     twelfth, are the validation, stratified by the seed; the test images are the published ones.
 
-    Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", 1998.
+    Source: [MNIST].
 
     Raises:
         DataError: a file is broken, or missing and not to be downloaded.

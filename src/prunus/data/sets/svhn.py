@@ -44,11 +44,10 @@ def load_svhn(settings: DataSettings) -> DataSplits:
     6 000 of the 73 257 training images, stratified by the seed; the 531 131 easier ones of
     `extra` are not read. Class "0" has the label 0 (10 in the files). Augmented: padded by 4
     zeros on every side and cropped at random to 32×32, not mirrored: digits are not symmetric.
-    (Seed 003 trains on SVHN without augmentation.) Normalised by mean (.4377, .4438, .4728) and
-    deviation (.1980, .2010, .1970) of the training pixels.
+    ([Dense-xUnit, section 4.1] trains on SVHN without augmentation.) Normalised by mean (.4377,
+    .4438, .4728) and deviation (.1980, .2010, .1970) of the training pixels.
 
-    Source: Netzer et al., "Reading digits in natural images with unsupervised feature learning",
-    2011.
+    Source: [SVHN].
 
     Raises:
         DataError: a file is broken, or missing and not to be downloaded.

@@ -34,7 +34,7 @@ class Estimate:
 
         k is the greatest with 2·P(Bin(n, ½) < k) ≤ 5 %. Nothing is assumed of how the values
         are distributed, but that they are independent: rounds that a busy machine slows down
-        together make the interval too narrow. Source: David and Nagaraja 2003, section 7.1.
+        together make the interval too narrow. Source: [David-Nagaraja, section 7.1].
 
         Raises:
             ConfigError: there are fewer than 6 values.

@@ -61,8 +61,8 @@ def excess_shares(stretches: Sequence[Steps]) -> dict[int, Floats]:
     line between the multiple below w and the one above. It is 0 where time is proportional to
     width, and above where it rises in steps or an uneven width has a slower kernel.
 
-    Each array has shape (1 + 1 000,): all rounds, then bootstrap samples of the rounds (Efron and
-    Tibshirani 1993, chapter 6), drawn from one seed; sample s is the same for every multiple.
+    Each array has shape (1 + 1 000,): all rounds, then bootstrap samples of the rounds
+    [Efron-Tibshirani, chapter 6], drawn from one seed; sample s is the same for every multiple.
     """
     draw = np.random.default_rng(0)
     excess = {multiple: np.zeros(1 + RESAMPLES) for multiple in MULTIPLES}

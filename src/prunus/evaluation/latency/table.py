@@ -3,7 +3,7 @@
 T(plan) = rest + Σ_layers t_layer(out, in) + Σ_selections g_layer(in): each layer's t is timed alone
 at a small grid of widths and interpolated bilinearly between; g is what picking its inputs takes
 where a layer reads fewer than arrive; `rest` is what the measured network takes beside them.
-Source: the idea of a latency table is HALP's (Shen et al., 2022); grid, running maximum,
+Source: the idea of a latency table is that of [HALP]; grid, running maximum,
 selections and `rest` are reconstructions of ours.
 """
 
