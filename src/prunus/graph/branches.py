@@ -2,7 +2,7 @@
 
 A group whose channels reach every reader beside channels of others can lose all its units: the
 reader reads the others. What made them is dead then, and so is what nothing but dead modules
-read: the 1×1 before a 3×3 falls with the 3×3. Source: seed 002 (Tian's thesis), section 3.3.4,
+read: the 1×1 before a 3×3 falls with the 3×3. Source: [Tian, section 3.3.4],
 where Inception modules are left with 1×1 filters alone; which groups qualify is our reading.
 """
 

@@ -1,7 +1,7 @@
 """Torch-Pruning's importance protocol, both ways.
 
 An importance is called with a Torch-Pruning group, a list of (dependency, channels) whose first
-entry is the root, and returns one number a channel of the root (Fang et al. 2023, DepGraph;
+entry is the root, and returns one number a channel of the root ([DepGraph];
 `torch_pruning.importance.Importance`).
 
 `TorchPruningCriterion` lets any importance score the groups of Prunus; `DiscriminantImportance`

@@ -103,7 +103,7 @@ def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share seen in `count` trials (Wilson 1927).
+    """Return Wilson's 95 % interval of a share seen in `count` trials [Wilson], theory.md (47).
 
     (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n).
 

@@ -38,7 +38,7 @@ def run_push(
 ) -> Journal:
     """Train as `run_train` does with `config.train.push`, by default `PushConfig()`; return it all.
 
-    Seed 002 (Tian's thesis), section 4.1.1. The journal then has rows `latent`: of the network
+    [Tian, section 4.1.1]. The journal then has rows `latent`: of the network
     `before`, where it came with weights, and `after`. Each holds the utilities v_j and the
     discriminants on the training images, the discriminants on validation (`held_out`), and the
     accuracy that the best dimensions alone keep there.

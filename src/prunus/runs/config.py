@@ -26,7 +26,7 @@ class LatentConfig:
     | select | which latent dimensions: `sensitivity`, the fewest that keep the accuracy on |
     | | validation; `otsu`, those above Otsu's threshold; `all`; or a number of the best |
     | drop | accuracy that `sensitivity` may lose, 0 to 1 |
-    | rule | how their response is traced: `relevance`, or seed 002's `deconvolution`, which is |
+    | rule | how their response is traced: `relevance`, or `deconvolution` [Tian], which is |
     | | blind to what inhibits (see `trace_utility`) |
     | images_a_class | images traced of each class; null for all |
     """

@@ -17,7 +17,7 @@ def push(
     flags: RunFlags,
     form: Annotated[
         str | None,
-        typer.Option(help="lda: N/Σv, the thesis's; di: 1 − DI/tr(YYᵀ), which is bounded."),
+        typer.Option(help="lda: N/Σv of Tian's thesis; di: 1 − DI/tr(YYᵀ), which is bounded."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,

@@ -19,7 +19,7 @@ Size = Annotated[int, Field(gt=0)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GrowConfig:
-    """How to grow greedily (seed 002, Algorithm 3).
+    """How to grow greedily [Tian, Algorithm 3].
 
     | setting | meaning |
     |---|---|

@@ -1,6 +1,6 @@
 """Greedy growing: try a module more in every stage, keep the best, go on.
 
-Source: seed 002 (Tian's thesis), section 4.2.2, Algorithm 3. Its text and its listing differ where
+Source: [Tian, section 4.2.2, Algorithm 3]. Its text and its listing differ where
 no candidate is better than all before: the listing would then try the same candidates again. Here,
 as in the text, the best of each step goes on, and growing stops after `patience` steps without
 gain; what is kept then is the best network seen.

@@ -34,8 +34,8 @@ def find_smallest(pruning: Pruning, state: State) -> tuple[State, str]:
     the logarithm of the step is halved. At most `config.iterations_max` tries.
 
     Validation accuracy chooses here, so on the network returned it is optimistic by the noise of
-    the split; the test split tells. The search by halved steps is a reconstruction of ours: the
-    seeds stop at the first failure (seed 000, Algorithm 1).
+    the split; the test split tells. The search by halved steps is a reconstruction of ours,
+    theory.md (60); [Kung-Hou, Algorithm 1] stops at the first failure.
     """
     config, watch = pruning.config, pruning.session.watch
     assert pruning.floor is not None

@@ -1,6 +1,6 @@
 """Measured loss of each group, that a `dp` allocation weighs its predicted losses by.
 
-Late layers' discriminant information saturates (science.md §1.8), and a share of a layer's output
+Late layers' discriminant information saturates, theory.md (13), and a share of a layer's output
 energy says little of what the network's loss does, so costs of different groups are not on one
 scale. What puts them on one is a measurement each: with P the first half of group g's removal
 order, gone with the repair that its statistics allow, and L the mean cross-entropy on a few
@@ -11,7 +11,7 @@ calibration batches,
 ε being a thousandth of the largest increase: no group is free. A group whose half is predicted to
 cost nothing has the median factor of the others.
 
-Source: measured per-layer curves are SPDY's (Frantar and Alistarh, 2022; science.md §4). One point
+Source: measured per-layer curves are those of [SPDY]; theory.md (58). One point
 a group in place of a curve, the shape between coming from the criterion, is a reconstruction of
 ours.
 """

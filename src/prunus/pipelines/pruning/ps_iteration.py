@@ -1,4 +1,4 @@
-"""PS-iteration: prune a little, train, and again (seed 000, Algorithm 1).
+"""PS-iteration: prune a little, train, and again [Kung-Hou, Algorithm 1].
 
 while the budget is not met and accuracy ≥ threshold:
     S-phase: statistics → scores → plan → surgery, by the local metric

@@ -20,7 +20,7 @@ Size = Annotated[int, Field(gt=0)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SearchPruneConfig(PruneConfig):
-    """`PruneConfig` with what Algorithm 2 of seed 002 prunes by, where nothing else is said.
+    """`PruneConfig` with what [Tian, Algorithm 2] prunes by, where nothing else is said.
 
     Branches go as a whole (section 3.3.4); rivals that cannot have it keep theirs.
     """
@@ -32,7 +32,7 @@ class SearchPruneConfig(PruneConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SearchConfig(JobConfig):
-    """Grow, push and prune a network, and the rivals it is compared with (seed 002, chapter 4).
+    """Grow, push and prune a network, and the rivals it is compared with [Tian, chapter 4].
 
     | setting | meaning |
     |---|---|

@@ -1,6 +1,6 @@
 """Grow a network, push what discriminates into few neurons, prune; and the rivals beside it.
 
-Source: seed 002 (Tian's thesis), chapter 4: Algorithm 3 (growing), section 4.1.1 (push),
+Source: [Tian, chapter 4]: Algorithm 3 (growing), section 4.1.1 (push),
 Algorithm 2 (push and prune in turn), Figures 4-8, 4-9 and 4-11 (accuracy against size).
 """
 

@@ -1,4 +1,4 @@
-"""What the last hidden layer tells of the classes → plotly figures, as seed 002 draws them."""
+"""What the last hidden layer tells of the classes → plotly figures, as [Tian] draws them."""
 
 from __future__ import annotations
 
