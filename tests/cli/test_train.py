@@ -14,6 +14,7 @@ from prunus.data import DATASETS
 from prunus.models import MODELS
 from prunus.pipelines.evaluate import wilson
 from tests.cli.command import prunus_
+from tests.journal import check_rows
 
 LENET = ("--model", "lenet300", "--data", "digits", "--device", "cpu")
 
@@ -27,6 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_writes_a_run_that_loads(trained: Path) -> None:
     rows = read_rows(trained / "record.jsonl")[0]
+    assert check_rows(rows) == {"run", "fit", "files", "trained"}
     row = next(row for row in rows if row["event"] == "trained")
     assert row["test_accuracy"] > 0.9
     assert row["params"] == 266_610

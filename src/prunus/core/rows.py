@@ -7,7 +7,9 @@ event, in the order in which a run writes them. Old journals may lack keys that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 __all__ = [
     "DERIVED",
@@ -17,7 +19,10 @@ __all__ = [
     "CandidateRow",
     "Costs",
     "Event",
+    "ResultRow",
     "Row",
+    "RunRow",
+    "SideRow",
     "StepRow",
     "last",
     "latest",

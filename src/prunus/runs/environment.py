@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
-from prunus.core import ConfigError
+from prunus.core import ConfigError, RunRow
 from prunus.data import DATASETS, DataSplits, load_data
 from prunus.statistics import rank_and_size
 
@@ -175,7 +175,7 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def describe_run(command: str, device: torch.device, seed: int) -> dict[str, Any]:
+def describe_run(command: str, device: torch.device, seed: int) -> RunRow:
     """Return the first row of a journal: command, versions, device, seed and time."""
     return {
         "command": command,

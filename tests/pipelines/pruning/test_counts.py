@@ -16,6 +16,7 @@ from prunus.pipelines import PruneConfig, RunConfig, run_prune
 from prunus.plan import check_reachable
 from prunus.surgery import unsound_groups
 from prunus.training import TrainConfig
+from tests.journal import check_rows
 
 ITERATIONS = 3
 EPOCHS = {"dense": 2, "iteration": 1, "final": 1}
@@ -81,3 +82,4 @@ def test_lenet5_in_three_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert passes == [2, networks]  # the test split, and validation
     rows, _ = read_rows(tmp_path / "run" / "record.jsonl")
     assert len(of_event(rows, "prune")) == ITERATIONS
+    check_rows(rows)

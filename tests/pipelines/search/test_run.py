@@ -24,6 +24,7 @@ from prunus.pipelines import (
 from prunus.pipelines.search.compare import compare, curve_of, lead
 from prunus.runs.environment import open_data
 from prunus.training import PushConfig, TrainConfig
+from tests.journal import check_rows
 
 FILE = Path(__file__).parents[1] / "growing_net.py"
 NET = f"{FILE}:Net"
@@ -61,6 +62,13 @@ def rows_of(run: Path, event: str) -> list[dict[str, Any]]:
 
 def networks(run: Path) -> list[dict[str, Any]]:
     return [network for arm in rows_of(run, "arm") for network in arm["networks"]]
+
+
+def test_every_journal_of_it_keeps_to_the_types_of_its_events(run: Path) -> None:
+    seen: set[str] = set()
+    for path in run.rglob("record.jsonl"):
+        seen |= check_rows(read_rows(path)[0])
+    assert seen >= {"start", "arm", "comparison", "step", "grown", "trained", "latent", "result"}
 
 
 def test_every_arm_is_a_run_that_loads_as_its_row_says(run: Path) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
-from prunus.core import Row, last, of_event, trajectory
+from prunus.core import ResultRow, Row, SideRow, last, of_event, trajectory
 from prunus.evaluation import LatencyTable, accuracy, count_bytes, count_params
 from prunus.graph import collapsed_modules, count_macs, find_groups
 from prunus.pipelines.pruning.latency import costs_of
@@ -42,7 +41,7 @@ def result_row(
     validation: Mapping[str, float],
     test: Loader | None,
     table: LatencyTable | None = None,
-) -> dict[str, Any]:
+) -> ResultRow:
     """Measure both networks; without a test loader the accuracy on it is left out.
 
     `validation` holds what both were measured at on the way, as `validation_accuracies` finds it.
@@ -50,19 +49,25 @@ def result_row(
     With a latency table each side also has `predicted_ms`. Latency is measured by `timing_row`.
     `collapsed` names the modules that are left with 1×1 filters alone, where there are any.
     """
-    networks = {"dense": dense.cpu().eval(), "pruned": pruned.cpu().eval()}
-    row: dict[str, Any] = {}
-    for name, network in networks.items():
-        row[name] = {
-            "validation_accuracy": validation[name],
+
+    def side(network: nn.Module, validated: float) -> SideRow:
+        network = network.cpu().eval()
+        found: SideRow = {
+            "validation_accuracy": validated,
             "params": count_params(network),
             "macs": count_macs(network, example),
             "bytes": count_bytes(network),
         }
         if table is not None:
-            row[name]["predicted_ms"] = costs_of(find_groups(network, example[:1]), table)["ms"]
+            found["predicted_ms"] = costs_of(find_groups(network, example[:1]), table)["ms"]
         if test is not None:
-            row[name]["test_accuracy"] = accuracy(network, test)
+            found["test_accuracy"] = accuracy(network, test)
+        return found
+
+    row: ResultRow = {
+        "dense": side(dense, validation["dense"]),
+        "pruned": side(pruned, validation["pruned"]),
+    }
     if collapsed := collapsed_modules(pruned):
         row["collapsed"] = collapsed
     if test is not None:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunus.core import DERIVED, PLAIN, ConfigError, PrunusError
+from prunus.core import DERIVED, PLAIN, ConfigError, PrunusError, trajectory
 from prunus.criteria import CRITERIA
 from prunus.models import build_model
 from prunus.pipelines.pruning import checked, why_branches_stay
@@ -116,9 +116,10 @@ def _schedule(
     assert pushed is not None and derived is not None
     *way, finished = derived["networks"]
     epochs = finished["epochs"]
+    made = [i for i in trajectory(Journal(arms.out / DERIVED).record.rows, "iteration") if i]
     if config.finish:
-        for row in (*pushed["networks"], *way[:-1]):
-            iteration = int(row["name"].split()[1]) if row in way else 0
+        starts = [(0, row) for row in pushed["networks"]]
+        for iteration, row in (*starts, *zip(made[:-1], way[:-1], strict=True)):
             yield (
                 f"finished {iteration}",
                 partial(arms.finish, start, row, iteration, epochs),
