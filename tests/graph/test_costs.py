@@ -13,7 +13,7 @@ from prunus.graph import SelectLinear, find_groups
 from prunus.graph.costs import find_layers
 from prunus.graph.probe import probe
 from prunus.models import build_model
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.surgery import replay_
 from tests.conftest import random_plan
 from tests.graph.nets import NETS, SHAPE, build
@@ -38,17 +38,17 @@ def dense_cost(groups) -> dict[str, int]:
 
 
 def struck(groups, plan) -> dict[str, int]:
-    """Return the ledger's totals after the units of `plan` are struck off, group by group."""
-    ledger = Ledger(groups)
+    """Return the tracker's totals after the units of `plan` are struck off, group by group."""
+    tracker = CostTracker(groups)
     for group in groups:
         if group.name in plan.groups:
             units = list(plan.groups[group.name].removed)
-            before = dict(ledger.totals)
-            saved = ledger.saving(group, units)
-            assert ledger.totals == before
-            ledger.remove(group, units)
-            assert ledger.totals == {c: before[c] - saved[c] for c in before}
-    return ledger.totals
+            before = dict(tracker.totals)
+            saved = tracker.saving(group, units)
+            assert tracker.totals == before
+            tracker.remove(group, units)
+            assert tracker.totals == {c: before[c] - saved[c] for c in before}
+    return tracker.totals
 
 
 NETWORKS = {
@@ -106,11 +106,11 @@ def test_exact_counts(spec: str, shape: tuple[int, int, int], params: int, macs:
 
 def test_a_layer_is_never_left_without_anything_to_read() -> None:
     groups = find_groups(build("flatten"), torch.randn(1, *SHAPE))
-    ledger = Ledger(groups)
-    ledger.remove(groups["fc1.features"], range(1, 80))  # position 0, of channel 0, is left
-    ledger.remove(groups["conv1"], range(4))  # would leave channel 4 alone, which is not read
-    assert ledger.left["conv1"].tolist() == [True, False, False, False, True]
-    assert (ledger.arriving["fc1"] & ledger.reading["fc1"]).sum() == 1
+    tracker = CostTracker(groups)
+    tracker.remove(groups["fc1.features"], range(1, 80))  # position 0, of channel 0, is left
+    tracker.remove(groups["conv1"], range(4))  # would leave channel 4 alone, which is not read
+    assert tracker.left["conv1"].tolist() == [True, False, False, False, True]
+    assert (tracker.arriving["fc1"] & tracker.reading["fc1"]).sum() == 1
 
 
 @pytest.mark.parametrize("net", ["plain", "concat", "depthwise", "flatten", "token", "prelu"])
@@ -137,12 +137,12 @@ def test_bytes_by_element_size(net: str) -> None:
 @pytest.mark.parametrize("net", ["plain", "residual", "flatten", "mlp", "grouped"])
 def test_what_is_put_back_costs_again(net: str) -> None:
     groups = find_groups(build(net), torch.randn(1, *SHAPE))
-    ledger = Ledger(groups)
+    tracker = CostTracker(groups)
     history = []
     for group in groups:
-        history.append((group, dict(ledger.totals)))
-        ledger.remove(group, range(0, group.units - group.least, 2))
+        history.append((group, dict(tracker.totals)))
+        tracker.remove(group, range(0, group.units - group.least, 2))
     for group, before in reversed(history):
-        ledger.put_back(group, range(group.units))
-        assert ledger.totals == before
-    assert ledger.totals == Ledger(groups).totals
+        tracker.put_back(group, range(group.units))
+        assert tracker.totals == before
+    assert tracker.totals == CostTracker(groups).totals

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from prunus.graph import Groups, find_groups
 from prunus.plan import plan_units
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.surgery import apply_, mask_, replay_, undo_
 from tests.conftest import random_plan
 from tests.graph.test_groups import members, reasons
@@ -167,12 +167,12 @@ def test_the_width_of_an_embedding_is_a_group() -> None:
     )
     check(model, groups, tokens())
     plan = random_plan(groups, 0)
-    ledger = Ledger(groups)
+    tracker = CostTracker(groups)
     for name, edit in plan.groups.items():
-        ledger.remove(groups[name], edit.removed)
+        tracker.remove(groups[name], edit.removed)
     cut = replay_(copy.deepcopy(model), plan)
-    assert ledger.totals["params"] == sum(p.numel() for p in cut.parameters())
-    assert ledger.totals["bytes"] == sum(t.nbytes for t in cut.state_dict().values())
+    assert tracker.totals["params"] == sum(p.numel() for p in cut.parameters())
+    assert tracker.totals["bytes"] == sum(t.nbytes for t in cut.state_dict().values())
 
 
 def test_a_cut_parameter_comes_back() -> None:

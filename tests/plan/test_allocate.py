@@ -13,7 +13,7 @@ from prunus.criteria import Scores, score
 from prunus.criteria.scores import GroupScore
 from prunus.graph import Groups, find_groups
 from prunus.plan import ALLOCATIONS, Plan, make_plan
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.statistics import Statistics
 from prunus.surgery import replay_
 from tests.graph.nets import NETS, build, images
@@ -58,10 +58,10 @@ def test_near_the_least_nothing_is_emptied(
     net: str, allocation: str, currency: str, over: float, seed: int
 ) -> None:
     groups, scores = scored(net, seed)
-    ledger = Ledger(groups)
+    tracker = CostTracker(groups)
     for group in groups:
-        ledger.remove(group, range(group.least, group.units))
-    limits = {currency: int(ledger.totals[currency] * over)}
+        tracker.remove(group, range(group.least, group.units))
+    limits = {currency: int(tracker.totals[currency] * over)}
     cut = copy.deepcopy(groups.model)
     replay_(cut, make_plan(groups, scores, limits, allocation=allocation))
     assert min(sizes(cut)) > 0
@@ -119,10 +119,10 @@ def test_unknown_allocation_and_nothing_to_prune() -> None:
 
 def greedy(groups: Groups, scores: Scores, limits: dict[str, int]) -> dict[str, list[int]]:
     """Try the next unit of every group anew at each step: slow, from the definition."""
-    ledger = Ledger(groups)
-    dense = dict(ledger.totals)
+    tracker = CostTracker(groups)
+    dense = dict(tracker.totals)
     taken: dict[str, list[int]] = {g.name: [] for g in groups}
-    while any(ledger.totals[c] > limit for c, limit in limits.items()):
+    while any(tracker.totals[c] > limit for c, limit in limits.items()):
         best, chosen = math.inf, None
         for group in groups:
             if group.units - len(taken[group.name]) <= 1:
@@ -130,15 +130,15 @@ def greedy(groups: Groups, scores: Scores, limits: dict[str, int]) -> dict[str, 
             got = scores[group.name]
             unit = int(got.order[len(taken[group.name])])
             mean = 1.0 if scores.comparable else float(got.values.mean())
-            saved = ledger.saving(group, [unit])
+            saved = tracker.saving(group, [unit])
             share = sum(
-                saved[c] / dense[c] for c, limit in limits.items() if ledger.totals[c] > limit
+                saved[c] / dense[c] for c, limit in limits.items() if tracker.totals[c] > limit
             )
             ratio = float(got.values[unit]) / mean / share if share > 0 else math.inf
             if ratio < best:
                 best, chosen = ratio, (group, unit)
         assert chosen is not None
-        ledger.remove(chosen[0], [chosen[1]])
+        tracker.remove(chosen[0], [chosen[1]])
         taken[chosen[0].name].append(chosen[1])
     return {name: sorted(units) for name, units in taken.items() if units}
 
@@ -159,14 +159,12 @@ def test_global_is_the_greedy(net: str, criterion: str) -> None:
 
 def test_channels_whose_every_position_is_deselected_go_too() -> None:
     groups, scores = scored("flatten")
-    ledger_only_features = Scores(
-        {"fc1.features": scores["fc1.features"]}, "random", "", True, skipped={}
-    )
+    only_features = Scores({"fc1.features": scores["fc1.features"]}, "random", "", True, skipped={})
     order = list(range(80))  # channels 0, 1, 2, … lose all positions, one after the other
     values = torch.arange(80, dtype=torch.float64)
-    ledger_only_features.groups["fc1.features"] = GroupScore.of(values, torch.tensor(order))
+    only_features.groups["fc1.features"] = GroupScore.of(values, torch.tensor(order))
     both = Scores(
-        ledger_only_features.groups
+        only_features.groups
         | {"conv1": GroupScore.of(torch.full((5,), 1e9).double(), torch.arange(5))},
         "random",
         "",

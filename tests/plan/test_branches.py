@@ -12,7 +12,7 @@ from prunus.core.errors import BudgetError, ConfigError
 from prunus.criteria import GroupScore, Scores
 from prunus.graph import Groups, find_groups
 from prunus.plan import Plan, least_costs, make_plan, plan_below, plan_units, predict_loss
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.surgery import replay_
 from tests.graph.branching import NETS, build
 from tests.graph.nets import images
@@ -29,7 +29,7 @@ FIRST = ("one.0", "three.1.0", "wide.2.0")  # branches that a concatenation lays
 def costs(groups: Groups, plan: Plan) -> dict[str, float]:
     """Cut the network, and count what is left of it anew."""
     cut = replay_(copy.deepcopy(groups.model), plan)
-    return Ledger(find_groups(cut, images(1), inputs=False)).totals
+    return CostTracker(find_groups(cut, images(1), inputs=False)).totals
 
 
 def scored(groups: Groups, **worth: float) -> Scores:
@@ -53,34 +53,36 @@ def gone(plan: Plan) -> set[str]:
 @given(st.sampled_from(sorted(TRACED)), st.lists(st.integers(0, 10**6), min_size=1, max_size=8))
 def test_the_ledger_counts_what_the_cut_network_costs(net: str, draws: list[int]) -> None:
     groups = TRACED[net]
-    ledger = Ledger(groups)
+    tracker = CostTracker(groups)
     for draw in draws:
         group = groups[draw % len(groups)]
-        before = dict(ledger.totals)
-        fallen = ledger.falling(group)
-        trial = ledger.drop(fallen, trial=True)
-        assert ledger.totals == before
-        saved = ledger.drop(fallen)
+        before = dict(tracker.totals)
+        fallen = tracker.falling(group)
+        trial = tracker.drop(fallen, trial=True)
+        assert tracker.totals == before
+        saved = tracker.drop(fallen)
         assert saved == trial
         if saved is None:
-            assert ledger.totals == before
+            assert tracker.totals == before
         else:
-            assert {c: before[c] - saved[c] for c in before} == ledger.totals
-        there = ledger.left[group.name].nonzero()[0]
-        ledger.remove(group, there[1:][: draw % 3].tolist())
-    plan = plan_units(groups, {n: (~left).nonzero()[0].tolist() for n, left in ledger.left.items()})
-    assert costs(groups, plan) == ledger.totals
+            assert {c: before[c] - saved[c] for c in before} == tracker.totals
+        there = tracker.left[group.name].nonzero()[0]
+        tracker.remove(group, there[1:][: draw % 3].tolist())
+    plan = plan_units(
+        groups, {n: (~left).nonzero()[0].tolist() for n, left in tracker.left.items()}
+    )
+    assert costs(groups, plan) == tracker.totals
 
 
 def test_the_last_branch_of_a_concatenation_stays() -> None:
     groups = find_groups(build("reduction"), images(1), drop_branches=True)
-    ledger = Ledger(groups)
-    assert ledger.drop(ledger.falling(groups["loose"])) is not None
-    assert ledger.falling(groups["loose"]) == []
-    assert ledger.drop(ledger.falling(groups["tight"])) is None
-    assert ledger.left["tight"].all()
+    tracker = CostTracker(groups)
+    assert tracker.drop(tracker.falling(groups["loose"])) is not None
+    assert tracker.falling(groups["loose"]) == []
+    assert tracker.drop(tracker.falling(groups["tight"])) is None
+    assert tracker.left["tight"].all()
     for name in FIRST:
-        assert ledger.drop(ledger.falling(groups[name])) is not None
+        assert tracker.drop(tracker.falling(groups[name])) is not None
 
 
 def test_a_branch_below_the_threshold_goes_as_a_whole_with_what_it_read() -> None:

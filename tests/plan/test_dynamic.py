@@ -13,8 +13,8 @@ from prunus.criteria import Scores
 from prunus.criteria.scores import GroupScore
 from prunus.graph import Groups, find_groups
 from prunus.plan import make_plan, plan_units, predict_loss
+from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.dynamic import knapsack
-from prunus.plan.ledger import Ledger
 from prunus.plan.problem import Problem
 from prunus.plan.rules import Rules
 from prunus.plan.state import State
@@ -40,12 +40,12 @@ def best_by_brute_force(groups: Groups, scores: Scores, limits: dict[str, float]
     """Try every number of units of every group: the least summed cost that meets the limits."""
     best = math.inf
     for kept in itertools.product(*(range(g.least, g.units + 1) for g in groups)):
-        ledger, loss = Ledger(groups), 0.0
+        tracker, loss = CostTracker(groups), 0.0
         for group, keep in zip(groups, kept, strict=True):
             gone = scores[group.name].order[: group.units - keep]
-            ledger.remove(group, gone.tolist())
+            tracker.remove(group, gone.tolist())
             loss += float(scores[group.name].costs[gone].sum())
-        if ledger.meets(limits):
+        if tracker.meets(limits):
             best = min(best, loss)
     return best
 
@@ -57,7 +57,7 @@ LIMITS = ({"macs": 0.5}, {"params": 0.4}, {"bytes": 0.7}, {"macs": 0.6, "params"
 @pytest.mark.parametrize("net", ["plain", "residual", "grouped", "token", "concat"])
 def test_near_the_best_of_all_combinations(net: str, bumpy: bool) -> None:
     groups = find_groups(build(net), images(1), inputs=False)
-    dense = Ledger(groups).totals
+    dense = CostTracker(groups).totals
     over = []
     for seed in range(2 if net in ("concat", "token") else 5):
         scores = convex_scores(groups, seed, bumpy)
@@ -95,15 +95,15 @@ def test_a_state_costs_and_loses_what_its_plan_does() -> None:
     for _ in range(30):
         group = groups[int(generator.integers(len(groups)))]
         state.move({group.name: int(generator.integers(1, group.units + 1))})
-        removed = {n: (~left).nonzero()[0].tolist() for n, left in state.ledger.left.items()}
+        removed = {n: (~left).nonzero()[0].tolist() for n, left in state.tracker.left.items()}
         plan = plan_units(groups, removed)
         assert state.loss == pytest.approx(predict_loss(scores, plan, groups).total)
-        fresh = Ledger(groups)
+        fresh = CostTracker(groups)
         for name, units in removed.items():
             fresh.remove(groups[name], units)
-        assert fresh.totals == state.ledger.totals
+        assert fresh.totals == state.tracker.totals
         for made in ("conv1", "fc1"):
-            assert state.ledger.left[made].sum() == state.left[made]
+            assert state.tracker.left[made].sum() == state.left[made]
 
 
 def test_curves_rescale_groups() -> None:

@@ -16,7 +16,7 @@ from prunus.evaluation import LatencyTable
 from prunus.evaluation.latency.table import Grid
 from prunus.graph import Groups, find_groups
 from prunus.plan import ALLOCATIONS, Budget, Plan, check_reachable, least_costs, make_plan
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.statistics import Statistics
 from prunus.surgery import replay_
 from tests.graph.nets import images
@@ -56,7 +56,7 @@ def test_widths_are_multiples(net: str, allocation: str) -> None:
         for group in groups:
             got = left(groups, plan)[group.name]
             assert got % 2 == 0 or got == group.units
-        dense = Ledger(groups).totals
+        dense = CostTracker(groups).totals
         cost = real_cost(replay_(copy.deepcopy(groups.model), plan), images(2))
         assert all(cost[c] <= share * dense[c] for c, share in budget.items())
 
@@ -153,7 +153,7 @@ def test_milliseconds_by_the_table(net: str, allocation: str) -> None:
     groups, scores = scored(net)
     table = linear_table(groups)
     plan = make_plan(groups, scores, "ms=60%", allocation=allocation, table=table)
-    spent = Ledger(groups, table)
+    spent = CostTracker(groups, table)
     dense = spent.totals["ms"]
     for name, edit in plan.groups.items():
         spent.remove(groups[name], edit.removed)
@@ -247,7 +247,7 @@ def test_picking_inputs_that_costs_more_than_it_saves_is_left(allocation: str) -
         groups, score(groups, None, "random", seed=0), limits, allocation=allocation, table=table
     )
     assert not any("select" in axes for axes in plan.modules.values())
-    ledger = Ledger(groups, table)
+    tracker = CostTracker(groups, table)
     for group in groups:
-        ledger.remove(group, plan.groups[group.name].removed if group.name in plan.groups else ())
-    assert ledger.meets(limits)
+        tracker.remove(group, plan.groups[group.name].removed if group.name in plan.groups else ())
+    assert tracker.meets(limits)

@@ -9,7 +9,7 @@ from prunus.core.errors import ConfigError
 from prunus.criteria import GroupScore, Scores
 from prunus.graph import Groups, find_groups
 from prunus.plan import make_plan, plan_below
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from tests.graph.nets import build, images
 
 
@@ -49,11 +49,11 @@ def test_the_allocation_finds_the_least_threshold(limit: str) -> None:
     budget = {c.split("=")[0]: float(c.split("=")[1][:-1]) / 100 for c in limit.split(",")}
 
     def met(eta: float) -> bool:
-        ledger = Ledger(groups)
-        dense = dict(ledger.totals)
+        tracker = CostTracker(groups)
+        dense = dict(tracker.totals)
         for name, edit in plan_below(groups, scores, eta).groups.items():
-            ledger.remove(groups[name], edit.removed)
-        return all(ledger.totals[c] <= share * dense[c] for c, share in budget.items())
+            tracker.remove(groups[name], edit.removed)
+        return all(tracker.totals[c] <= share * dense[c] for c, share in budget.items())
 
     assert met(math.nextafter(eta, 2))
     smaller = [v for v in values if v <= eta]

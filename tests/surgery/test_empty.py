@@ -15,7 +15,7 @@ from prunus.graph import Empty, Groups, find_groups
 from prunus.models import build_model
 from prunus.modules.empty import EmptyNorm, can_be_empty, emptied
 from prunus.plan import Edit, Plan, plan_units
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.statistics import collect
 from prunus.surgery import (
     COMPENSATIONS,
@@ -42,15 +42,15 @@ TRACED = {
 def draw_plan(groups: Groups, seed: int, most: float = 0.5, often: float = 0.6) -> Plan:
     """Drop random branches, as many as go, and a random share of everything else."""
     generator = torch.Generator().manual_seed(seed)
-    ledger, removed = Ledger(groups), {}
+    tracker, removed = CostTracker(groups), {}
     for at in torch.randperm(len(groups), generator=generator).tolist():
         if float(torch.rand((), generator=generator)) < often:
-            ledger.drop(ledger.falling(groups[at]))
+            tracker.drop(tracker.falling(groups[at]))
     for group in groups:
         order = torch.randperm(group.units, generator=generator)
         share = float(torch.rand((), generator=generator)) * most
         count = min(int(share * group.units), group.units - max(group.least, 1))
-        whole = not ledger.left[group.name].any()
+        whole = not tracker.left[group.name].any()
         removed[group.name] = range(group.units) if whole else order[:count].tolist()
     return plan_units(groups, removed)
 

@@ -3,9 +3,9 @@
 from prunus.plan.allocate import ALLOCATIONS, check_reachable, least_costs, make_plan
 from prunus.plan.broadcast import broadcast_plan
 from prunus.plan.budget import CURRENCIES, Budget, Limit
+from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.difference import GroupDifference, PlanDifference, compare_plans
 from prunus.plan.even import Evenness, choose_round_to
-from prunus.plan.ledger import Ledger
 from prunus.plan.plan import Edit, Plan, plan_units
 from prunus.plan.predict import Prediction, predict_loss
 from prunus.plan.threshold import plan_below
@@ -14,10 +14,10 @@ __all__ = [
     "ALLOCATIONS",
     "CURRENCIES",
     "Budget",
+    "CostTracker",
     "Edit",
     "Evenness",
     "GroupDifference",
-    "Ledger",
     "Limit",
     "Plan",
     "PlanDifference",

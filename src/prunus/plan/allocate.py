@@ -10,10 +10,10 @@ from prunus.criteria import Scores
 from prunus.evaluation import LatencyTable
 from prunus.graph import Groups
 from prunus.plan.budget import Budget
+from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.dynamic import allocate_dp
 from prunus.plan.finish import finish_
 from prunus.plan.global_ import allocate_global
-from prunus.plan.ledger import Ledger
 from prunus.plan.plan import Plan, plan_units
 from prunus.plan.problem import Problem
 from prunus.plan.rules import Rules
@@ -22,7 +22,7 @@ from prunus.plan.uniform import allocate_uniform
 
 __all__ = ["ALLOCATIONS", "check_reachable", "least_costs", "make_plan"]
 
-_ALLOCATE: dict[str, Callable[[Problem], Ledger]] = {
+_ALLOCATE: dict[str, Callable[[Problem], CostTracker]] = {
     "global": allocate_global,
     "uniform": allocate_uniform,
     "dp": allocate_dp,
@@ -90,14 +90,16 @@ def make_plan(
             "another allocation"
         )
     problem = Problem.of(groups, scores, budget, rules, table, curves)
-    ledger = _ALLOCATE[allocation](problem)
+    tracker = _ALLOCATE[allocation](problem)
     made = [group for group in problem.pool if not group.selects]
     picking = {"bytes", "ms"} & problem.limits.keys()
-    if picking and not ledger.meets(problem.limits) and made:
+    if picking and not tracker.meets(problem.limits) and made:
         problem = replace(problem, pool=made)  # picking inputs may cost more than it saves
-        ledger = _ALLOCATE[allocation](problem)
-    finish_(ledger, problem)
-    return plan_units(groups, {n: (~left).nonzero()[0].tolist() for n, left in ledger.left.items()})
+        tracker = _ALLOCATE[allocation](problem)
+    finish_(tracker, problem)
+    return plan_units(
+        groups, {n: (~left).nonzero()[0].tolist() for n, left in tracker.left.items()}
+    )
 
 
 def check_reachable(
@@ -119,7 +121,7 @@ def check_reachable(
     """
     groups.require_any()
     rules = Rules.of(groups, least, round_to, protected)
-    limits = budget.absolute(Ledger(groups, table).totals)
+    limits = budget.absolute(CostTracker(groups, table).totals)
     rules.require_reachable(list(groups), limits, table)
 
 

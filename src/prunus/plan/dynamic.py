@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.global_ import allocate_global
-from prunus.plan.ledger import Ledger
-from prunus.plan.polish import exchange_, fill_, repair_
+from prunus.plan.local_search import exchange_, fill_, repair_
 from prunus.plan.problem import Problem
 from prunus.plan.state import State
 from prunus.plan.uniform import allocate_uniform
@@ -30,7 +30,7 @@ BUCKETS = 4000
 Floats = NDArray[np.float64]
 
 
-def allocate_dp(problem: Problem) -> Ledger:
+def allocate_dp(problem: Problem) -> CostTracker:
     """Minimise the summed loss within the limits.
 
     It starts from the uniform and from the global plan and never ends with a greater loss than
@@ -44,7 +44,7 @@ def allocate_dp(problem: Problem) -> Ledger:
     for start in (allocate_uniform, allocate_global):
         state.follow(start(problem))
         best.note(state)
-        _polish_(state, best)
+        _search_locally_(state, best)
         weights = dict.fromkeys(problem.limits, 1.0)
         seen: set[tuple[int, ...]] = set()
         for _ in range(ROUNDS):
@@ -55,13 +55,13 @@ def allocate_dp(problem: Problem) -> Ledger:
             seen.add(reached)
             if len(weights) > 1:
                 for currency, limit in problem.limits.items():
-                    weights[currency] *= (state.ledger.totals[currency] / max(limit, 1e-30)) ** 2
-            _polish_(state, best)
+                    weights[currency] *= (state.tracker.totals[currency] / max(limit, 1e-30)) ** 2
+            _search_locally_(state, best)
     if best.loss == math.inf:
-        return state.ledger  # at its floors, and still above the limits
+        return state.tracker  # at its floors, and still above the limits
     state.move(best.left)
     exchange_(state)
-    return state.ledger
+    return state.tracker
 
 
 @dataclass
@@ -72,11 +72,11 @@ class _Best:
     loss: float = math.inf
 
     def note(self, state: State) -> None:
-        if state.ledger.meets(state.problem.limits) and state.loss < self.loss:
+        if state.tracker.meets(state.problem.limits) and state.loss < self.loss:
             self.left, self.loss = dict(state.left), state.loss
 
 
-def _polish_(state: State, best: _Best) -> None:
+def _search_locally_(state: State, best: _Best) -> None:
     """Make the state meet the limits exactly, waste none of them, and note it."""
     repair_(state)
     fill_(state)
@@ -88,7 +88,7 @@ def _solve(state: State, weights: dict[str, float]) -> dict[str, int]:
     problem, here = state.problem, dict(state.left)
 
     def spent() -> float:
-        totals = state.ledger.totals
+        totals = state.tracker.totals
         return sum(w * totals[c] / max(problem.limits[c], 1e-30) for c, w in weights.items())
 
     now = spent()

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from prunus.core import BudgetError
 from prunus.graph import Group
 from prunus.plan.budget import written
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.problem import Problem
 from prunus.plan.rules import Rules
 
 __all__ = ["finish_", "sweep_dead_"]
 
 
-def finish_(ledger: Ledger, problem: Problem) -> None:
+def finish_(tracker: CostTracker, problem: Problem) -> None:
     """Even selections out, sweep dead channels, and check that all that was asked is met.
 
     Raises:
@@ -22,18 +22,18 @@ def finish_(ledger: Ledger, problem: Problem) -> None:
     """
     rules, pool = problem.rules, problem.pool
     for group in (g for g in pool if g.selects):
-        _even_out_(ledger, group, problem)
-    sweep_dead_(ledger, rules, pool)
+        _even_out_(tracker, group, problem)
+    sweep_dead_(tracker, rules, pool)
     for currency, limit in problem.limits.items():
-        if ledger.totals[currency] > limit:
+        if tracker.totals[currency] > limit:
             raise BudgetError(
                 f"budget {currency} ≤ {written(currency, limit)} cannot be reached by these "
                 f"scores: the least they reach is {currency}="
-                f"{written(currency, ledger.totals[currency])}; ask for no less"
+                f"{written(currency, tracker.totals[currency])}; ask for no less"
             )
     for group in pool:
-        left = int(ledger.present(group).sum())
-        whole = left == int(ledger.arrives(group).sum())
+        left = int(tracker.present(group).sum())
+        whole = left == int(tracker.arrives(group).sum())
         if left % rules.step(group) and not whole:
             raise BudgetError(
                 f"round_to={rules.round_to} cannot be kept: {left} units of {group.name} must "
@@ -41,36 +41,36 @@ def finish_(ledger: Ledger, problem: Problem) -> None:
             )
 
 
-def sweep_dead_(ledger: Ledger, rules: Rules, pool: Iterable[Group]) -> None:
+def sweep_dead_(tracker: CostTracker, rules: Rules, pool: Iterable[Group]) -> None:
     """Remove units that nobody reads any more (every flattened position deselected)."""
     for group in pool:
         readers = [m for m in group.consumers if m.index.shape[1] > 1]
         if not readers or len(readers) < len(group.consumers):
             continue  # only a flattened reader can drop all of a channel's positions
-        read = sum(ledger.reading[m.module][m.index].any(axis=1) for m in readers)
-        there = ledger.left[group.name]
+        read = sum(tracker.reading[m.module][m.index].any(axis=1) for m in readers)
+        there = tracker.left[group.name]
         unread = (there & (read == 0)).nonzero()[0].tolist()
         dead = [u for u in unread if u not in rules.keeps(group)]
         if dead:
             left = int(there.sum())
             goal = rules.count_from(group, left - len(dead))
-            ledger.remove(group, dead[: max(0, left - goal)])
+            tracker.remove(group, dead[: max(0, left - goal)])
 
 
-def _even_out_(ledger: Ledger, group: Group, problem: Problem) -> None:
+def _even_out_(tracker: CostTracker, group: Group, problem: Problem) -> None:
     """Bring the units of a selection that are left to a number that may be.
 
     Where channels went after the selection was made, what is left of it is rarely a multiple:
     units go down to the next one, or where too few are left, come back up to it.
     """
     rules, queue = problem.rules, problem.queue(group)
-    there, arriving = ledger.present(group), ledger.arrives(group)
+    there, arriving = tracker.present(group), tracker.arrives(group)
     left = int(there.sum())
     if left % rules.step(group) == 0 or left == int(arriving.sum()):
         return
     goal, going = rules.next_count(group, left), [u for u in queue if there[u]]
     if goal is not None and left - goal <= len(going):
-        ledger.remove(group, going[: left - goal])
+        tracker.remove(group, going[: left - goal])
         return
     back = [u for u in reversed(queue) if arriving[u] and not there[u]]
-    ledger.put_back(group, back[: rules.count_from(group, left) - left])
+    tracker.put_back(group, back[: rules.count_from(group, left) - left])

@@ -7,14 +7,14 @@ import math
 from itertools import islice
 
 from prunus.graph import Group
+from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.finish import sweep_dead_
-from prunus.plan.ledger import Ledger
 from prunus.plan.problem import Problem
 
 __all__ = ["allocate_global"]
 
 
-def allocate_global(problem: Problem) -> Ledger:
+def allocate_global(problem: Problem) -> CostTracker:
     """Remove the units with the smallest value a saved share, until the limits are met.
 
     Units go one by one, or down to the next number that may be left. Savings only fall as other
@@ -26,8 +26,8 @@ def allocate_global(problem: Problem) -> Ledger:
 
     Cost: O(units · log groups).
     """
-    ledger, pool, limits = problem.ledger(), problem.pool, problem.limits
-    dense = dict(ledger.totals)
+    tracker, pool, limits = problem.tracker(), problem.pool, problem.limits
+    dense = dict(tracker.totals)
     queue = {g.name: problem.queue(g) for g in pool}
     value = {g.name: problem.worth(g) for g in pool}
     place = {name: {unit: i for i, unit in enumerate(units)} for name, units in queue.items()}
@@ -35,7 +35,7 @@ def allocate_global(problem: Problem) -> Ledger:
 
     def upcoming(group: Group) -> list[int]:
         """Return the next units that are still there, none at the group's floor."""
-        there, waiting = ledger.present(group), queue[group.name]
+        there, waiting = tracker.present(group), queue[group.name]
         left = int(there.sum())
         goal = problem.rules.next_count(group, left)
         if goal is None:
@@ -46,25 +46,25 @@ def allocate_global(problem: Problem) -> Ledger:
         return list(islice((unit for unit in rest if there[unit]), left - goal))
 
     def ratio(group: Group, units: list[int], fallen: list[Group]) -> float | None:
-        saved = ledger.saving(group, units, selected=True)
+        saved = tracker.saving(group, units, selected=True)
         if fallen:
-            whole = ledger.drop(fallen, trial=True)
+            whole = tracker.drop(fallen, trial=True)
             if whole is None:
                 return None
             saved = whole
-        share = sum(saved[c] / dense[c] for c, limit in limits.items() if ledger.totals[c] > limit)
+        share = sum(saved[c] / dense[c] for c, limit in limits.items() if tracker.totals[c] > limit)
         worth = sum(value[group.name][unit] for unit in units)
         return float(worth) / share if share > 0 else math.inf
 
     heap = [(0.0, i) for i in range(len(pool))]
     last: list[int] = []  # branches that something cannot do without
-    while heap and not ledger.meets(limits):
+    while heap and not tracker.meets(limits):
         _, i = heapq.heappop(heap)
         group = pool[i]
         units, fallen = upcoming(group), []
         if not units:
-            fallen = problem.rules.falling(ledger, group)
-            units = ledger.left[group.name].nonzero()[0].tolist() if fallen else []
+            fallen = problem.rules.falling(tracker, group)
+            units = tracker.left[group.name].nonzero()[0].tolist() if fallen else []
         if not units:
             continue
         now = ratio(group, units, fallen)
@@ -75,14 +75,14 @@ def allocate_global(problem: Problem) -> Ledger:
             heapq.heappush(heap, (now, i))
             continue
         if fallen:
-            ledger.drop(fallen)
+            tracker.drop(fallen)
             for other in last:
                 heapq.heappush(heap, (now, other))
             last.clear()
             continue
-        ledger.remove(group, units)
+        tracker.remove(group, units)
         taken[group.name] = place[group.name][units[-1]] + 1
         if group.selects:
-            sweep_dead_(ledger, problem.rules, pool)
+            sweep_dead_(tracker, problem.rules, pool)
         heapq.heappush(heap, (now, i))
-    return ledger
+    return tracker

@@ -11,7 +11,7 @@ from prunus.criteria import Scores
 from prunus.evaluation import LatencyTable
 from prunus.graph import Group, Groups
 from prunus.plan.budget import Budget, require_counted
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.rules import Rules
 
 __all__ = ["Problem"]
@@ -52,7 +52,7 @@ class Problem:
                     f"curves gives {name!r} the factor {factor!r}: expected a number above 0 for "
                     f"one of the groups {', '.join(known)}"
                 )
-        dense = Ledger(groups, table).totals
+        dense = CostTracker(groups, table).totals
         limits = budget.absolute(dense) if isinstance(budget, Budget) else dict(budget)
         for currency in limits:
             require_counted(currency, dense)
@@ -60,9 +60,9 @@ class Problem:
         rules.require_reachable(pool, limits, table)
         return cls(groups, pool, scores, limits, rules, table, curves)
 
-    def ledger(self) -> Ledger:
-        """Return a ledger of the dense network."""
-        return Ledger(self.groups, self.table)
+    def tracker(self) -> CostTracker:
+        """Return a cost tracker of the dense network."""
+        return CostTracker(self.groups, self.table)
 
     def queue(self, group: Group) -> list[int]:
         """Return the units that may go, from the first to the last."""
@@ -74,13 +74,13 @@ class Problem:
         values: list[float] = (self.scores[group.name].values * self.factor(group)).tolist()
         return values
 
-    def drop_(self, ledger: Ledger, branches: Iterable[Group]) -> None:
+    def drop_(self, tracker: CostTracker, branches: Iterable[Group]) -> None:
         """Drop whole branches, the one whose best unit is worth least first.
 
         The last of a concatenation stays, for what reads it would read nothing.
         """
         for group in sorted(branches, key=lambda g: max(self.worth(g))):
-            ledger.drop(self.rules.falling(ledger, group))
+            tracker.drop(self.rules.falling(tracker, group))
 
     def factor(self, group: Group) -> float:
         """Return what turns a group's values into a common scale.

@@ -12,7 +12,7 @@ from prunus.core import BudgetError, ConfigError
 from prunus.evaluation import LatencyTable
 from prunus.graph import Group, Groups
 from prunus.plan.budget import written
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 
 __all__ = ["Rules"]
 
@@ -105,12 +105,12 @@ class Rules:
         """Tell whether `group` may go as a whole, where nothing else stands against it."""
         return group.least == 0 and self.least == 0 and not self.keeps(group)
 
-    def falling(self, ledger: Ledger, group: Group) -> list[Group]:
+    def falling(self, tracker: CostTracker, group: Group) -> list[Group]:
         """Return what goes where the whole of `group` does; nothing where a unit is protected.
 
         What falls with it need not be scored: nothing would read it.
         """
-        fallen = ledger.falling(group) if self.may_go(group) else []
+        fallen = tracker.falling(group) if self.may_go(group) else []
         return [] if any(map(self.keeps, fallen)) else fallen
 
     def spare(self, group: Group) -> list[int]:
@@ -130,49 +130,49 @@ class Rules:
         pool = list(pool)
         if not any(self.may_go(group) for group in pool):
             return self._least_costs(pool, table, None)
-        currencies = Ledger(self.groups, table).totals
+        currencies = CostTracker(self.groups, table).totals
         return {c: self._least_costs(pool, table, c)[c] for c in currencies}
 
     def _least_costs(
         self, pool: list[Group], table: LatencyTable | None, first: str | None
     ) -> dict[str, float]:
         """Return the least there is; branches go by what they save of the currency `first`."""
-        ledger = Ledger(self.groups, table)
+        tracker = CostTracker(self.groups, table)
         for group in pool:
             if not group.selects:
-                ledger.remove(group, self.spare(group))
+                tracker.remove(group, self.spare(group))
         if first is not None:
-            self._drop_all_(ledger, pool, first)
-        lowest = {c: cost for c, cost in ledger.totals.items() if c in ("bytes", "ms")}
+            self._drop_all_(tracker, pool, first)
+        lowest = {c: cost for c, cost in tracker.totals.items() if c in ("bytes", "ms")}
         for group in (g for g in pool if g.selects):
-            there = ledger.arrives(group)
+            there = tracker.arrives(group)
             kept = self.keeps(group)
             free = [u for u in there.nonzero()[0].tolist() if u not in kept]
             goes = max(0, int(there.sum()) - self.floor(group))
-            before = dict(ledger.totals)
-            ledger.remove(group, free[len(free) - min(goes, len(free)) :])
+            before = dict(tracker.totals)
+            tracker.remove(group, free[len(free) - min(goes, len(free)) :])
             for currency in lowest:
-                lowest[currency] -= max(0, before[currency] - ledger.totals[currency])
-        return {**ledger.totals, **lowest}
+                lowest[currency] -= max(0, before[currency] - tracker.totals[currency])
+        return {**tracker.totals, **lowest}
 
-    def _drop_all_(self, ledger: Ledger, pool: list[Group], currency: str) -> None:
+    def _drop_all_(self, tracker: CostTracker, pool: list[Group], currency: str) -> None:
         """Drop every branch that can go, those that save most first, as long as any does."""
         going = True
         while going:
             saved = {}
             for group in filter(self.may_go, pool):
-                found = ledger.drop(self.falling(ledger, group), trial=True)
+                found = tracker.drop(self.falling(tracker, group), trial=True)
                 saved[group.name] = found[currency] if found else 0.0
             going = False
             for group in sorted(filter(self.may_go, pool), key=lambda g: -saved[g.name]):
-                fallen = self.falling(ledger, group)
-                going |= bool(fallen) and ledger.drop(fallen) is not None
+                fallen = self.falling(tracker, group)
+                going |= bool(fallen) and tracker.drop(fallen) is not None
 
     def require_reachable(
         self, pool: list[Group], limits: Mapping[str, float], table: LatencyTable | None
     ) -> None:
         """Raise `BudgetError`, with the least there is, where a limit lies below it."""
-        dense = Ledger(self.groups, table).totals
+        dense = CostTracker(self.groups, table).totals
         lowest = self.least_costs(pool, table)
         bare = all(self.floor(group) == 1 for group in pool)
         whole_too = " that cannot go as a whole" * any(self.may_go(group) for group in pool)

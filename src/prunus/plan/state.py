@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.graph import Group
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.problem import Problem
 
 __all__ = ["State"]
@@ -22,14 +22,14 @@ class State:
 
     Attributes:
         group: the groups that may shrink, by name.
-        ledger: the exact cost of the network as it is.
+        tracker: the exact cost of the network as it is.
         left: the units wanted of each group. Of a selection fewer may be left, where
             the channels they come from are gone.
     """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.ledger: Ledger = problem.ledger()
+        self.tracker: CostTracker = problem.tracker()
         self.left = {group.name: group.units for group in problem.pool}
         self.group = {group.name: group for group in problem.pool}
         self._selections = [g for g in problem.pool if g.selects]
@@ -45,12 +45,12 @@ class State:
         """The summed loss of the units that are gone."""
         return sum(self._loss.values())
 
-    def follow(self, ledger: Ledger) -> None:
-        """Move to the widths of another ledger, or the next wider ones that may be left."""
+    def follow(self, tracker: CostTracker) -> None:
+        """Move to the widths of another tracker, or the next wider ones that may be left."""
         left = {}
         for group in self.problem.pool:
-            there = int(ledger.present(group).sum())
-            whole = there == int(ledger.arrives(group).sum())
+            there = int(tracker.present(group).sum())
+            whole = there == int(tracker.arrives(group).sum())
             left[group.name] = group.units if whole else self.problem.rules.count_from(group, there)
         self.move(left)
 
@@ -61,28 +61,28 @@ class State:
         self.left.update(left)
         if changed:
             for group in self._selections:  # a channel may hold the last positions that are read
-                self.ledger.put_back(group, range(group.units))
+                self.tracker.put_back(group, range(group.units))
         for group in changed:
-            gone = ~self.ledger.left[group.name]
+            gone = ~self.tracker.left[group.name]
             wanted = np.zeros(group.units, dtype=bool)
             wanted[self._queue[group.name][: group.units - self.left[group.name]]] = True
             self._turn(group, gone, wanted)
         for group in self._selections:
-            arrives = self.ledger.arrives(group)
+            arrives = self.tracker.arrives(group)
             waiting = self._queue[group.name]
             waiting = waiting[arrives[waiting]]
             wanted = np.zeros(group.units, dtype=bool)
             wanted[waiting[: max(0, int(arrives.sum()) - self.left[group.name])]] = True
-            self._turn(group, ~self.ledger.left[group.name], wanted)
+            self._turn(group, ~self.tracker.left[group.name], wanted)
 
     def _there(self, group: Group) -> int:
-        return int(np.count_nonzero(self.ledger.left[group.name]))
+        return int(np.count_nonzero(self.tracker.left[group.name]))
 
     def _turn(self, group: Group, gone: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> None:
         """Put back and remove units so that exactly `wanted` are gone."""
         back, going = (gone & ~wanted).nonzero()[0], (wanted & ~gone).nonzero()[0]
         if len(back):
-            self.ledger.put_back(group, back.tolist())
+            self.tracker.put_back(group, back.tolist())
         if len(going):
-            self.ledger.remove(group, going.tolist())
+            self.tracker.remove(group, going.tolist())
         self._loss[group.name] = float(self._cost[group.name][wanted].sum())

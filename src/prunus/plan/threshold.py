@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from prunus.core import ConfigError
 from prunus.criteria import Scores
 from prunus.graph import Groups
+from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.finish import finish_
-from prunus.plan.ledger import Ledger
 from prunus.plan.plan import Plan, plan_units
 from prunus.plan.problem import Problem
 from prunus.plan.rules import Rules
@@ -16,7 +16,7 @@ from prunus.plan.rules import Rules
 __all__ = ["allocate_threshold", "plan_below"]
 
 
-def allocate_threshold(problem: Problem) -> Ledger:
+def allocate_threshold(problem: Problem) -> CostTracker:
     """Find the least threshold η below which units must go for the limits to be met.
 
     [Tian, eq. 3.13], theory.md (55): η is constant over the layers, and raised until the network is
@@ -34,23 +34,23 @@ def allocate_threshold(problem: Problem) -> Ledger:
     return cut_below(problem, steps[low])
 
 
-def cut_below(problem: Problem, eta: float) -> Ledger:
-    """Return the ledger without the units whose value is below `eta`, as far as groups may go.
+def cut_below(problem: Problem, eta: float) -> CostTracker:
+    """Return the tracker without the units whose value is below `eta`, as far as groups may go.
 
     A branch whose every unit is below `eta` goes as a whole where it may.
     """
-    ledger = problem.ledger()
+    tracker = problem.tracker()
     branches = []
     for group in problem.pool:
         values = problem.worth(group)
         queue = problem.queue(group)
         below = sum(values[unit] < eta for unit in queue)
         keep = problem.rules.count_from(group, group.units - below)
-        ledger.remove(group, queue[: group.units - keep])
+        tracker.remove(group, queue[: group.units - keep])
         if below == group.units and problem.rules.may_go(group):
             branches.append(group)
-    problem.drop_(ledger, branches)
-    return ledger
+    problem.drop_(tracker, branches)
+    return tracker
 
 
 def plan_below(
@@ -77,6 +77,8 @@ def plan_below(
         raise ConfigError(f"eta is {eta}, expected a threshold of at least 0")
     rules = Rules.of(groups, least, round_to, protected)
     problem = Problem.of(groups, scores, {}, rules, None, None)
-    ledger = cut_below(problem, eta)
-    finish_(ledger, problem)
-    return plan_units(groups, {n: (~left).nonzero()[0].tolist() for n, left in ledger.left.items()})
+    tracker = cut_below(problem, eta)
+    finish_(tracker, problem)
+    return plan_units(
+        groups, {n: (~left).nonzero()[0].tolist() for n, left in tracker.left.items()}
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.problem import Problem
 
 __all__ = ["allocate_uniform"]
 
 
-def allocate_uniform(problem: Problem) -> Ledger:
+def allocate_uniform(problem: Problem) -> CostTracker:
     """Bisect the greatest share of units that keeps within the limits.
 
     Where only some numbers may be left, each group keeps the next one above its share. A branch
@@ -17,17 +17,17 @@ def allocate_uniform(problem: Problem) -> Ledger:
     """
     pool = [(group, problem.queue(group)) for group in problem.pool]
 
-    def cut(share: float) -> Ledger:
-        ledger = problem.ledger()
+    def cut(share: float) -> CostTracker:
+        tracker = problem.tracker()
         branches = []
         for group, queue in pool:
             wanted = round(group.units * share)
             keep = problem.rules.count_from(group, wanted)
-            ledger.remove(group, queue[: group.units - keep])
+            tracker.remove(group, queue[: group.units - keep])
             if wanted == 0 and problem.rules.may_go(group):
                 branches.append(group)
-        problem.drop_(ledger, branches)
-        return ledger
+        problem.drop_(tracker, branches)
+        return tracker
 
     low, high = 0.0, 1.0
     if cut(high).meets(problem.limits):

@@ -12,7 +12,7 @@ from torch import Tensor
 from prunus.core import derive_seed
 from prunus.graph import Group, Groups
 from prunus.modules import flatten_tensors, private_copy
-from prunus.plan import Ledger, plan_units
+from prunus.plan import CostTracker, plan_units
 from prunus.surgery.cut import replay_
 from prunus.surgery.mask import mask_
 from prunus.surgery.source_line import source_line
@@ -62,10 +62,10 @@ def sound_branches(groups: Groups, example: Tensor) -> Groups:
 
     def go(branches: list[Group]) -> bool:
         """Tell whether branches can go together, as far as something is left to be read."""
-        ledger = Ledger(groups)
+        tracker = CostTracker(groups)
         for group in branches:
-            ledger.drop(ledger.falling(group))
-        gone = {n: range(len(left)) for n, left in ledger.left.items() if not left.any()}
+            tracker.drop(tracker.falling(group))
+        gone = {n: range(len(left)) for n, left in tracker.left.items() if not left.any()}
         return _agrees(groups, gone, example) is None
 
     def all_go(branches: list[Group]) -> bool:

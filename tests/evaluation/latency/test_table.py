@@ -16,7 +16,7 @@ from prunus.evaluation.latency import measure_steps, measure_table
 from prunus.graph import find_groups
 from prunus.models import build_model
 from prunus.modules.select import SelectLinear
-from prunus.plan.ledger import Ledger
+from prunus.plan.cost_tracker import CostTracker
 from prunus.surgery import replay_
 from tests.conftest import random_plan
 from tests.graph.nets import SHAPE, build, images
@@ -72,7 +72,7 @@ def test_a_bilinear_machine_is_known_exactly(name: str) -> None:
     assert torch.equal(state, torch.random.get_rng_state())
     assert table.batch == 3
     assert table.rest == pytest.approx(5.0)
-    assert Ledger(groups, table).totals["ms"] == pytest.approx(
+    assert CostTracker(groups, table).totals["ms"] == pytest.approx(
         5 + sum(cost(model.get_submodule(n)) for n in table.layers)
     )
     for name_, layer in groups.layers.items():
@@ -92,27 +92,27 @@ def test_picking_inputs_costs_what_the_cut_network_takes(name: str) -> None:
     x = torch.randn(1, 1, 28, 28)
     groups = find_groups(model, x)
     table = measure_latency_table(model, groups, x)
-    ledger = Ledger(groups, table)
-    dense = ledger.totals["ms"]
+    tracker = CostTracker(groups, table)
+    dense = tracker.totals["ms"]
     (group,) = (group for group in groups if group.selects)
     (reader,) = (member.module for member in group.members)
-    saved = ledger.saving(group, [3])["ms"]
+    saved = tracker.saving(group, [3])["ms"]
     first = model.get_submodule(reader)
     assert saved == pytest.approx(0.1 * first.out_features - 0.01 * (first.in_features - 1))
     plan = random_plan(groups, 0)
     for each in groups:
-        ledger.remove(each, plan.groups[each.name].removed if each.name in plan.groups else [])
-    assert ledger.totals["ms"] < dense
+        tracker.remove(each, plan.groups[each.name].removed if each.name in plan.groups else [])
+    assert tracker.totals["ms"] < dense
     cut = replay_(copy.deepcopy(model), plan)
     selecting = [module for module in cut.modules() if isinstance(module, SelectLinear)]
     linear = [m for m in cut.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     expected = 5 + sum(map(cost, linear)) + sum(0.01 * len(m.index) for m in selecting)
     assert len(selecting) == 1
-    assert ledger.totals["ms"] == pytest.approx(expected)
+    assert tracker.totals["ms"] == pytest.approx(expected)
     again = find_groups(cut, x)
-    assert Ledger(again, table).totals["ms"] == pytest.approx(expected)
+    assert CostTracker(again, table).totals["ms"] == pytest.approx(expected)
     new = measure_latency_table(cut, again, x)
-    assert Ledger(again, new).totals["ms"] == pytest.approx(5 + sum(map(cost, linear)))
+    assert CostTracker(again, new).totals["ms"] == pytest.approx(5 + sum(map(cost, linear)))
 
 
 def test_on_this_machine() -> None:
@@ -130,7 +130,7 @@ def test_on_this_machine() -> None:
     assert table.rest >= 0
     assert table.threads == torch.get_num_threads()
     assert table.machine
-    whole = Ledger(groups, table).totals["ms"]
+    whole = CostTracker(groups, table).totals["ms"]
     assert 0.01 < whole < 1000
     for name in table.layers:
         layer = groups.layers[name]
@@ -181,7 +181,7 @@ def test_layers_slower_alone_than_together_are_scaled_down(monkeypatch: pytest.M
     monkeypatch.setattr(measure_table, "_median", slow)
     table = measure_latency_table(model, groups, images(1))
     assert table.rest == 0
-    assert Ledger(groups, table).totals["ms"] == pytest.approx(3.0)
+    assert CostTracker(groups, table).totals["ms"] == pytest.approx(3.0)
 
 
 @pytest.mark.usefixtures("clock")
@@ -203,7 +203,7 @@ def test_a_layer_called_twice_counts_twice_and_one_that_does_not_run_nothing() -
     assert table.ms("again", 6, 6) == pytest.approx(2 * (6 + 3.6))
     assert table.ms("idle", 6, 6) == 0
     calls = (model.first, model.again, model.again, model.last)
-    assert Ledger(groups, table).totals["ms"] == pytest.approx(5 + sum(map(cost, calls)))
+    assert CostTracker(groups, table).totals["ms"] == pytest.approx(5 + sum(map(cost, calls)))
 
 
 @pytest.mark.usefixtures("clock")
@@ -224,7 +224,7 @@ def test_out_of_range_and_foreign() -> None:
             measure_latency_table(model, groups, images(1), **options)
     table = LatencyTable({}, {}, 1.0, 1, 1, "made up")
     with pytest.raises(DataError, match=r"knows no layer 'conv1'.*measure one on this network"):
-        Ledger(groups, table)
+        CostTracker(groups, table)
 
 
 @pytest.mark.parametrize(

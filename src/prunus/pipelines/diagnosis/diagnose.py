@@ -17,7 +17,7 @@ from prunus.graph import Group, Groups, counts_heads, find_groups, probe
 from prunus.models import usual_input
 from prunus.modules import OPAQUE, Scripted, flatten_tensors, private_copy, projection_name, widen
 from prunus.pipelines.diagnosis.hints import OUTPUTS, advise
-from prunus.plan import Ledger, least_costs
+from prunus.plan import CostTracker, least_costs
 from prunus.reports import print_diagnosis
 from prunus.runs import build_network
 from prunus.surgery import source_line, unsound_groups
@@ -243,12 +243,12 @@ def _shaken(model: nn.Module, image: Tensor) -> nn.Module:
 
 
 def _prunables(groups: Groups) -> Iterator[Prunable]:
-    ledger = Ledger(groups)
+    tracker = CostTracker(groups)
     totals = {"params": groups.total_params, "macs": groups.total_macs}
     for group in groups:
         if group.units <= group.least:
             continue  # a finding
-        saved = ledger.saving(group, range(group.least, group.units))
+        saved = tracker.saving(group, range(group.least, group.units))
         yield Prunable(
             name=group.name,
             kind=group.kind,

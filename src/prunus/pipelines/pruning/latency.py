@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunus.core import BudgetError, write_whole
 from prunus.evaluation import MULTIPLES, LatencyTable, measure_latency_table
 from prunus.graph import Groups
-from prunus.plan import Budget, Ledger, check_reachable, choose_round_to
+from prunus.plan import Budget, CostTracker, check_reachable, choose_round_to
 from prunus.runs import Journal, PruneConfig, Session, Watch
 
 __all__ = ["costs_of", "keep_table", "table_for", "with_round_to"]
@@ -61,7 +61,7 @@ def keep_table(table: LatencyTable | None, groups: Groups, journal: Journal) -> 
         "threads": table.threads,
         "machine": table.machine,
         "rest": table.rest,
-        "ms": Ledger(groups, table).totals["ms"],
+        "ms": CostTracker(groups, table).totals["ms"],
     }
     journal.append_once("latency", row)
 
@@ -114,4 +114,4 @@ def with_round_to(
 
 def costs_of(groups: Groups, table: LatencyTable | None) -> dict[str, float]:
     """Return what a traced network costs: params, macs, bytes, and with a table ms."""
-    return Ledger(groups, table).totals
+    return CostTracker(groups, table).totals

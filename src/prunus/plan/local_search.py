@@ -18,8 +18,8 @@ def repair_(state: State) -> None:
     Ends above the limits where every group is at its floor.
     """
     limits = state.problem.limits
-    while not state.ledger.meets(limits):
-        totals, loss = dict(state.ledger.totals), state.loss
+    while not state.tracker.meets(limits):
+        totals, loss = dict(state.tracker.totals), state.loss
         over = [c for c, limit in limits.items() if totals[c] > limit]
         best, chosen = (math.inf, math.inf), None
         for name, here in list(state.left.items()):
@@ -27,7 +27,7 @@ def repair_(state: State) -> None:
             if goal is None:
                 continue
             state.move({name: goal})
-            share = sum((totals[c] - state.ledger.totals[c]) / limits[c] for c in over)
+            share = sum((totals[c] - state.tracker.totals[c]) / limits[c] for c in over)
             rise = state.loss - loss
             state.move({name: here})
             rank = (rise / share if share > 0 else math.inf, rise)
@@ -47,7 +47,7 @@ def fill_(state: State) -> None:
             if goal is None:
                 continue
             state.move({name: goal})
-            fits, won = state.ledger.meets(state.problem.limits), loss - state.loss
+            fits, won = state.tracker.meets(state.problem.limits), loss - state.loss
             state.move({name: here})
             if fits and won > best:
                 best, chosen = won, (name, goal)
@@ -73,7 +73,7 @@ def exchange_(state: State) -> None:
                 if taker == giver or more is None:
                     continue
                 state.move({giver: fewer, taker: more})
-                if state.ledger.meets(state.problem.limits) and state.loss < best:
+                if state.tracker.meets(state.problem.limits) and state.loss < best:
                     best, chosen = state.loss, {giver: fewer, taker: more}
                 state.move({giver: had, taker: has})
         if chosen is None or best >= before:

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from prunus.evaluation import LatencyTable
 from prunus.graph import Axis, Branches, Group, Groups
 
-__all__ = ["Ledger"]
+__all__ = ["CostTracker"]
 
 Mask = NDArray[np.bool_]
 #: Channels of a module that are left: made, read, and arriving at it.
 Counts = tuple[int, int, int]
 
 
-class Ledger:
+class CostTracker:
     """Which channels of every module are left, and what the network then costs.
 
     A channel a linear layer no longer reads (`select`) and one that no longer arrives (`in`)
