@@ -1,7 +1,7 @@
 """Branches scored together or each alone: what a cut leaves of a network that concatenates.
 
 A finished run (as `prunus train` leaves it) is cut to each budget by scores that count on what the
-rest makes up for: once over all groups that common readers concatenate (`Elimination.jointly`),
+rest makes up for: once over all groups that common consumers concatenate (`Elimination.jointly`),
 once with each group by itself, as if those beside it stayed. Random and L1 stand beside. The cut is
 repaired jointly and not trained. Scores see 4 096 training images and repairs 512 of them; the
 accuracy is that of validation.
@@ -42,7 +42,7 @@ RIVALS = ("l1", "random")
 
 
 def alone(groups: Groups, statistics: Statistics, name: str) -> Scores:
-    """Score each group as if those that its readers see beside it stayed."""
+    """Score each group as if those that its consumers see beside it stayed."""
     rule = make_criterion(name)
     found = {group.name: rule(groups, group, statistics) for group in groups}
     return Scores(found, name, rule.unit, rule.comparable, {})

@@ -80,9 +80,9 @@ def without(X: Tensor, gone: list[int]) -> Tensor:
     return X[[i for i in range(len(X)) if i not in gone]]
 
 
-def gain_behind(model: nn.Module, groups: Groups, reader: str) -> Tensor:
-    """γ/σ of the BatchNorm behind a reader, from what the norm does to 0 and 1; ones without."""
-    name = groups.normalizer.get(reader)
+def gain_behind(model: nn.Module, groups: Groups, consumer: str) -> Tensor:
+    """γ/σ of the BatchNorm behind a consumer, from what the norm does to 0 and 1; ones without."""
+    name = groups.normalizer.get(consumer)
     if name is None:
         return torch.ones((), dtype=torch.float64)
     norm = copy.deepcopy(model.get_submodule(name)).double().eval()

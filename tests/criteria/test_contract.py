@@ -216,8 +216,8 @@ def test_stacked_adds_the_consumer_and_the_virtual_classifier() -> None:
 def test_stacked_is_the_share_of_output_energy_that_least_squares_cannot_save() -> None:
     model, groups, statistics = ready("mlp")
     rule = StackedConsumer(mu=0.0, ridge=1e-9)
-    (reader,) = rule.states(groups, [groups["fc2"]], statistics)
-    costs = reader.costs(np.arange(8))
+    (consumer,) = rule.states(groups, [groups["fc2"]], statistics)
+    costs = consumer.costs(np.arange(8))
     x, _ = gathered(model, batches(4, 8), "fc3")
     x = x.double()
     x = x - x.mean(0)
@@ -326,7 +326,7 @@ class Auxiliary(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["di", "stacked", "fdr", "diloss"])
-def test_a_reader_that_did_not_run_has_no_say(name: str) -> None:
+def test_a_consumer_that_did_not_run_has_no_say(name: str) -> None:
     torch.manual_seed(0)
     model = Auxiliary().eval()
     groups = find_groups(model, images(1))

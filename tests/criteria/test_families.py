@@ -1,4 +1,4 @@
-"""Groups that one reader concatenates are eliminated together: from the definition of DI."""
+"""Groups that one consumer concatenates are eliminated together: from the definition of DI."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def statistics_of(model: nn.Module, **options: object) -> Statistics:
     return collect(model, batches(6, 32), groups, **options)  # type: ignore[arg-type]
 
 
-def test_families_are_what_common_readers_connect() -> None:
+def test_families_are_what_common_consumers_connect() -> None:
     statistics = statistics_of(build("concat"))
     found = [[g.name for g in family] for family in families(statistics.groups, statistics)]
     assert sorted(found) == [["a", "b", "mix"], ["last"]]
@@ -40,7 +40,7 @@ def test_an_inception_stage_is_a_family() -> None:
     assert set(sizes[:-9]) == {1}
 
 
-def test_costs_along_the_joint_order_are_what_the_readers_lose() -> None:
+def test_costs_along_the_joint_order_are_what_the_consumers_lose() -> None:
     statistics = statistics_of(build("concat"))
     groups = statistics.groups
     scores = score(groups, statistics, "di", ridge=RIDGE)
@@ -48,7 +48,7 @@ def test_costs_along_the_joint_order_are_what_the_readers_lose() -> None:
     costs = torch.cat([scores[group.name].costs for group in family])
     order = joint_order([scores[group.name] for group in family])
     assert sorted(order.tolist()) == list(range(15))
-    owned = {  # features by unit of the family: what each reader has of it
+    owned = {  # features by unit of the family: what each consumer has of it
         "mix": [statistics.features("mix", m.index) for g in family for m in g.consumers
                 if m.module == "mix"],
         "last": [statistics.features("last", m.index) for g in family for m in g.consumers
@@ -58,7 +58,7 @@ def test_costs_along_the_joint_order_are_what_the_readers_lose() -> None:
     assert [len(blocks) for blocks in owned["last"]] == [6, 4, 5]
 
     def lost(units: list[int]) -> float:
-        """Return the shares of DI that both readers lose, refitted on what is left."""
+        """Return the shares of DI that both consumers lose, refitted on what is left."""
         total = 0.0
         for module, blocks in owned.items():
             features = [row for part in blocks for row in part.tolist()]

@@ -65,8 +65,8 @@ def test_the_jackknife_covers_a_bootstrap(rule: ExactDI | StackedConsumer) -> No
     statistics = collect(model, loader, groups, blocks=16)
     scores = score(groups, statistics, rule, intervals=True)
     covered, middle, ratios = [], [], []
-    for group, reader in (("fc1", "fc2"), ("fc2", "fc3")):
-        x, y = gathered(model, loader, reader)
+    for group, consumer in (("fc1", "fc2"), ("fc2", "fc3")):
+        x, y = gathered(model, loader, consumer)
         found = scores[group]
         low, high = found.interval(0.95)
         generator = torch.Generator().manual_seed(0)
@@ -74,7 +74,7 @@ def test_the_jackknife_covers_a_bootstrap(rule: ExactDI | StackedConsumer) -> No
         for _ in range(200):
             picks = torch.randint(len(x), (len(x),), generator=generator)
             sums = weighted_scatter(x, y, torch.bincount(picks, minlength=len(x)).double())
-            again = Statistics([dict(statistics) | {reader: sums}], groups, len(x))
+            again = Statistics([dict(statistics) | {consumer: sums}], groups, len(x))
             drawn.append(rule.along(groups, groups[group], again, found.order))
         bootstrap = torch.stack(drawn)
         least, median, most = torch.quantile(bootstrap, torch.tensor([0.1, 0.5, 0.9]).double(), 0)

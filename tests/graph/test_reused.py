@@ -49,8 +49,8 @@ def test_widths_are_coupled_through_every_call(net: str) -> None:
 
 
 def test_a_channel_of_two_calls_arrives_twice() -> None:
-    reader = next(m for m in ready("siamese")[1]["a"].members if m.module == "head")
-    assert reader.index.tolist() == [[u, u + 6] for u in range(6)]
+    consumer = next(m for m in ready("siamese")[1]["a"].members if m.module == "head")
+    assert consumer.index.tolist() == [[u, u + 6] for u in range(6)]
 
 
 @pytest.mark.parametrize("seed", [0, 1])

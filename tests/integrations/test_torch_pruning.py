@@ -111,7 +111,7 @@ def test_groups_are_those_of_torch_pruning(net: str) -> None:
         }  # a PReLU of one slope has no channels
 
 
-def test_units_that_only_their_reader_can_drop() -> None:
+def test_units_that_only_their_consumer_can_drop() -> None:
     model = build("mlp")
     groups = find_groups(model, images(1))
     rule = TorchPruningCriterion(tp.importance.MagnitudeImportance(normalizer=None))
@@ -181,7 +181,7 @@ def pruned(model: nn.Module, importance: Any, example: Tensor, **options: Any) -
 
 @pytest.mark.parametrize("criterion", ["stacked", "di", "l1", "taylor", "dcp"])
 def test_torch_pruning_cuts_what_our_plan_cuts(criterion: str) -> None:
-    """Half of every layer of a chain; the readers' weights tell which channels went."""
+    """Half of every layer of a chain; the consumers' weights tell which channels went."""
     model = build("plain")
     groups = find_groups(model, images(1))
     statistics = collect(model, batches(4, 8), groups, blocks=1, gradients=True)

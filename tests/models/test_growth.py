@@ -173,16 +173,16 @@ def test_a_preserving_start_can_learn(name: str) -> None:
     output = model(images())
     (output * torch.randn_like(output)).sum().backward()
     of_added = [float(p.grad.abs().max()) for p in added.parameters() if p.grad is not None]
-    if name in DENSE:  # its readers' new columns are 0, so they learn first
-        reader = next(m for m in model.trunk.transitions[0].modules() if isinstance(m, nn.Conv2d))
+    if name in DENSE:  # its consumers' new columns are 0, so they learn first
+        consumer = next(m for m in model.trunk.transitions[0].modules() if isinstance(m, nn.Conv2d))
         k = added.conv2.out_channels
-        assert not reader.weight[:, -k:].any()
-        assert reader.weight.grad[:, -k:].abs().max() > 0
+        assert not consumer.weight[:, -k:].any()
+        assert consumer.weight.grad[:, -k:].abs().max() > 0
     else:
         assert max(of_added) > 0
 
 
-def test_a_dense_blocks_reader_keeps_its_columns_and_gets_fresh_ones() -> None:
+def test_a_dense_blocks_consumer_keeps_its_columns_and_gets_fresh_ones() -> None:
     model = made("densenet")
     assert isinstance(model, DenseNet)
     transition, last, linear = model.trunk.transitions[0], model.last[0], model.linear

@@ -49,8 +49,8 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
         {
             "event": "graph",
             "groups": [
-                {"name": name, "kind": "channels", "units": count, "consumers": [reader]}
-                for name, (count, reader) in units.items()
+                {"name": name, "kind": "channels", "units": count, "consumers": [consumer]}
+                for name, (count, consumer) in units.items()
             ],
             "unprunable": [{"module": "fc2", "reason": "its outputs are the network's outputs"}],
         },
@@ -175,14 +175,14 @@ def _fit(
 
 
 def _information(at: int, units: dict[str, tuple[int, str]]) -> Row:
-    """Return what each reader explains; the interval of the last one was not measured."""
+    """Return what each consumer explains; the interval of the last one was not measured."""
     layers: list[Row] = []
     share = 0.0
-    for rank, (features, reader) in enumerate(units.values(), 1):
+    for rank, (features, consumer) in enumerate(units.values(), 1):
         gain = 0.5 * (1 - share) - 0.01 * at
         share += gain
         sure = None if rank == len(units) else 0.02
-        layers.append({"module": reader, "features": features, "share": share, "gain": gain})
+        layers.append({"module": consumer, "features": features, "share": share, "gain": gain})
         layers[-1] |= {
             "low": None if sure is None else share - sure,
             "high": None if sure is None else share + sure,

@@ -50,12 +50,12 @@ def make_scores(groups: int = 3, units: int = 40, name: str = "conv") -> Row:
             for at, share in enumerate(shares)
         ],
         "groups": [_group(f"{name}{at}", f"{name}{at + 1}", units, draw) for at in range(groups)],
-        "skipped": [{"module": "stem", "reason": "no reader has statistics"}],
+        "skipped": [{"module": "stem", "reason": "no consumer has statistics"}],
         "unprunable": [{"module": "fc", "reason": "its outputs are the network's outputs"}],
     }
 
 
-def _group(name: str, reader: str, units: int, draw: random.Random) -> Row:
+def _group(name: str, consumer: str, units: int, draw: random.Random) -> Row:
     order = draw.sample(range(units), units)
     costs = [0.0] * units
     for place, unit in enumerate(order):
@@ -65,7 +65,7 @@ def _group(name: str, reader: str, units: int, draw: random.Random) -> Row:
         "name": name,
         "kind": "channels",
         "units": units,
-        "consumers": [reader],
+        "consumers": [consumer],
         "order": order,
         "values": costs,
         "costs": costs,

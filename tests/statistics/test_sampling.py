@@ -26,7 +26,7 @@ def take(x: Tensor, module: nn.Module, sampling: str, images: int = 1, **options
     return take_samples(
         x,
         module,
-        Consumer("reader", len(read), read),
+        Consumer("consumer", len(read), read),
         Sampling.parse(sampling),
         images=images,
         batch=0,
@@ -48,7 +48,7 @@ def test_unknown_kinds_name_the_known_ones(text: str) -> None:
         Sampling.parse(text)
 
 
-READERS = {
+CONSUMERS = {
     "3x3": nn.Conv2d(4, 6, 3),
     "padded": nn.Conv2d(4, 6, 3, padding=1),
     "wide padding": nn.Conv2d(4, 6, 3, padding=(0, 3)),
@@ -71,21 +71,21 @@ READERS = {
     "Conv1d dilated": nn.Conv1d(4, 6, 2, dilation=3),
     "transposed": nn.ConvTranspose2d(4, 6, 4, stride=2),
 }
-READERS = {name: module.double() for name, module in READERS.items()}
+CONSUMERS = {name: module.double() for name, module in CONSUMERS.items()}
 
 
 def an_input(module: nn.Module) -> Tensor:
     return numbers(2, 4, 9) if isinstance(module, nn.Conv1d) else numbers(2, 4, 7, 9)
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("consumer", CONSUMERS)
 @pytest.mark.parametrize("sampling", ["pixel", "patch", "pool:2", "flatten", "flatten:3", "dual"])
-def test_a_convolution_s_input(reader: str, sampling: str) -> None:
-    module = READERS[reader]
+def test_a_convolution_s_input(consumer: str, sampling: str) -> None:
+    module = CONSUMERS[consumer]
     x = an_input(module)
     before = x.clone()
     samples = take(x, module, sampling)
-    whole = reader.startswith("1x1") and sampling == "patch"
+    whole = consumer.startswith("1x1") and sampling == "patch"
     expected, grid = samples_of(x, module, "pixel" if whole else sampling)
     torch.testing.assert_close(samples.x.transpose(1, 2), expected, rtol=1e-12, atol=1e-14)
     assert samples.grid == grid
@@ -95,9 +95,9 @@ def test_a_convolution_s_input(reader: str, sampling: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@pytest.mark.parametrize("reader", [r for r, m in READERS.items() if kernel_taps(m) > 1])
-def test_patches_are_what_the_weight_reads(reader: str) -> None:
-    module, x = READERS[reader], an_input(READERS[reader])
+@pytest.mark.parametrize("consumer", [r for r, m in CONSUMERS.items() if kernel_taps(m) > 1])
+def test_patches_are_what_the_weight_reads(consumer: str) -> None:
+    module, x = CONSUMERS[consumer], an_input(CONSUMERS[consumer])
     samples = patches(x, module, 10**9, seed=0)
     weight = input_columns(module).view(4, 6, -1).transpose(1, 2).flatten(0, 1)  # (C·taps, O)
     outputs = torch.einsum("fo,bfp->bop", weight, samples.x) + module.bias[:, None]
@@ -129,9 +129,9 @@ def test_patches_of_any_convolution(size, kernel, stride, padding, dilation, mod
     assert (samples.grid, samples.cells) == (grid, math.prod(kernel))
 
 
-@pytest.mark.parametrize("reader", ["3x3", "strided", "reflect", "same, even kernel", "Conv1d"])
-def test_random_positions_are_patches_at_their_places(reader: str) -> None:
-    module = READERS[reader]
+@pytest.mark.parametrize("consumer", ["3x3", "strided", "reflect", "same, even kernel", "Conv1d"])
+def test_random_positions_are_patches_at_their_places(consumer: str) -> None:
+    module = CONSUMERS[consumer]
     x = an_input(module)
     whole, _ = unfolded(x, module)  # (B, P, F)
     samples = patches(x, module, 3, seed=5)
@@ -188,7 +188,7 @@ def test_rows_of_a_linear_layer(shape: tuple[int, ...], sampling: str) -> None:
 def test_folded_rows(sampling: str) -> None:
     x = numbers(3, 12)
     positions = np.array([[0, 1, 2], [6, 7, 8], [9, 10, 11], [3, 4, 5]])
-    consumer = Consumer("reader", 12, positions)
+    consumer = Consumer("consumer", 12, positions)
     options = {"images": 1, "batch": 0, "feature_limit": 8}
     samples = take_samples(x, nn.Linear(12, 2), consumer, Sampling.parse(sampling), **options)
     flat = sampling in ("flatten", "dual")

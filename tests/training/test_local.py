@@ -150,7 +150,7 @@ def test_pooling_is_the_mean_over_positions() -> None:
 
 
 class Residual(nn.Module):
-    """Two readers of one tensor, an add, and a layer that is defined last but runs first."""
+    """Two consumers of one tensor, an add, and a layer that is defined last but runs first."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Groups that one reader concatenates: what one of them costs depends on the others."""
+"""Groups that one consumer concatenates: what one of them costs depends on the others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ from prunus.criteria.scores import Criterion, GroupScore
 from prunus.graph import Consumer, Group, Groups, Index, Member
 from prunus.statistics import Scatter, Statistics
 
-__all__ = ["families", "families_of", "joint_order", "readers_of", "reads", "score_family", "split"]
+__all__ = [
+    "consumers_of",
+    "families",
+    "families_of",
+    "joint_order",
+    "reads",
+    "score_family",
+    "split",
+]
 
 
 def families(groups: Iterable[Group], statistics: Statistics) -> list[list[Group]]:
-    """Part groups into families: those that a chain of common readers connects.
+    """Part groups into families: those that a chain of common consumers connects.
 
     The branches of an Inception module are one, the layers of a dense block, most groups are
     alone. Groups that choose inputs own no channel of their own and stay alone, as do groups of
@@ -26,7 +34,7 @@ def families(groups: Iterable[Group], statistics: Statistics) -> list[list[Group
     """
     found: list[tuple[set[str], list[Group]]] = []
     for group in groups:
-        modules = set() if group.selects or statistics.duals else _readers(group, statistics)
+        modules = set() if group.selects or statistics.duals else _consumers(group, statistics)
         apart, members = [], [group]
         for names, family in found:
             if names & modules:
@@ -68,7 +76,7 @@ def score_family(
     return {group.name: GroupScore.of(rule.along(groups, group, statistics, order), order)}
 
 
-def readers_of(
+def consumers_of(
     groups: Groups, family: Sequence[Group], statistics: Statistics
 ) -> list[tuple[Consumer, Scatter, Index]]:
     """Return the consumers of a family that have samples, with the features of all its units.
@@ -91,7 +99,7 @@ def readers_of(
                 features = statistics.features(member.module, member.index)
                 owned[member.module].append((start, features))
         start += group.units
-    readers = []
+    consumers = []
     for module, parts in owned.items():
         wide = np.full((units, sum(features.shape[1] for _, features in parts)), -1)
         column = 0
@@ -101,8 +109,8 @@ def readers_of(
         wide = -np.sort(-wide, axis=1)
         width = max(1, int((wide >= 0).sum(axis=1).max(initial=1)))
         blocks = np.ascontiguousarray(wide[:, :width])
-        readers.append((groups.consumers[module], statistics[module], blocks))
-    return readers
+        consumers.append((groups.consumers[module], statistics[module], blocks))
+    return consumers
 
 
 def reads(groups: Groups, member: Member, statistics: Statistics) -> bool:
@@ -137,5 +145,5 @@ def joint_order(scores: Sequence[GroupScore]) -> Tensor:
     return torch.argsort(torch.cat(steps))
 
 
-def _readers(group: Group, statistics: Statistics) -> set[str]:
+def _consumers(group: Group, statistics: Statistics) -> set[str]:
     return {m.module for m in group.consumers if m.module in statistics.groups.consumers}

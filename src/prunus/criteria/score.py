@@ -58,7 +58,7 @@ def score(
     for group in groups:
         if rule.needs_statistics and not _is_read(groups, group, statistics):
             skipped[group.name] = (
-                "no reader has statistics: too wide for a Gram matrix (feature_limit), or not run"
+                "no consumer has statistics: too wide for a Gram matrix (feature_limit), or not run"
             )
         else:
             read.append(group)

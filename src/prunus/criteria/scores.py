@@ -117,7 +117,7 @@ class Criterion(Protocol):
     depend on what is gone already may have a method `along(groups, group, statistics, order)`
     that returns the costs (units,) along a given removal order; intervals need it. Where they
     depend on what is gone of other groups too, `jointly(groups, family, statistics, order)` scores
-    groups with common readers together, see `Elimination.jointly`. One that needs more than plain
+    groups with common consumers together, see `Elimination.jointly`. One that needs more than plain
     statistics says so in `needs`, see `needs_of`.
     """
 

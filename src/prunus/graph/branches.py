@@ -1,7 +1,7 @@
 """Branches of a concatenation, which may go as a whole, and what falls with them.
 
-A group whose channels reach every reader beside channels of others can lose all its units: the
-reader reads the others. What made them is dead then, and so is what nothing but dead modules
+A group whose channels reach every consumer beside channels of others can lose all its units: the
+consumer reads the others. What made them is dead then, and so is what nothing but dead modules
 read: the 1×1 before a 3×3 falls with the 3×3. Source: [Tian, section 3.3.4],
 where Inception modules are left with 1×1 filters alone; which groups qualify is our reading.
 """
@@ -26,7 +26,7 @@ def let_branches_go(groups: Groups) -> Groups:
 
     A group falls if one plain convolution makes it, and all that passes it on are norms that look
     at each channel by itself: no sum, gate, depthwise convolution or attention is coupled to it.
-    It may go as a whole if besides every reader reads channels of others too.
+    It may go as a whole if besides every consumer reads channels of others too.
     """
     marked = []
     for group in groups:
@@ -58,11 +58,11 @@ class Branches:
         """Look at groups that `let_branches_go` has marked; of others nothing falls."""
         self.falls = {group.name for group in groups if group.falls}
         self.maker: dict[str, str] = {}
-        self.readers: dict[str, set[str]] = {}
+        self.consumers: dict[str, set[str]] = {}
         self.reads: dict[str, list[str]] = defaultdict(list)
         for group in groups:
-            self.readers[group.name] = {m.module for m in group.consumers}
-            for name in self.readers[group.name]:
+            self.consumers[group.name] = {m.module for m in group.consumers}
+            for name in self.consumers[group.name]:
                 self.reads[name].append(group.name)
             if group.falls:
                 made = (m.module for m in group.producers if groups.layers[m.module].mixing)
@@ -80,7 +80,7 @@ class Branches:
         while waiting:
             maker = self.maker.get(waiting.pop(), "")
             for name in self.reads.get(maker, ()):
-                unread = name in self.falls and self.readers[name] <= dead
+                unread = name in self.falls and self.consumers[name] <= dead
                 if unread and name not in found and name not in gone:
                     found.add(name)
                     dead.add(self.maker[name])

@@ -67,7 +67,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
     made_by: dict[int, tuple[str, int]] = {}  # the module, and which of its calls
     runs: collections.Counter[str] = collections.Counter()
     node_of: dict[Any, str] = {}
-    readers: dict[tuple[str, int], list[str]] = collections.defaultdict(list)
+    consumers: dict[tuple[str, int], list[str]] = collections.defaultdict(list)
     inputs_of: dict[str, Tensor] = {}
     hooks = []
     given = flatten_tensors(example)
@@ -87,7 +87,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
         for tensor in flatten_tensors(args)[:1]:
             kept.append(tensor)
             if id(tensor) in made_by:
-                readers[made_by[id(tensor)]].append(name)
+                consumers[made_by[id(tensor)]].append(name)
             inputs_of.setdefault(name, tensor)
             seen.dims[name] = tensor.dim()
         kept.append(made)
@@ -125,7 +125,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
     for name in calls.thrice:  # a third of its rows each time
         seen.positions[name] //= 3
     for name, count in runs.items():
-        read_by = [readers.get((name, call), []) for call in range(count)]
+        read_by = [consumers.get((name, call), []) for call in range(count)]
         sole = [by[0] if len(by) == 1 else "" for by in read_by]
         norms = tuple(
             by if by and isinstance(module_at(model, by), BATCHNORMS) and runs[by] == sole.count(by)

@@ -185,7 +185,7 @@ def _selections(
     seen: Probe,
     ignored: set[str],
 ) -> list[Group]:
-    """Return the groups of units that only their reader can drop."""
+    """Return the groups of units that only their consumer can drop."""
     flattened = {m.module for g in found for m in g.consumers if g.flattens(m)}
     groups = []
     for name, consumer in consumers.items():

@@ -203,7 +203,7 @@ def torch_pruning_group(groups: Groups, group: Group) -> tp.Group:
     """Return a group as Torch-Pruning makes it: every layer, its channels, their root channels.
 
     The root is the module that the group is named after, with all of its channels; of input and
-    feature units, which nothing makes, it is their reader. Entries hold the network's own
+    feature units, which nothing makes, it is their consumer. Entries hold the network's own
     modules and are for importances to read: they are not linked to a graph and do not prune.
     """
     root = _root(group)

@@ -48,7 +48,7 @@ class Empty(nn.Module):
                     sides, padding, old.dilation, old.kernel_size, old.stride, strict=True
                 )
             ]
-        # Made from nothing, not from x: who follows x shall not take this for a reader of it.
+        # Made from nothing, not from x: who follows x shall not take this for a consumer of it.
         return torch.zeros((*x.shape[: -axes - 1], 0, *sides), dtype=x.dtype, device=x.device)
 
     def extra_repr(self) -> str:

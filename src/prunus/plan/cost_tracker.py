@@ -75,7 +75,7 @@ class CostTracker:
     ) -> dict[str, float]:
         """Return what removing `units` next would save, in each currency.
 
-        With `selected`, a reader that does not select yet is taken to: its index, which the first
+        With `selected`, a consumer that does not select yet is taken to: its index, which the first
         deselected unit brings, is not set against the saving of that one unit.
         """
         changed = self._strike(group, units)

@@ -44,10 +44,10 @@ def finish_(tracker: CostTracker, problem: Problem) -> None:
 def sweep_dead_(tracker: CostTracker, rules: Rules, pool: Iterable[Group]) -> None:
     """Remove units that nobody reads any more (every flattened position deselected)."""
     for group in pool:
-        readers = [m for m in group.consumers if m.index.shape[1] > 1]
-        if not readers or len(readers) < len(group.consumers):
-            continue  # only a flattened reader can drop all of a channel's positions
-        read = sum(tracker.reading[m.module][m.index].any(axis=1) for m in readers)
+        flattened = [m for m in group.consumers if m.index.shape[1] > 1]
+        if not flattened or len(flattened) < len(group.consumers):
+            continue  # only a flattened consumer can drop all of a channel's positions
+        read = sum(tracker.reading[m.module][m.index].any(axis=1) for m in flattened)
         there = tracker.left[group.name]
         unread = (there & (read == 0)).nonzero()[0].tolist()
         dead = [u for u in unread if u not in rules.keeps(group)]

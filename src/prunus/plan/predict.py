@@ -95,7 +95,7 @@ def predict_loss(
 
 
 def _chosen(group: Group, plan: Plan, removed: list[int]) -> list[int]:
-    """Return the removed units that do not go anyway, with a channel or with a dead reader."""
+    """Return the removed units that do not go anyway, with a channel or with a dead consumer."""
     if group.consumers and all(plan.empties(m.module) for m in group.consumers):
         return []
     for member in group.members:

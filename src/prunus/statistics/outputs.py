@@ -21,7 +21,7 @@ class Output:
             by `samples` it is K-FAC's output factor [K-FAC, eq. 1].
         taylor: Σ_images |Σ_positions a·∂L/∂a| of the consumer's incoming channels a, the
             first-order change of the loss when a channel goes [Taylor, eq. 8].
-            The gradient is the total one, through all readers of that tensor. A consumer that
+            The gradient is the total one, through all consumers of that tensor. A consumer that
             runs several times reads several tensors, each of which adds its |·|. Shape (F,).
         low, high: range of each output channel. Shape (O,). None where not asked for.
     """

@@ -126,7 +126,7 @@ def trace_utility(
             already does on ImageNet); None for all images.
         progress: wraps the loader's iteration.
 
-    The sum in U is that over the tensor's readers (eq. 3.11). Cost: one forward and one backward
+    The sum in U is that over the tensor's consumers (eq. 3.11). Cost: one forward and one backward
     pass to the activations over the traced images; memory 8·F·P bytes a consumer, F features at P
     positions, nothing an image. Feature maps must have one size; parameters get no gradients.
 

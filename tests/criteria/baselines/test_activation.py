@@ -64,7 +64,7 @@ def test_flattened_channels_and_their_positions() -> None:
     torch.testing.assert_close(scores["conv1"].values, each.view(5, 16).mean(1), rtol=1e-4, atol=0)
 
 
-def test_two_readers_give_their_mean() -> None:
+def test_two_consumers_give_their_mean() -> None:
     model, groups, statistics = setup("residual", "pixel")
     each = [inputs(model, "conv1").mean((0, 2, 3)), inputs(model, "head").mean(0)]
     mean = score(groups, statistics, "activation_mean")["stem"].values

@@ -35,17 +35,17 @@ def terms(model: nn.Module, name: str) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("net", "group", "reader"), [("plain", "conv1", "conv2"), ("mlp", "fc1", "fc2")]
+    ("net", "group", "consumer"), [("plain", "conv1", "conv2"), ("mlp", "fc1", "fc2")]
 )
-def test_one_backward_pass_an_image(net: str, group: str, reader: str) -> None:
+def test_one_backward_pass_an_image(net: str, group: str, consumer: str) -> None:
     model = build(net)
     groups = find_groups(model, images(1))
     statistics = collect(model, batches(2, 4), groups, gradients=True)
     values = score(groups, statistics, "taylor")[group].values
-    torch.testing.assert_close(values, terms(model, reader).mean(0), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(values, terms(model, consumer).mean(0), rtol=1e-4, atol=1e-8)
 
 
-def test_two_readers_give_their_mean_and_positions_their_sum() -> None:
+def test_two_consumers_give_their_mean_and_positions_their_sum() -> None:
     model = build("residual")
     groups = find_groups(model, images(1))
     statistics = collect(model, batches(2, 4), groups, gradients=True)
@@ -88,7 +88,7 @@ def test_without_gradients_it_says_what_to_do() -> None:
         score(groups, collect(model, batches(2, 4), groups), "taylor")
 
 
-def test_a_group_whose_reader_has_no_gradient_is_skipped() -> None:
+def test_a_group_whose_consumer_has_no_gradient_is_skipped() -> None:
     model = build("mlp")
     groups = find_groups(model, images(1))
     statistics = collect(model, batches(2, 4), groups, gradients=True)

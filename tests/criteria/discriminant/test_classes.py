@@ -30,7 +30,7 @@ def test_one_against_the_rest_is_a_two_class_fdr(name: str) -> None:
 
 
 @pytest.mark.parametrize("sampling", ["pixel", "patch"])
-def test_a_unit_is_as_good_as_its_best_feature_in_any_reader(sampling: str) -> None:
+def test_a_unit_is_as_good_as_its_best_feature_in_any_consumer(sampling: str) -> None:
     model = build("residual")
     groups = find_groups(model, images(1))
     statistics = collect(model, batches(6, 16), groups, sampling=sampling)

@@ -44,19 +44,22 @@ def samples(model: nn.Module, name: str) -> tuple[Tensor, Tensor]:
 
 
 class Slow:
-    """L = ‖X(W−V)‖²/‖XW‖² + λ·(ridge classifier's)/DI, on every sample of one reader."""
+    """L = ‖X(W−V)‖²/‖XW‖² + λ·(ridge classifier's)/DI, on every sample of one consumer."""
 
-    def __init__(self, model: nn.Module, groups: Groups, reader: str, lam: float) -> None:
-        x, y = samples(model, reader)
-        self.cells = x.shape[1] // model.get_submodule(reader).weight.shape[1]
+    def __init__(self, model: nn.Module, groups: Groups, consumer: str, lam: float) -> None:
+        x, y = samples(model, consumer)
+        self.cells = x.shape[1] // model.get_submodule(consumer).weight.shape[1]
         x = x - x.mean(0)
         self.scale = x.std(0, correction=0)
         alive = self.scale > 1e-6
         self.scale = torch.where(alive, self.scale, 1.0)
         X, rho = (x / self.scale) * alive, RIDGE * len(x)
         F = X.shape[1]
-        W = model.get_submodule(reader).weight.detach().double().flatten(1).T * self.scale[:, None]
-        W = W * alive[:, None] * gain_behind(model, groups, reader)
+        W = (
+            model.get_submodule(consumer).weight.detach().double().flatten(1).T
+            * self.scale[:, None]
+        )
+        W = W * alive[:, None] * gain_behind(model, groups, consumer)
         Y = teacher(y, CLASSES)
         G = torch.linalg.solve(X.T @ X + rho * torch.eye(F), X.T @ Y.T)
         di = discriminant_information(X.T, Y, rho)
@@ -80,14 +83,14 @@ class Slow:
         return float((E * self.scale[block, None]).square().sum())
 
 
-def pursue(readers: list[tuple[Slow, list[list[int]]]], units: list[int]) -> list[int]:
+def pursue(consumers: list[tuple[Slow, list[list[int]]]], units: list[int]) -> list[int]:
     """Add the unit with the largest gradient until all of `units` are chosen."""
     chosen: list[int] = []
     while len(chosen) < len(units):
         slopes = {
             u: sum(
                 slow.slope([f for c in chosen for f in blocks[c]], blocks[u])
-                for slow, blocks in readers
+                for slow, blocks in consumers
             )
             for u in units
             if u not in chosen
@@ -96,11 +99,11 @@ def pursue(readers: list[tuple[Slow, list[list[int]]]], units: list[int]) -> lis
     return chosen
 
 
-def costs_along(readers: list[tuple[Slow, list[list[int]]]], order: list[int]) -> list[float]:
+def costs_along(consumers: list[tuple[Slow, list[list[int]]]], order: list[int]) -> list[float]:
     """What L rises by at each unit of a removal order."""
     costs = [0.0] * len(order)
     for place, unit in enumerate(order):
-        for slow, blocks in readers:
+        for slow, blocks in consumers:
             before = [f for u in order[place:] for f in blocks[u]]
             after = [f for u in order[place + 1 :] for f in blocks[u]]
             costs[unit] += slow.loss(after) - slow.loss(before)
@@ -111,7 +114,7 @@ CASES = {
     "linear": ("mlp", "fc2", {"fc3": 1}, "pixel"),
     "patch": ("plain", "conv1", {"conv2": 9}, "patch"),
     "flattened": ("flatten", "conv1", {"fc1": 16}, "pixel"),
-    "two readers": ("residual", "stem", {"conv1": 9, "head": 1}, "patch"),
+    "two consumers": ("residual", "stem", {"conv1": 9, "head": 1}, "patch"),
 }
 
 
@@ -121,14 +124,14 @@ def test_matching_pursuit_on_the_samples(case: str, lam: float) -> None:
     net, name, widths, sampling = CASES[case]
     model, groups, statistics = setup(net, sampling)
     units = groups[name].units
-    readers = [
-        (Slow(model, groups, reader, lam), [list(range(u * k, u * k + k)) for u in range(units)])
-        for reader, k in widths.items()
+    consumers = [
+        (Slow(model, groups, consumer, lam), [list(range(u * k, u * k + k)) for u in range(units)])
+        for consumer, k in widths.items()
     ]
     got = score(groups, statistics, "dcp", lam=lam, ridge=RIDGE)[name]
-    expected = pursue(readers, list(range(units)))[::-1]
+    expected = pursue(consumers, list(range(units)))[::-1]
     assert got.order.tolist() == expected
-    by_hand = torch.tensor(costs_along(readers, expected), dtype=torch.float64)
+    by_hand = torch.tensor(costs_along(consumers, expected), dtype=torch.float64)
     torch.testing.assert_close(got.costs, by_hand, rtol=1e-3, atol=1e-7)
 
 
@@ -138,10 +141,10 @@ def test_bootstrap_is_dcp_on_what_di_leaves(share: float) -> None:
     got = score(groups, statistics, "bootstrap", share=share, ridge=RIDGE)["fc2"]
     by_di = score(groups, statistics, "di", ridge=RIDGE)["fc2"].order.tolist()
     gone = by_di[: int(8 * share)]
-    readers = [(Slow(model, groups, "fc3", 1.0), [[u] for u in range(8)])]
-    left = pursue(readers, [u for u in range(8) if u not in gone])[::-1]
+    consumers = [(Slow(model, groups, "fc3", 1.0), [[u] for u in range(8)])]
+    left = pursue(consumers, [u for u in range(8) if u not in gone])[::-1]
     assert got.order.tolist() == gone + left
-    by_hand = torch.tensor(costs_along(readers, gone + left), dtype=torch.float64)
+    by_hand = torch.tensor(costs_along(consumers, gone + left), dtype=torch.float64)
     torch.testing.assert_close(got.costs, by_hand, rtol=1e-3, atol=1e-7)
 
 

@@ -47,9 +47,9 @@ def test_exact_removal(block: list[int]) -> None:
     x, labels = correlated(3)
     X, Y, rho = standardised(x), teacher(labels, L), RIDGE * len(x)
     inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
-    reader = Pivots(inverse, G, np.array([block]))
+    consumer = Pivots(inverse, G, np.array([block]))
     lost = discriminant_information(X, Y, rho) - discriminant_information(without(X, block), Y, rho)
-    assert reader.costs(np.array([0]))[0] == pytest.approx(lost, rel=1e-9)
+    assert consumer.costs(np.array([0]))[0] == pytest.approx(lost, rel=1e-9)
     if len(block) == 1:
         i = block[0]
         assert float(G[i].square().sum() / inverse[i, i]) == pytest.approx(lost, rel=1e-9)
@@ -72,19 +72,19 @@ def test_downdate_is_the_inverse_of_what_is_left() -> None:
     x, labels = correlated(5)
     inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
     M = torch.linalg.inv(inverse)
-    reader = Pivots(inverse, G, np.arange(F)[:, None])
+    consumer = Pivots(inverse, G, np.arange(F)[:, None])
     D = M @ G
     gone: list[int] = []
     for units in ([2, 6], [0], [4, 8], [1]):  # after the third, fewer than half are left
-        reader.take(np.array(units))
+        consumer.take(np.array(units))
         gone += units
         left = [i for i in range(F) if i not in gone]
         expected = torch.linalg.inv(M[left][:, left])
-        where = np.flatnonzero(np.isin(reader.own, left))
-        A = reader._columns(where)[where]
+        where = np.flatnonzero(np.isin(consumer.own, left))
+        A = consumer._columns(where)[where]
         np.testing.assert_allclose(A, expected, rtol=1e-8, atol=1e-12)
-        np.testing.assert_allclose(reader.B[where], expected @ D[left], rtol=1e-7, atol=1e-12)
-        inner = reader.inner[left][:, 0, 0]
+        np.testing.assert_allclose(consumer.B[where], expected @ D[left], rtol=1e-7, atol=1e-12)
+        inner = consumer.inner[left][:, 0, 0]
         np.testing.assert_allclose(inner, expected.diagonal(), rtol=1e-8)
 
 
@@ -105,10 +105,10 @@ def test_greedy_marginals_add_up(width: int) -> None:
     X, Y, rho = standardised(x), teacher(labels, L), RIDGE * len(x)
     inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
     blocks = np.arange(F).reshape(-1, width)
-    reader, total, gone = Pivots(inverse, G, blocks), 0.0, list[int]()
+    consumer, total, gone = Pivots(inverse, G, blocks), 0.0, list[int]()
     left = list(range(len(blocks)))
     while len(left) > 1:
-        costs = reader.costs(np.array(left))
+        costs = consumer.costs(np.array(left))
         # The greedy choice is the cheapest when every candidate is tried in full.
         tried = [
             discriminant_information(without(X, gone), Y, rho)
@@ -118,7 +118,7 @@ def test_greedy_marginals_add_up(width: int) -> None:
         np.testing.assert_allclose(costs, tried, rtol=1e-7, atol=1e-12)
         u = left[int(costs.argmin())]
         total += float(costs.min())
-        reader.take(np.array([u]))
+        consumer.take(np.array([u]))
         gone += blocks[u].tolist()
         left.remove(u)
     lost = discriminant_information(X, Y, rho) - discriminant_information(without(X, gone), Y, rho)
@@ -147,12 +147,12 @@ def test_consumer_s_cost_is_the_residual_of_least_squares(block: list[int]) -> N
     units=st.integers(1, 12), rounds=st.integers(1, 14), many=st.booleans(), seed=st.integers(0, 50)
 )
 def test_eliminate_removes_everything(units: int, rounds: int, many: bool, seed: int) -> None:
-    readers = []
+    consumers = []
     for k in range(2 if many else 1):
         x, labels = correlated(seed + k, features=units)
         inverse, G = discriminant_inverse(scatter_of(x, labels, L), RIDGE)
-        readers.append(Pivots(inverse, G, np.arange(units)[:, None]))
-    score = eliminate(readers, units, rounds)
+        consumers.append(Pivots(inverse, G, np.arange(units)[:, None]))
+    score = eliminate(consumers, units, rounds)
     assert sorted(score.order.tolist()) == list(range(units))
     assert score.values.min() >= 0
     assert (score.values[score.order].diff() >= 0).all()
@@ -255,6 +255,6 @@ def test_kernel_statistics_give_what_they_hold_and_refuse_the_rest() -> None:
 
 
 def test_too_small_a_ridge_is_an_error_that_says_so() -> None:
-    reader = Pivots(-torch.eye(2).double(), torch.eye(2).double(), np.array([[0, 1]]))
+    consumer = Pivots(-torch.eye(2).double(), torch.eye(2).double(), np.array([[0, 1]]))
     with pytest.raises(ConfigError, match=r"2 features.*ridge is too small"):
-        reader.take(np.array([0]))
+        consumer.take(np.array([0]))

@@ -62,12 +62,12 @@ def test_a_unit_of_several_features_gets_their_sum() -> None:
         torch.testing.assert_close(channels, positions.view(5, 16).sum(1))
 
 
-def test_two_readers_add_up() -> None:
+def test_two_consumers_add_up() -> None:
     _, groups, statistics = setup("residual")
     stem = score(groups, statistics, "fdr")["stem"].values
     one = {}
-    for reader, other in (("conv1", "head"), ("head", "conv1")):
+    for consumer, other in (("conv1", "head"), ("head", "conv1")):
         kept = dict(statistics)
         kept[other] = Scatter.zeros(8, CLASSES)
-        one[reader] = score(groups, Statistics([kept], groups, 96), "fdr")["stem"].values
+        one[consumer] = score(groups, Statistics([kept], groups, 96), "fdr")["stem"].values
     torch.testing.assert_close(one["conv1"] + one["head"], stem)

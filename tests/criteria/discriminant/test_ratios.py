@@ -41,16 +41,16 @@ def test_dfdr_of_a_layer(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("net", "group", "reader"), [("mlp", "fc2", "fc3"), ("plain", "conv1", "conv2")]
+    ("net", "group", "consumer"), [("mlp", "fc2", "fc3"), ("plain", "conv1", "conv2")]
 )
-def test_dfdr_of_a_unit_is_what_the_rest_lacks(net: str, group: str, reader: str) -> None:
+def test_dfdr_of_a_unit_is_what_the_rest_lacks(net: str, group: str, consumer: str) -> None:
     model, loader = build(net).double(), [(x.double(), y) for x, y in batches(6, 16)]
     groups = find_groups(model, images(1).double())
     statistics = collect(model, loader, groups, sampling="patch")
-    x, labels = drawn(model, loader, reader, "patch")
+    x, labels = drawn(model, loader, consumer, "patch")
     X, Y, rho = standardised(x), teacher(labels, CLASSES), RIDGE * len(x)
     (member,) = groups[group].consumers
-    owned = statistics.features(reader, member.index)
+    owned = statistics.features(consumer, member.index)
     costs = score(groups, statistics, "dfdr", ridge=RIDGE)[group].costs
     whole = log_determinant(X, Y, rho, CLASSES - 1)
     for unit, block in enumerate(owned.tolist()):

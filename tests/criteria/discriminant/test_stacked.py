@@ -36,8 +36,8 @@ def residual_energy(x: Tensor, W: Tensor, block: list[int], rho: float) -> float
 
 
 def first_costs(rule: StackedConsumer, groups: Groups, group: str, statistics: Statistics) -> list:
-    (reader,) = rule.states(groups, [groups[group]], statistics)
-    return reader.costs(np.arange(groups[group].units)).tolist()
+    (consumer,) = rule.states(groups, [groups[group]], statistics)
+    return consumer.costs(np.arange(groups[group].units)).tolist()
 
 
 @pytest.mark.parametrize("ridge", [1e-2, 1e-4])
@@ -116,7 +116,7 @@ def test_cells_that_no_weight_reads_are_an_error(sampling: str) -> None:
     assert score(groups, statistics, "di")["conv1"].costs.max() > 0
 
 
-def test_a_flattened_linear_reader_is_read_by_position() -> None:
+def test_a_flattened_linear_consumer_is_read_by_position() -> None:
     model = build("flatten").double()
     groups = find_groups(model, images(1).double(), feature_limit=20)
     loader = [(x.double(), y) for x, y in batches(6, 32)]

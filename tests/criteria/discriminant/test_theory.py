@@ -101,8 +101,8 @@ def test_2_exact_removal_of_a_block(name: str, block: list[int]) -> None:
     by_formula = torch.trace(G[P].T @ torch.linalg.inv(inverse[P][:, P]) @ G[P])
     lost = di(X, Y, rho) - di(without(X, block), Y, rho)
     assert float(by_formula) == pytest.approx(lost, rel=1e-8, abs=1e-10)
-    reader = Pivots(inverse, G, np.array([block]))
-    assert reader.costs(np.array([0]))[0] == pytest.approx(lost, rel=1e-8, abs=1e-10)
+    consumer = Pivots(inverse, G, np.array([block]))
+    assert consumer.costs(np.array([0]))[0] == pytest.approx(lost, rel=1e-8, abs=1e-10)
 
 
 @pytest.mark.parametrize("width", [1, 2])

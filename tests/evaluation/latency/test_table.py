@@ -95,9 +95,9 @@ def test_picking_inputs_costs_what_the_cut_network_takes(name: str) -> None:
     tracker = CostTracker(groups, table)
     dense = tracker.totals["ms"]
     (group,) = (group for group in groups if group.selects)
-    (reader,) = (member.module for member in group.members)
+    (consumer,) = (member.module for member in group.members)
     saved = tracker.saving(group, [3])["ms"]
-    first = model.get_submodule(reader)
+    first = model.get_submodule(consumer)
     assert saved == pytest.approx(0.1 * first.out_features - 0.01 * (first.in_features - 1))
     plan = random_plan(groups, 0)
     for each in groups:

@@ -92,7 +92,7 @@ def test_the_terminal_has_80_columns_and_every_group() -> None:
         assert f"{group['name']}  40 channels, median" in text
         least, most = group["order"][0], group["order"][-1]
         assert re.search(rf"\b{least} +\S.*\b{most} +\S", text)
-    assert "stem: no reader has statistics" in text
+    assert "stem: no consumer has statistics" in text
     assert "fc: its outputs are the network's outputs" in text
 
 

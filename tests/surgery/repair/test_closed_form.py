@@ -34,7 +34,7 @@ def calibration() -> Tensor:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_linear_reader_is_the_least_squares_solution(bias: bool) -> None:
+def test_a_linear_consumer_is_the_least_squares_solution(bias: bool) -> None:
     model = build("mlp").double()
     if not bias:
         model.fc3.bias = None
@@ -85,25 +85,25 @@ def test_ridge_is_the_ridge_of_standardised_features() -> None:
     torch.testing.assert_close(cut.fc3.bias.detach(), model.fc3.bias.detach() + shift)
 
 
-class Reader(nn.Module):
-    """`made` channels, of which the last is to be an affine mix of others; then one reader."""
+class ConsumerNet(nn.Module):
+    """`made` channels, of which the last is to be an affine mix of others; then one consumer."""
 
-    def __init__(self, reader: nn.Module, norm: nn.Module | None = None) -> None:
+    def __init__(self, consumer: nn.Module, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.maker = nn.Conv2d(3, 5, 3)
-        self.reader = reader
+        self.consumer = consumer
         self.norm = norm or nn.Identity()
-        width = getattr(reader, "out_channels", None) or reader.out_features
+        width = getattr(consumer, "out_channels", None) or consumer.out_features
         self.head = nn.Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maker(x)
-        if isinstance(self.reader, nn.Linear):
-            return self.head(self.norm(self.reader(x.flatten(1))).relu())
-        return self.head(self.norm(self.reader(x)).relu().mean((2, 3)))
+        if isinstance(self.consumer, nn.Linear):
+            return self.head(self.norm(self.consumer(x.flatten(1))).relu())
+        return self.head(self.norm(self.consumer(x)).relu().mean((2, 3)))
 
 
-def depend_(model: Reader, offset: float) -> Reader:
+def depend_(model: ConsumerNet, offset: float) -> ConsumerNet:
     """Make channel 4 = 0.7·channel 1 − 0.4·channel 2 + offset."""
     with torch.no_grad():
         for tensor in (model.maker.weight, model.maker.bias):
@@ -120,23 +120,23 @@ def trained_norm() -> nn.BatchNorm2d:
     return norm
 
 
-READERS: dict[str, Callable[[], Reader]] = {
-    "1×1": lambda: Reader(nn.Conv2d(5, 6, 1)),
-    "3×3": lambda: Reader(nn.Conv2d(5, 6, 3)),
-    "3×3, no bias, norm": lambda: Reader(nn.Conv2d(5, 6, 3, bias=False), trained_norm()),
-    "flattened": lambda: Reader(nn.Linear(5 * 64, 6)),
-    "transposed 1×1": lambda: Reader(nn.ConvTranspose2d(5, 6, 1)),
-    "transposed 2×2, stride 2": lambda: Reader(nn.ConvTranspose2d(5, 6, 2, stride=2)),
+CONSUMERS: dict[str, Callable[[], ConsumerNet]] = {
+    "1×1": lambda: ConsumerNet(nn.Conv2d(5, 6, 1)),
+    "3×3": lambda: ConsumerNet(nn.Conv2d(5, 6, 3)),
+    "3×3, no bias, norm": lambda: ConsumerNet(nn.Conv2d(5, 6, 3, bias=False), trained_norm()),
+    "flattened": lambda: ConsumerNet(nn.Linear(5 * 64, 6)),
+    "transposed 1×1": lambda: ConsumerNet(nn.ConvTranspose2d(5, 6, 1)),
+    "transposed 2×2, stride 2": lambda: ConsumerNet(nn.ConvTranspose2d(5, 6, 2, stride=2)),
 }
 
 
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("kind", CONSUMERS)
 def test_a_dependent_channel_goes_without_loss(kind: str) -> None:
     torch.manual_seed(0)
     # A transposed convolution with overlapping or strided taps adds its shift tap by tap; a
     # shift is exact there too as long as every output is reached by equally many taps.
     offset = 0.0 if kind == "transposed 2×2, stride 2" else 0.9
-    model = depend_(READERS[kind](), offset).eval()
+    model = depend_(CONSUMERS[kind](), offset).eval()
     cut, receipt = repaired(model, {"maker": [4]}, ridge=1e-9)
     plain, _ = repaired(model, {"maker": [4]}, compensate="none")
     x = calibration()
@@ -146,13 +146,13 @@ def test_a_dependent_channel_goes_without_loss(kind: str) -> None:
         error = float((cut(x) - model(x)).abs().max()) / scale
     assert lost > 1e-2
     assert error < 2e-4
-    assert receipt.repairs[0].module == "reader"
+    assert receipt.repairs[0].module == "consumer"
     assert receipt.repairs[0].left == pytest.approx(0, abs=1e-5)
 
 
 def test_without_bias_or_norm_the_mean_is_part_of_the_fit() -> None:
     torch.manual_seed(0)
-    model = depend_(Reader(nn.Conv2d(5, 6, 1, bias=False)), 0.0).eval()
+    model = depend_(ConsumerNet(nn.Conv2d(5, 6, 1, bias=False)), 0.0).eval()
     cut, receipt = repaired(model, {"maker": [4]}, ridge=1e-9)
     x = calibration()
     with torch.no_grad():
@@ -163,23 +163,23 @@ def test_without_bias_or_norm_the_mean_is_part_of_the_fit() -> None:
     cut, _ = repaired(model, {"maker": [4]}, ridge=1e-9)
     with torch.no_grad():
         made = model.maker(x).movedim(1, -1).reshape(-1, 5).double()
-        W = model.reader.weight[:, :, 0, 0].double()
+        W = model.consumer.weight[:, :, 0, 0].double()
         V = torch.linalg.lstsq(made[:, :4], made @ W.T).solution
         expected = V.T.float()[:, :, None, None]
-        torch.testing.assert_close(cut.reader.weight, expected, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(cut.consumer.weight, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_a_norm_without_running_statistics_needs_no_shift() -> None:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(6, track_running_stats=False)
-    model = depend_(Reader(nn.Conv2d(5, 6, 3, bias=False), norm), 0.9).eval()
+    model = depend_(ConsumerNet(nn.Conv2d(5, 6, 3, bias=False), norm), 0.9).eval()
     cut, _ = repaired(model, {"maker": [4]}, ridge=1e-9)
     x = calibration()
     with torch.no_grad():
         torch.testing.assert_close(cut(x), model(x), atol=1e-4, rtol=1e-3)
 
 
-def test_depthwise_readers_say_why_they_are_left() -> None:
+def test_depthwise_consumers_say_why_they_are_left() -> None:
     _, receipt = repaired(build("depthwise"), {"expand": [0, 3]}, ridge=1e-3)
     deep, point = receipt.repairs
     assert (deep.module, deep.left) == ("deep", None)
@@ -211,8 +211,8 @@ def test_receipt(net: str) -> None:
     cut = copy.deepcopy(model)
     receipt = apply_(cut, plan, collect(model, batches(6, 16), groups))
     assert receipt.params == tuple(sum(p.numel() for p in m.parameters()) for m in (model, cut))
-    readers = {m.module for g in groups for m in g.consumers} - {"deep"}
-    assert {r.module for r in receipt.repairs} - {"deep"} == readers
+    consumers = {m.module for g in groups for m in g.consumers} - {"deep"}
+    assert {r.module for r in receipt.repairs} - {"deep"} == consumers
     for repair in receipt.repairs:
         assert repair.left is None or 0 <= repair.left <= 1
         assert (repair.left is None) == bool(repair.reason)

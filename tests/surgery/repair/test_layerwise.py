@@ -91,7 +91,7 @@ def test_what_a_relu_hides_costs_nothing() -> None:
 
 
 class Residual(nn.Module):
-    """A stem, and a block that is added to its input; then a reader of the sum."""
+    """A stem, and a block that is added to its input; then a consumer of the sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ def stream_of(model: Residual, x: Tensor) -> Tensor:
 
 
 def test_drift_of_a_residual_stream_is_corrected() -> None:
-    """The stem loses channels its reader conv2 can put back into the sum."""
+    """The stem loses channels its consumer conv2 can put back into the sum."""
     model = residual()
     x = torch.cat([x for x, _ in loader()])
     groups = find_groups(model, x[:1])
@@ -143,7 +143,7 @@ def test_drift_of_a_residual_stream_is_corrected() -> None:
     assert after < 0.3 * before
 
 
-def test_the_sum_behind_a_reader_is_its_target() -> None:
+def test_the_sum_behind_a_consumer_is_its_target() -> None:
     """One round by hand: conv2 against (bn2 + x)_dense − x_cut, taken back through bn2."""
     model = residual()
     model.bn2.register_forward_hook(lambda m, a, y: y * 1.0)  # no ReLU to be told from the sum
@@ -296,15 +296,15 @@ def test_nested_patches_are_what_the_two_convolutions_compute(strides: tuple[int
 
     torch.manual_seed(0)
     maker = nn.Conv2d(3, 4, 3, stride=strides[0], padding=1).double()
-    reader = nn.Conv2d(4, 5, 3, stride=strides[1], padding=1, bias=False).double()
+    consumer = nn.Conv2d(4, 5, 3, stride=strides[1], padding=1, bias=False).double()
     x = torch.randn(6, 3, 9, 8).double()
     with torch.no_grad():
         made = maker(x).relu()
-        seen = patches(made, reader, 7, seed=0)
-        U, inside, rows = _nested_patches(maker, reader, x, seen)
+        seen = patches(made, consumer, 7, seed=0)
+        U, inside, rows = _nested_patches(maker, consumer, x, seen)
         a = (U @ maker.weight.flatten(1).T + maker.bias).relu() * inside[..., None]
-        y = a.transpose(1, 2).flatten(1) @ reader.weight.flatten(1).T
-        flat = reader(made).flatten(2)
+        y = a.transpose(1, 2).flatten(1) @ consumer.weight.flatten(1).T
+        flat = consumer(made).flatten(2)
         index = seen.places[:, None].expand(-1, 5, -1)
         expected = flat.gather(2, index).transpose(1, 2).flatten(0, 1)
     torch.testing.assert_close(y, expected[rows])

@@ -16,19 +16,19 @@ from tests.graph.nets import NETS, build, images
 
 
 class Copies(nn.Module):
-    """maker → norm → activation → reader; unit 4 is to be a scaled copy of unit 1."""
+    """maker → norm → activation → consumer; unit 4 is to be a scaled copy of unit 1."""
 
-    def __init__(self, norm: bool, act: Callable[[Tensor], Tensor], reader: nn.Module) -> None:
+    def __init__(self, norm: bool, act: Callable[[Tensor], Tensor], consumer: nn.Module) -> None:
         super().__init__()
         self.maker = nn.Conv2d(3, 6, 3, bias=not norm)
         self.norm = nn.BatchNorm2d(6) if norm else nn.Identity()
-        self.act, self.reader = act, reader
-        self.head = nn.Conv2d(5, 4, 1) if not isinstance(reader, nn.Linear) else nn.Linear(5, 4)
+        self.act, self.consumer = act, consumer
+        self.head = nn.Conv2d(5, 4, 1) if not isinstance(consumer, nn.Linear) else nn.Linear(5, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(self.act(self.norm(self.maker(x))), 2)
-        x = x.flatten(1) if isinstance(self.reader, nn.Linear) else x
-        return self.head(self.reader(x).relu())
+        x = x.flatten(1) if isinstance(self.consumer, nn.Linear) else x
+        return self.head(self.consumer(x).relu())
 
 
 CASES: dict[str, Callable[[], Copies]] = {
@@ -77,7 +77,7 @@ def test_a_scaled_copy_goes_without_loss(kind: str, scale: float) -> None:
         cut, receipt = merged(model, {"maker": [gone]})
         torch.testing.assert_close(cut(x), model(x))
         (repair,) = receipt.repairs
-        assert repair.module == "reader"
+        assert repair.module == "consumer"
         assert repair.left == pytest.approx(0, abs=1e-12)
         plain = replay_(copy.deepcopy(model), receipt.plan)
         assert float((plain(x) - model(x)).abs().max()) > 1e-3
@@ -91,7 +91,7 @@ def test_the_opposite_of_a_filter_is_no_copy_of_it() -> None:
     cut, receipt = merged(model, {"maker": [4]})
     assert receipt.repairs[0].left == 1
     kept = [0, 1, 2, 3, 5]
-    assert torch.equal(cut.reader.weight, model.reader.weight[:, kept])
+    assert torch.equal(cut.consumer.weight, model.consumer.weight[:, kept])
 
 
 @torch.no_grad()
@@ -131,7 +131,7 @@ def test_several_layers_in_one_plan() -> None:
 
 
 @torch.no_grad()
-def test_a_selecting_reader_takes_over_what_it_reads_itself() -> None:
+def test_a_selecting_consumer_takes_over_what_it_reads_itself() -> None:
     model = build("flatten").double()
     for tensor in (model.conv1.weight, model.conv1.bias):
         tensor[4] = 3 * tensor[1]

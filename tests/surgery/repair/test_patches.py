@@ -19,22 +19,22 @@ from tests.graph.nets import batches, build, images
 IMAGES, SIZE, MADE = 48, 7, 6
 
 
-class Reader(nn.Module):
+class ConsumerNet(nn.Module):
     """`MADE` channels, one convolution that reads them, and a head."""
 
-    def __init__(self, reader: nn.Module, norm: nn.Module | None = None) -> None:
+    def __init__(self, consumer: nn.Module, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.maker = nn.Conv2d(3, MADE, 3, padding=1)
-        self.reader = reader
+        self.consumer = consumer
         self.norm = norm or nn.Identity()
-        self.head = nn.Conv2d(reader.out_channels, 4, 1)
+        self.head = nn.Conv2d(consumer.out_channels, 4, 1)
 
     def made(self) -> Tensor:
-        """Return the input of the reader."""
+        """Return the input of the consumer."""
         return F.relu(self.maker(loader()[0][0].to(self.maker.weight)))
 
     def read(self, made: Tensor) -> Tensor:
-        return self.norm(self.reader(made))
+        return self.norm(self.consumer(made))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.read(F.relu(self.maker(x))).relu()).mean((2, 3))
@@ -47,15 +47,15 @@ def norm() -> nn.BatchNorm2d:
     return made
 
 
-READERS: dict[str, Callable[[], Reader]] = {
-    "padded": lambda: Reader(nn.Conv2d(MADE, 4, 3, padding=1)),
-    "strided": lambda: Reader(nn.Conv2d(MADE, 4, 3, padding=1, stride=2)),
-    "dilated": lambda: Reader(nn.Conv2d(MADE, 4, (3, 2), dilation=(2, 1), padding=(2, 0))),
-    "1x1": lambda: Reader(nn.Conv2d(MADE, 4, 1)),
-    "without bias": lambda: Reader(nn.Conv2d(MADE, 4, 3, padding=1, bias=False)),
-    "norm": lambda: Reader(nn.Conv2d(MADE, 4, 3, padding=1, bias=False), norm()),
-    "grouped": lambda: Reader(nn.Conv2d(MADE, 4, 3, padding=1, groups=2)),
-    "grouped, norm": lambda: Reader(nn.Conv2d(MADE, 4, 3, groups=2, bias=False), norm()),
+CONSUMERS: dict[str, Callable[[], ConsumerNet]] = {
+    "padded": lambda: ConsumerNet(nn.Conv2d(MADE, 4, 3, padding=1)),
+    "strided": lambda: ConsumerNet(nn.Conv2d(MADE, 4, 3, padding=1, stride=2)),
+    "dilated": lambda: ConsumerNet(nn.Conv2d(MADE, 4, (3, 2), dilation=(2, 1), padding=(2, 0))),
+    "1x1": lambda: ConsumerNet(nn.Conv2d(MADE, 4, 1)),
+    "without bias": lambda: ConsumerNet(nn.Conv2d(MADE, 4, 3, padding=1, bias=False)),
+    "norm": lambda: ConsumerNet(nn.Conv2d(MADE, 4, 3, padding=1, bias=False), norm()),
+    "grouped": lambda: ConsumerNet(nn.Conv2d(MADE, 4, 3, padding=1, groups=2)),
+    "grouped, norm": lambda: ConsumerNet(nn.Conv2d(MADE, 4, 3, groups=2, bias=False), norm()),
 }
 
 
@@ -67,36 +67,36 @@ def loader() -> list[tuple[Tensor, Tensor]]:
 
 def cut_down(
     kind: str, sampling: str = "patch", **options: object
-) -> tuple[Reader, Reader, Receipt]:
+) -> tuple[ConsumerNet, ConsumerNet, Receipt]:
     """Remove unit 1: channel 1, and in two groups channel 1 of each, 1 and 4."""
     torch.manual_seed(0)
-    model = READERS[kind]().double().eval()
+    model = CONSUMERS[kind]().double().eval()
     groups = find_groups(model, loader()[0][0][:1])
     statistics = collect(model, loader(), groups, sampling=sampling)
     cut = copy.deepcopy(model)
     return model, cut, apply_(cut, plan_units(groups, {"maker": [1]}), statistics, **options)
 
 
-def lost_and_kept(model: Reader) -> tuple[list[int], list[int]]:
-    lost = [1, 4] if model.reader.groups > 1 else [1]
+def lost_and_kept(model: ConsumerNet) -> tuple[list[int], list[int]]:
+    lost = [1, 4] if model.consumer.groups > 1 else [1]
     return lost, [c for c in range(MADE) if c not in lost]
 
 
-def gone(model: Reader) -> Tensor:
-    """Return what the removed channels gave to the reader's output."""
+def gone(model: ConsumerNet) -> Tensor:
+    """Return what the removed channels gave to the consumer's output."""
     silent = model.made()
     silent[:, lost_and_kept(model)[1]] = 0
-    reader = copy.deepcopy(model.reader)
-    reader.bias = None
-    return reader(silent)
+    consumer = copy.deepcopy(model.consumer)
+    consumer.bias = None
+    return consumer(silent)
 
 
-def least_squares(model: Reader, *, bias: bool) -> Tensor:
+def least_squares(model: ConsumerNet, *, bias: bool) -> Tensor:
     """Fit what the removed channels gave by patches of the kept ones, and a constant.
 
     Each convolution group on its own channels. Returns the fitted (N, outputs, H, W).
     """
-    conv, made, target = model.reader, model.made(), gone(model)
+    conv, made, target = model.consumer, model.made(), gone(model)
     reads, makes = conv.in_channels // conv.groups, conv.out_channels // conv.groups
     fitted = torch.zeros_like(target)
     for g in range(conv.groups):
@@ -116,13 +116,13 @@ def least_squares(model: Reader, *, bias: bool) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("kind", CONSUMERS)
 def test_patch_repair_is_least_squares_over_unfolded_patches(kind: str) -> None:
     dense, cut, receipt = cut_down(kind, compensate="patch", ridge=1e-12)
     bias = kind != "without bias"
     made, lost = dense.made(), gone(dense)
     fitted = least_squares(dense, bias=bias)
-    expected = dense.norm(dense.reader(made) - lost + fitted)
+    expected = dense.norm(dense.consumer(made) - lost + fitted)
     found = cut.read(made[:, lost_and_kept(dense)[1]])
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     energy = lost - lost.mean((0, 2, 3), keepdim=True) if bias else lost
@@ -131,7 +131,7 @@ def test_patch_repair_is_least_squares_over_unfolded_patches(kind: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("kind", CONSUMERS)
 def test_a_finer_repair_leaves_less(kind: str) -> None:
     error = {}
     for compensate in ("none", "bias", "pointwise", "patch"):
@@ -154,8 +154,8 @@ def test_bias_keeps_the_mean_and_every_weight(kind: str) -> None:
     made = dense.made()
     before, after = dense.read(made), cut.read(made[:, kept])
     torch.testing.assert_close(before.mean((0, 2, 3)), after.mean((0, 2, 3)))
-    columns = [c for c in range(dense.reader.weight.shape[1]) if c not in lost]
-    assert torch.equal(cut.reader.weight, dense.reader.weight[:, columns])
+    columns = [c for c in range(dense.consumer.weight.shape[1]) if c not in lost]
+    assert torch.equal(cut.consumer.weight, dense.consumer.weight[:, columns])
     given = gone(dense)
     left = (given - given.mean((0, 2, 3), keepdim=True)).square().sum() / given.square().sum()
     assert receipt.repairs[0].left == pytest.approx(float(left), rel=1e-9)
@@ -173,7 +173,7 @@ def test_bias_needs_somewhere_to_put_the_mean() -> None:
 def test_the_mean_of_a_transposed_convolution(stride: int) -> None:
     """Each output is reached by 1/stride of the taps along each axis."""
     torch.manual_seed(0)
-    model = Reader(nn.ConvTranspose2d(MADE, 4, 2, stride=stride)).double().eval()
+    model = ConsumerNet(nn.ConvTranspose2d(MADE, 4, 2, stride=stride)).double().eval()
     groups = find_groups(model, loader()[0][0][:1])
     cut = copy.deepcopy(model)
     statistics = collect(model, loader(), groups)
@@ -181,15 +181,15 @@ def test_the_mean_of_a_transposed_convolution(stride: int) -> None:
     made = model.made()
     made[:, 1] = made[:, 1].mean()  # what the bias stands for
     inner = (..., slice(stride, -stride), slice(stride, -stride))
-    dense = model.reader(made)[inner].mean((0, 2, 3))
-    found = cut.reader(made[:, [0, 2, 3, 4, 5]])[inner].mean((0, 2, 3))
+    dense = model.consumer(made)[inner].mean((0, 2, 3))
+    found = cut.consumer(made[:, [0, 2, 3, 4, 5]])[inner].mean((0, 2, 3))
     torch.testing.assert_close(found, dense)
 
 
 @pytest.mark.parametrize("kind", ["padded", "grouped"])
 def test_pointwise_from_patches_takes_their_taps_for_samples(kind: str) -> None:
     torch.manual_seed(0)
-    model = READERS[kind]().double().eval()
+    model = CONSUMERS[kind]().double().eval()
     groups = find_groups(model, loader()[0][0][:1])
     plan = plan_units(groups, {"maker": [1]})
     statistics = collect(model, loader(), groups, sampling="patch")
@@ -204,7 +204,7 @@ def test_pointwise_from_patches_takes_their_taps_for_samples(kind: str) -> None:
 @pytest.mark.parametrize("sampling", ["pixel", "pool:3", "flatten:3"])
 def test_patches_are_asked_for_where_they_matter(sampling: str) -> None:
     """Nine cells of a pooled map are no 3×3 patch, though they are as many."""
-    with pytest.raises(ConfigError, match=f"'reader' were sampled by '{sampling}'"):
+    with pytest.raises(ConfigError, match=f"'consumer' were sampled by '{sampling}'"):
         cut_down("padded", sampling, compensate="patch")
     _, _, receipt = cut_down("1x1", "pixel", compensate="patch")
     assert receipt.repairs[0].left is not None
@@ -255,13 +255,13 @@ def test_a_flattened_map_by_channel_and_by_position(sampling: str, compensate: s
 def test_a_gram_that_rounding_made_indefinite_is_still_solved() -> None:
     """A kept channel twice, float32, and a ridge of nothing."""
     torch.manual_seed(0)
-    model = READERS["padded"]().eval()
+    model = CONSUMERS["padded"]().eval()
     for tensor in (model.maker.weight, model.maker.bias):
         tensor[2], tensor[1] = tensor[5], tensor[5]
     data = [(x.float(), y) for x, y in loader()]
     groups = find_groups(model, data[0][0][:1])
     statistics = collect(model, data, groups, sampling="patch")
-    gram = statistics["reader"].gram
+    gram = statistics["consumer"].gram
     gram.diagonal().mul_(1 - 1e-9)  # as rounding might
     cut = copy.deepcopy(model)
     plan = plan_units(groups, {"maker": [1]})

@@ -1,4 +1,4 @@
-"""How large, and how variable, is what a unit's readers are given."""
+"""How large, and how variable, is what a unit's consumers are given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from prunus.criteria.families import readers_of
+from prunus.criteria.families import consumers_of
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Group, Groups
 from prunus.statistics import Scatter, Statistics
@@ -18,16 +18,16 @@ __all__ = ["ActivationMean", "ActivationVariance"]
 def _mean_of_features(
     groups: Groups, group: Group, statistics: Statistics, values: Callable[[Scatter], Tensor]
 ) -> GroupScore:
-    """Score each unit by the mean of `values` (F,) over its features, then over its readers."""
+    """Score each unit by the mean of `values` (F,) over its features, then over its consumers."""
     total = torch.zeros(group.units, dtype=torch.float64)
-    readers = torch.zeros(group.units, dtype=torch.float64)
-    for _, scatter, blocks in readers_of(groups, [group], statistics):
+    consumers = torch.zeros(group.units, dtype=torch.float64)
+    for _, scatter, blocks in consumers_of(groups, [group], statistics):
         index = torch.from_numpy(blocks)
         owned = (index >= 0).sum(1)
         padded = torch.cat([values(scatter).cpu(), torch.zeros(1, dtype=torch.float64)])
         total += padded[index].sum(1) / owned.clamp(min=1)  # −1 in a block counts nothing
-        readers += owned > 0
-    return GroupScore.of(total / readers.clamp(min=1))
+        consumers += owned > 0
+    return GroupScore.of(total / consumers.clamp(min=1))
 
 
 @CRITERIA.register("activation_mean")
@@ -35,7 +35,7 @@ class ActivationMean:
     """|μ_i| = |Σ_n x_in|/N of what the consumers read; after a ReLU that is the mean activation.
 
     Θ_MA of [Taylor, section 2.2]. A unit of several features (taps, flattened positions) gets their
-    mean, and that of its readers.
+    mean, and that of its consumers.
     """
 
     unit = "mean activation"
@@ -52,7 +52,7 @@ class ActivationVariance:
     """σ_i² = S_ii/N of what the consumers read: a feature that never changes is a bias.
 
     [Polyak-Wolf, section 3] (their inbound pruning keeps the channels of the largest variance). A
-    unit of several features (taps, flattened positions) gets their mean, and that of its readers.
+    unit of several features (taps, flattened positions) gets their mean, and that of its consumers.
     """
 
     unit = "variance of the activation"

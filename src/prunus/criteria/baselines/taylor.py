@@ -18,7 +18,7 @@ class Taylor:
 
     [Taylor, eq. 8], theory.md (36), without their division by the number of positions: L is the
     loss of one image. a is what the consumers read. The positions of a flattened map are features
-    of their own there, so a channel gets the sum of their |·|. Several readers give their mean, not
+    of their own there, so a channel gets the sum of their |·|. Several consumers give their mean, not
     their sum: each one's gradient is the total one of the tensor it reads.
     """
 
@@ -32,7 +32,7 @@ class Taylor:
 
         Raises:
             ConfigError: the statistics were collected without gradients.
-            NotScoredError: no reader's gradient was seen.
+            NotScoredError: no consumer's gradient was seen.
         """
         if all(output.taylor is None for output in statistics.outputs.values()):
             raise ConfigError(
@@ -40,7 +40,7 @@ class Taylor:
                 "with gradients=True"
             )
         total = torch.zeros(group.units, dtype=torch.float64)
-        readers = 0
+        consumers = 0
         for member in group.consumers:
             output = statistics.outputs.get(member.module)
             if output is None or output.taylor is None:
@@ -48,7 +48,7 @@ class Taylor:
             index = torch.from_numpy(groups.consumers[member.module].blocks(member.index))
             padded = torch.cat([output.taylor.cpu(), torch.zeros(1, dtype=torch.float64)])
             total += padded[index].sum(1)
-            readers += 1
-        if not readers:
-            raise NotScoredError("no reader's gradient was seen: too wide, or it did not run")
-        return GroupScore.of(total / (readers * max(statistics.images, 1)))
+            consumers += 1
+        if not consumers:
+            raise NotScoredError("no consumer's gradient was seen: too wide, or it did not run")
+        return GroupScore.of(total / (consumers * max(statistics.images, 1)))

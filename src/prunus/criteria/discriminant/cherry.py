@@ -14,7 +14,7 @@ from prunus.criteria.discriminant.elimination import (
     ridge_matrix,
 )
 from prunus.criteria.discriminant.pivots import Pivots, run_greedily
-from prunus.criteria.families import readers_of
+from prunus.criteria.families import consumers_of
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Consumer, Group, Groups
 from prunus.statistics import Scatter, Statistics
@@ -51,7 +51,7 @@ class CherryPicking(Elimination):
     def ranked(self, groups: Groups, family: Sequence[Group], statistics: Statistics) -> GroupScore:
         """Return the score of all units of a family, group after group."""
         states = []
-        for _, scatter, blocks in readers_of(groups, family, statistics):
+        for _, scatter, blocks in consumers_of(groups, family, statistics):
             M, D = ridge_matrix(scatter, self.ridge), scatter.standard_D
             total = float((D * torch.linalg.solve(M, D)).sum())
             states.append(Pivots(M, D / max(total, 1e-12) ** 0.5, blocks))

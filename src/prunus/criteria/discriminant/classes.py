@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunus.core import ConfigError
 from prunus.criteria.discriminant.fisher import fisher_ratio
-from prunus.criteria.families import readers_of
+from prunus.criteria.families import consumers_of
 from prunus.graph import Groups
 from prunus.statistics import Scatter, Statistics
 
@@ -41,7 +41,7 @@ def class_scores(groups: Groups, statistics: Statistics, class_index: int) -> di
     """Return, by group, how well each unit tells one class from all others: (units,), in [0, 1].
 
     The greatest `class_ratio` over the unit's features (a patch's taps, a map's positions) in
-    any consumer. Groups without a reader that ran have no entry.
+    any consumer. Groups without a consumer that ran have no entry.
 
     Raises:
         ConfigError: there is no such class, or the statistics are kernels.
@@ -49,7 +49,7 @@ def class_scores(groups: Groups, statistics: Statistics, class_index: int) -> di
     ratios: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
     for group in groups:
-        for consumer, scatter, blocks in readers_of(groups, [group], statistics):
+        for consumer, scatter, blocks in consumers_of(groups, [group], statistics):
             name = consumer.module
             if name not in ratios:
                 ratio = class_ratio(scatter, class_index).cpu()

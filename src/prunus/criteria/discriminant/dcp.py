@@ -26,7 +26,7 @@ from prunus.criteria.discriminant.cherry import select
 from prunus.criteria.discriminant.elimination import ExactDI, eliminate, ridge_matrix
 from prunus.criteria.discriminant.pivots import Floats, Pivots
 from prunus.criteria.discriminant.stacked import StackedConsumer
-from prunus.criteria.families import readers_of
+from prunus.criteria.families import consumers_of
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Group, Groups, Index
 from prunus.statistics import Statistics
@@ -83,7 +83,7 @@ class DCP(StackedConsumer):
     ) -> list[SteepestPicker]:
         """Return the state of a selection among `units`: a picker a consumer."""
         pickers = []
-        for consumer, scatter, blocks in readers_of(groups, family, statistics):
+        for consumer, scatter, blocks in consumers_of(groups, family, statistics):
             _, B = self.coefficients(groups, statistics, consumer, scatter)
             M = ridge_matrix(scatter, self.ridge)
             pickers.append(SteepestPicker(M, M @ B, blocks[units], scatter.scale))

@@ -21,8 +21,8 @@ class DeepLDA:
     the chosen dimensions of the last hidden layer come from (`trace_utility`), s the standard
     deviation of the layer's utilities other than 0. A unit goes where u_c < η·s, with one η for all
     layers, so values of all groups share a scale, and the `threshold` allocation cuts as the thesis
-    does. A unit of several features gets the greatest; so does one of several readers, where each
-    counts in its own s (the thesis has one reader a layer). The chosen dimensions themselves go
+    does. A unit of several features gets the greatest; so does one of several consumers, where each
+    counts in its own s (the thesis has one consumer a layer). The chosen dimensions themselves go
     last of all: they were chosen by v_j, whatever their scale. Input pixels are not scored:
     deconvolution tells what a filter would see there, also where images are always black
     (docs/results.md).
@@ -38,7 +38,7 @@ class DeepLDA:
 
         Raises:
             ConfigError: the statistics hold no traces.
-            NotScoredError: no reader was reached by the trace, or its units are input pixels.
+            NotScoredError: no consumer was reached by the trace, or its units are input pixels.
         """
         if group.kind == "inputs":
             raise NotScoredError("a trace tells what filters look for in pixels, not what is there")
@@ -63,7 +63,7 @@ class DeepLDA:
             best = torch.maximum(best, padded[index].amax(1))
             reached += 1
         if not reached:
-            raise NotScoredError("no reader was reached by the trace: it did not run")
+            raise NotScoredError("no consumer was reached by the trace: it did not run")
         return GroupScore.of(best)
 
 

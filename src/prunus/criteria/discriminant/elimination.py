@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from prunus.criteria.discriminant.pivots import Pivots, indefinite, run_greedily
-from prunus.criteria.families import readers_of, split
+from prunus.criteria.families import consumers_of, split
 from prunus.criteria.kernel import dual_score
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Consumer, Group, Groups, Index
@@ -137,7 +137,7 @@ class Elimination(ABC):
         """Return the state of an elimination of a family: `Pivots` of each consumer."""
         return [
             Pivots(*self.coefficients(groups, statistics, consumer, scatter), blocks)
-            for consumer, scatter, blocks in readers_of(groups, family, statistics)
+            for consumer, scatter, blocks in consumers_of(groups, family, statistics)
         ]
 
     @abstractmethod

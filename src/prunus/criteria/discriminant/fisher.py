@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prunus.criteria.discriminant.elimination import discriminant_inverse
-from prunus.criteria.families import readers_of
+from prunus.criteria.families import consumers_of
 from prunus.criteria.kernel import dual_score
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Group, Groups
@@ -27,7 +27,7 @@ def _sum_features(
 ) -> GroupScore:
     """Score each unit by the sum of `values` (F,) over its features in every consumer."""
     total = torch.zeros(group.units, dtype=torch.float64)
-    for _, scatter, blocks in readers_of(groups, [group], statistics):
+    for _, scatter, blocks in consumers_of(groups, [group], statistics):
         padded = torch.cat([values(scatter).cpu(), torch.zeros(1, dtype=torch.float64)])
         total += padded[torch.from_numpy(blocks)].sum(1)  # −1 in a block counts nothing
     return GroupScore.of(total)

@@ -12,7 +12,7 @@ from prunus.criteria.discriminant.elimination import (
     information_share,
 )
 from prunus.criteria.discriminant.pivots import Pivots
-from prunus.criteria.families import readers_of
+from prunus.criteria.families import consumers_of
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Consumer, Group, Groups
 from prunus.statistics import Scatter, Statistics
@@ -63,7 +63,7 @@ class TFDR:
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
         costs = torch.zeros(group.units, dtype=torch.float64)
-        for _, scatter, blocks in readers_of(groups, [group], statistics):
+        for _, scatter, blocks in consumers_of(groups, [group], statistics):
             state = discriminant_inverse(scatter, self.ridge)
             pivots = Pivots(*information_share(scatter.standard_D, *state), blocks)
             costs += torch.from_numpy(pivots.costs(np.arange(group.units)))
@@ -94,7 +94,7 @@ class DFDR:
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
         """Score one group."""
         lost = torch.zeros(group.units, dtype=torch.float64)
-        for _, scatter, blocks in readers_of(groups, [group], statistics):
+        for _, scatter, blocks in consumers_of(groups, [group], statistics):
             inverse, G = discriminant_inverse(scatter, self.ridge)
             A = scatter.standard_D.T @ G  # DᵀM⁻¹D, (q, q): the eigenvalues of M⁻¹S_B
             owned = torch.from_numpy(blocks).to(A.device)

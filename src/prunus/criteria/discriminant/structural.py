@@ -11,7 +11,7 @@ from torch import Tensor
 from prunus.core import ConfigError
 from prunus.criteria.discriminant.elimination import Elimination, discriminant_inverse
 from prunus.criteria.discriminant.information import discriminant_information
-from prunus.criteria.families import readers_of
+from prunus.criteria.families import consumers_of
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Consumer, Group, Groups
 from prunus.statistics import Scatter, Statistics
@@ -103,7 +103,7 @@ def calibrate(
     [Kung-Hou, section 4.3] leaves λ to trial.
     """
     total = 0.0
-    for consumer, scatter, blocks in readers_of(groups, [group], statistics):
+    for consumer, scatter, blocks in consumers_of(groups, [group], statistics):
         alive = int((~scatter.constant).sum())
         q = max(round(scatter.trace_YY), 1) if scatter.discrete else len(scatter.teacher_total)
         k = max(float((blocks >= 0).sum() / len(blocks)), 1e-12)
@@ -141,7 +141,7 @@ def deleterious(
     rule = Structural(lam, **options)  # type: ignore[arg-type]
     found = {}
     for group in groups:
-        if readers_of(groups, [group], statistics):
+        if consumers_of(groups, [group], statistics):
             score = rule(groups, group, statistics)
             found[group.name] = score.order[score.values[score.order] < 1]
     return found

@@ -170,16 +170,16 @@ class DenseTrunk(nn.Module):
         """Add a layer to a block and widen what reads the block; return the layer.
 
         That is a transition, which still makes as many maps as it made, or `end` behind the last
-        block. `draw` is called with the new layer and with readers for their first weights; with
-        `preserve` the readers' new columns are 0.
+        block. `draw` is called with the new layer and with consumers for their first weights; with
+        `preserve` the consumers' new columns are 0.
         """
         layers = cast(DenseBlock, self.blocks[block]).layers
         layer = cast(DenseLayer, layers[-1]).another(self.form)
         if draw is not None:
             draw(layer)
         layers.append(layer)
-        reader = self.transitions[block] if block < len(self.transitions) else end
-        widen_(reader, layer.conv2.out_channels, draw=draw, preserve=preserve)
+        consumer = self.transitions[block] if block < len(self.transitions) else end
+        widen_(consumer, layer.conv2.out_channels, draw=draw, preserve=preserve)
         return layer
 
     def forward(self, x: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ class Inception(nn.Module):
 
         There is no function-preserving start. The 1×1 convolutions of a module like 3b, 4e or 5b
         make 352 of 480, 576 of 832 and 752 of 1024 channels, and no continuous map of so many
-        into fewer tells all inputs apart: no weights give the reader back what it read.
+        into fewer tells all inputs apart: no weights give the consumer back what it read.
 
         Raises:
             ConfigError: with `preserve`.

@@ -13,9 +13,9 @@ from prunus.statistics import kernel_taps
 from prunus.surgery.repair.closed_form import Repair
 from prunus.surgery.repair.forward_pass import Watch, norms_of
 
-__all__ = ["Reader", "Use", "behind_shared", "find_readers"]
+__all__ = ["RefittedConsumer", "Use", "behind_shared", "find_refitted"]
 
-#: Samples a reader is fitted to: at least so many, and so many a feature.
+#: Samples a consumer is fitted to: at least so many, and so many a feature.
 LEAST_SAMPLES, SAMPLES_A_FEATURE = 40_000, 16
 
 #: Images taken: at least so many, more for a wide linear layer, which sees one sample an image;
@@ -25,7 +25,7 @@ LEAST_IMAGES, MEMORY, LIVE_MAPS = 2_048, 4 * 10**9, 6
 
 @dataclass(frozen=True)
 class Use:
-    """What lies behind one call of a reader.
+    """What lies behind one call of a consumer.
 
     `norm` is the BatchNorm behind it, `summed` tells whether a sum follows, `rectified` whether a
     ReLU alone reads the result.
@@ -37,7 +37,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Reader:
+class RefittedConsumer:
     """A module to refit, which may run several times in a pass.
 
     `uses` has one entry a call, `kept` says which of the dense module's outputs are left,
@@ -51,31 +51,31 @@ class Reader:
     maker: str | None
 
 
-def behind_shared(readers: dict[str, Reader]) -> dict[str, Reader]:
-    """Return the readers that run once, behind the first that runs several times."""
-    order = list(readers.values())
-    first = next((i for i, reader in enumerate(order) if len(reader.uses) > 1), len(order))
-    return {reader.name: reader for reader in order[first:] if len(reader.uses) == 1}
+def behind_shared(consumers: dict[str, RefittedConsumer]) -> dict[str, RefittedConsumer]:
+    """Return the consumers that run once, behind the first that runs several times."""
+    order = list(consumers.values())
+    first = next((i for i, consumer in enumerate(order) if len(consumer.uses) > 1), len(order))
+    return {consumer.name: consumer for consumer in order[first:] if len(consumer.uses) == 1}
 
 
-def find_readers(
+def find_refitted(
     dense: nn.Module, groups: Groups, plan: Plan, x: Tensor, joint: bool
-) -> tuple[dict[str, Reader], list[Repair], int]:
+) -> tuple[dict[str, RefittedConsumer], list[Repair], int]:
     """Return the modules to refit in running order, those that cannot be, and images to take."""
     watch = Watch(dense, [n for n in groups.layers if is_mixing(module_at(dense, n))], groups)
     with watch:
         dense(x)
-    readers: dict[str, Reader] = {}
+    consumers: dict[str, RefittedConsumer] = {}
     repairs: list[Repair] = []
     rows, norms = LEAST_IMAGES, norms_of(groups)
     pairs = {
-        reader: maker
-        for reader, maker in watch.sole_pairs().items()
-        if joint and "out" in plan.modules.get(maker, {}) and _plain(dense, reader, maker)
+        consumer: maker
+        for consumer, maker in watch.sole_pairs().items()
+        if joint and "out" in plan.modules.get(maker, {}) and _plain(dense, consumer, maker)
     }
     for name, calls in watch.calls.items():
         module = module_at(dense, name)
-        if not readers and not {"in", "select"} & set(plan.modules.get(name, ())):
+        if not consumers and not {"in", "select"} & set(plan.modules.get(name, ())):
             continue  # nothing is cut before it
         if plan.empties(name):
             continue
@@ -87,7 +87,7 @@ def find_readers(
             cut = plan.modules.get(name, {}).get("out")
             need = SAMPLES_A_FEATURE * input_columns(module).shape[0] * kernel_taps(module)
             each = [(name, call) for call in range(calls)]
-            readers[name] = Reader(
+            consumers[name] = RefittedConsumer(
                 name,
                 tuple(Use(norms.get(c), c in watch.summed, c in watch.rectified) for c in each),
                 None if cut is None else cut.kept(),
@@ -96,7 +96,7 @@ def find_readers(
             )
             if isinstance(module, nn.Linear):
                 rows = max(rows, SAMPLES_A_FEATURE * module.in_features)
-    return readers, repairs, max(1, min(rows, MEMORY // (LIVE_MAPS * watch.largest)))
+    return consumers, repairs, max(1, min(rows, MEMORY // (LIVE_MAPS * watch.largest)))
 
 
 def _plain(dense: nn.Module, *names: str) -> bool:

@@ -30,9 +30,9 @@ def norms_of(groups: Groups) -> dict[Call, str]:
 
 
 class Run(TorchFunctionMode):
-    """One forward pass in which every call of readers and the sums behind them are seen.
+    """One forward pass in which every call of consumers and the sums behind them are seen.
 
-    Subclasses say what happens before a reader, after it, and at a sum of its output. `calls`
+    Subclasses say what happens before a consumer, after it, and at a sum of its output. `calls`
     counts how often each has run.
     """
 
@@ -52,14 +52,14 @@ class Run(TorchFunctionMode):
         self.paused = False
 
     def before(self, call: Call, module: nn.Module, x: Tensor) -> Tensor | None:
-        """See the input of a reader; return what it shall read instead, or None."""
+        """See the input of a consumer; return what it shall read instead, or None."""
         return None
 
     def after(self, call: Call, z: Tensor) -> None:
-        """See the output of a reader."""
+        """See the output of a consumer."""
 
     def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
-        """See a sum of two maps, of which `calls` of readers made some; return its terms."""
+        """See a sum of two maps, of which `calls` of consumers made some; return its terms."""
         return terms
 
     def __enter__(self) -> Run:
@@ -131,8 +131,8 @@ class Watch(Run):
         calls: how often each module ran, in running order.
         largest: bytes of the largest map.
         summed: calls whose output, or that of the norm behind, is a term of a sum.
-        pairs: the call that makes all that a convolution reads, by the reader's call, where its
-            result goes through one ReLU to this reader.
+        pairs: the call that makes all that a convolution reads, by the consumer's call, where its
+            result goes through one ReLU to this consumer.
     """
 
     def __init__(self, model: nn.Module, names: list[str], groups: Groups) -> None:
@@ -151,15 +151,15 @@ class Watch(Run):
         return {c for c, by in self.read_by.items() if by in (["relu"], ["relu_"])}
 
     def sole_pairs(self) -> dict[str, str]:
-        """Return reader and maker of `pairs` that run once and have no other reader or source.
+        """Return consumer and maker of `pairs` that run once and have no other consumer or source.
 
         Only once the pass is over is it known who else reads.
         """
         return {
-            reader[0]: maker[0]
-            for reader, maker in self.pairs.items()
+            consumer[0]: maker[0]
+            for consumer, maker in self.pairs.items()
             if maker in self.rectified - self.summed and self.relu_read.get(maker) == 1
-            if self.calls[reader[0]] == self.calls[maker[0]] == 1
+            if self.calls[consumer[0]] == self.calls[maker[0]] == 1
         }
 
     def before(self, call: Call, module: nn.Module, x: Tensor) -> Tensor | None:

@@ -1,11 +1,11 @@
 """Joint repair: what makes the channels that are left, and what reads them, fitted together.
 
 A cut keeps filters of the dense network as they were. With fewer of them, others would serve
-better: between a maker W₁ and the only reader V of its channels, behind a ReLU,
+better: between a maker W₁ and the only consumer V of its channels, behind a ReLU,
 
     min over W₁, b₁, V, b of ‖φ(norm₂(V·relu(norm₁(W₁x + b₁)) + b) + other) − φ(T)‖²,
 
-φ the ReLU behind the reader, if there is one, T the dense network's result and x the maker's
+φ the ReLU behind the consumer, if there is one, T the dense network's result and x the maker's
 input in the cut network. Labels are not used. It is not convex: two hundred Adam steps from the
 patch repair, on sampled positions. A reconstruction of ours after [BRECQ, section 3.2],
 which fits blocks to a quantised network in this way.
@@ -33,7 +33,7 @@ SAMPLES, BYTES = 16_384, 5 * 10**8
 def fit_pair_(
     maker: nn.Module,
     norm: nn.Module | None,
-    reader: nn.Module,
+    consumer: nn.Module,
     x: Tensor,
     seen: Samples,
     target: Target,
@@ -44,21 +44,21 @@ def fit_pair_(
 
     Args:
         maker, norm: the convolution that makes the channels, and the BatchNorm behind it.
-        reader: the convolution that reads relu(norm(maker(x))).
+        consumer: the convolution that reads relu(norm(maker(x))).
         x: the maker's input, (B, C, *spatial).
-        seen: the reader's samples, for their places on its output.
-        target: what the reader's result shall be at these places.
+        seen: the consumer's samples, for their places on its output.
+        target: what the consumer's result shall be at these places.
 
     Cost: STEPS forward and backward passes of ROWS positions; BYTES of memory.
     """
-    U, inside, rows = _nested_patches(maker, reader, x, seen)
+    U, inside, rows = _nested_patches(maker, consumer, x, seen)
     first = Affine.of(norm, len(maker.get_parameter("weight")), x)
     second = Affine.of(target.norm, target.T.shape[1], x)
     T = target.T[rows]
     other = None if target.other is None else target.other[rows]
     if target.rectified:
         T = T.relu()
-    old = [maker.get_parameter("weight"), reader.get_parameter("weight")]
+    old = [maker.get_parameter("weight"), consumer.get_parameter("weight")]
     values = [old[0].flatten(1), torch.zeros_like(first.gain), old[1].flatten(1), second.gain * 0]
     free = [v.clone().requires_grad_() for v in values]
     scales = [_rms(old[0]), 1.0 / _rms(first.gain), _rms(old[1]), _rms(T) / _rms(second.gain)]
@@ -67,7 +67,7 @@ def fit_pair_(
         betas=(0.9, 0.99),
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    bias = [getattr(m, "bias", None) for m in (maker, reader)]
+    bias = [getattr(m, "bias", None) for m in (maker, consumer)]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
         pick = torch.randint(len(U), (min(ROWS, len(U)),), generator=generator).to(x.device)
@@ -84,7 +84,7 @@ def fit_pair_(
         schedule.step()
     for module, affine, weight, shift in (
         (maker, first, free[0], free[1]),
-        (reader, second, free[2], free[3]),
+        (consumer, second, free[2], free[3]),
     ):
         kept = module.get_parameter("weight")
         kept.copy_(torch.where(affine.live[:, None], weight, kept.flatten(1)).view(kept.shape))
@@ -92,31 +92,31 @@ def fit_pair_(
 
 
 def _nested_patches(
-    maker: nn.Module, reader: nn.Module, x: Tensor, seen: Samples
+    maker: nn.Module, consumer: nn.Module, x: Tensor, seen: Samples
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the maker's patches at every tap of the reader's, which taps are inside, and rows.
+    """Return the maker's patches at every tap of the consumer's, which taps are inside, and rows.
 
-    Shapes: (n, taps, C·taps of the maker), (n, taps), (n,): rows of the reader's samples.
+    Shapes: (n, taps, C·taps of the maker), (n, taps), (n,): rows of the consumer's samples.
     """
     grid, at_maker, in_maker = unfolding(maker, tuple(x.shape[2:]))
-    _, at_reader, in_reader = unfolding(reader, grid)
+    _, at_consumer, in_consumer = unfolding(consumer, grid)
     B, C = x.shape[:2]
     places = seen.places
     if places is None:
-        places = torch.arange(len(at_reader)).expand(B, -1)
-    width = at_reader.shape[1] * at_maker.shape[1] * C * x.element_size()
+        places = torch.arange(len(at_consumer)).expand(B, -1)
+    width = at_consumer.shape[1] * at_maker.shape[1] * C * x.element_size()
     each = max(1, min(SAMPLES, BYTES // width) // B)
     images = torch.arange(B)[: max(1, BYTES // width)]
     rows = images[:, None] * places.shape[1] + torch.arange(min(each, places.shape[1]))
     places = places.cpu()[images][:, :each]
-    maps = at_reader[places]  # (B, P, taps_r): positions of the maker's output
+    maps = at_consumer[places]  # (B, P, taps_r): positions of the maker's output
     index = at_maker[maps]  # (B, P, taps_r, taps_m)
     flat = x[images.to(x.device)].flatten(2)
     taken = flat.gather(2, index.flatten(1).to(x.device)[:, None].expand(-1, C, -1))
     taken = taken.view(len(images), C, *index.shape[1:])
     taken = taken * in_maker[maps].to(x)[:, None]
     U = taken.permute(0, 2, 3, 1, 4).flatten(3).flatten(0, 1)  # (n, taps_r, C·taps_m)
-    return U, in_reader[places].flatten(0, 1).to(x), rows.flatten().to(x.device)
+    return U, in_consumer[places].flatten(0, 1).to(x), rows.flatten().to(x.device)
 
 
 def _rms(tensor: Tensor) -> float:

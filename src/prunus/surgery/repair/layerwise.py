@@ -1,18 +1,18 @@
-"""Patch repair: refit every reader of a cut network, layer by layer, to what the dense one says.
+"""Patch repair: refit every consumer of a cut network, layer by layer, to what the dense one says.
 
-Let X (F×n) be the k×k patches that a reader sees *in the cut network*, where everything before it
+Let X (F×n) be the k×k patches that a consumer sees *in the cut network*, where everything before it
 has been refitted already, and T (O×n) what the dense network computes there. The weight becomes
 
     V = argmin ‖VᵀX − T‖² + ‖R^½(V − W_K)‖²,  R = ridge·diag(XXᵀ),
 
 in affine form, the bias going into the running mean of a BatchNorm that follows. Where the
-reader's output is added to another stream s (a residual connection), the cut network's stream has
+consumer's output is added to another stream s (a residual connection), the cut network's stream has
 drifted by s_dense − s_cut; then T is what makes the *sum* right, T = (z + s)_dense − s_cut, mapped
 back through the BatchNorm between. Where a ReLU alone reads the result y, what is negative in the
 dense network need only be negative: T is lifted to min(y_cut, 0) there and V solved again, a few
 times.
 
-A reader that runs several times in a pass has one weight for all its calls. At each call it is
+A consumer that runs several times in a pass has one weight for all its calls. At each call it is
 fitted to all calls so far, so that at the last the regression sums over all of them
 (`refit_weight_`). What lies behind its first call was fitted to weights that it had on the way,
 and is fitted once more with the last ones.
@@ -22,7 +22,7 @@ Sources: [ThiNet, eq. 7] and [Channel-pruning, section 3.1] for the layer-wise l
 of ours. theory.md (63) to (65).
 
 Both networks run in step over all calibration images at once, so it costs one forward pass of
-each (two where a reader runs several times) and n·F² multiply-adds a reader, n at least 40 000
+each (two where a consumer runs several times) and n·F² multiply-adds a consumer, n at least 40 000
 positions, and holds the live maps of a forward pass of all images; as many of these are taken as
 fit into 4 GB, 2 048 where they suffice.
 """
@@ -43,14 +43,14 @@ from prunus.modules import CONVOLUTIONS, SelectLinear, module_at, opened
 from prunus.plan import Plan
 from prunus.statistics import Samples, draw_places, patches
 from prunus.surgery.repair.closed_form import Repair
-from prunus.surgery.repair.consumers import Reader, Use, behind_shared, find_readers
+from prunus.surgery.repair.consumers import RefittedConsumer, Use, behind_shared, find_refitted
 from prunus.surgery.repair.forward_pass import Call, Run, norms_of
 from prunus.surgery.repair.joint import fit_pair_
 from prunus.surgery.repair.ridge import Target, refit_weight_
 
 __all__ = ["refit_"]
 
-#: Fewer samples a feature than this fit noise: the reader is left as it is.
+#: Fewer samples a feature than this fit noise: the consumer is left as it is.
 LEAST_A_FEATURE = 2
 
 
@@ -65,19 +65,19 @@ def refit_(
     ridge: float = 1e-3,
     joint: bool = False,
 ) -> list[Repair]:
-    """Refit, in place, every reader of the cut `model` that lies behind the first cut.
+    """Refit, in place, every consumer of the cut `model` that lies behind the first cut.
 
     Args:
         model: the network after `replay_(model, plan)`.
         dense: the network before.
-        groups: those of the dense network, for its readers in running order.
+        groups: those of the dense network, for its consumers in running order.
         batches: calibration batches; images alone or with labels, which are not used.
         ridge: weight of the old weights, in units of each feature's own energy.
         joint: also fit what makes the channels that were cut with what reads them (`fit_pair_`),
             where one convolution makes them and one reads them, behind a ReLU.
 
     Returns:
-        For each reader, the share of its target's variance that it cannot reproduce.
+        For each consumer, the share of its target's variance that it cannot reproduce.
 
     Raises:
         DataError: no image came.
@@ -93,15 +93,15 @@ def refit_(
     try:
         with opened(model, dense):
             x = _images(first)[:1].to(device)
-            readers, repairs, count = find_readers(dense, groups, plan, x, joint)
-            if not readers:
+            consumers, repairs, count = find_refitted(dense, groups, plan, x, joint)
+            if not consumers:
                 return repairs
             taken = [_images(first)]
             while sum(map(len, taken)) < count and (batch := next(stream, None)) is not None:
                 taken.append(_images(batch))
             x = torch.cat(taken)[:count].to(device)
-            made = _lockstep(model, dense, readers, groups, x, ridge)
-            if again := behind_shared(readers):
+            made = _lockstep(model, dense, consumers, groups, x, ridge)
+            if again := behind_shared(consumers):
                 made += _lockstep(model, dense, again, groups, x, ridge)
             return repairs + list({repair.module: repair for repair in made}.values())
     finally:
@@ -118,7 +118,7 @@ def _images(batch: Any) -> Tensor:
 def _lockstep(
     model: nn.Module,
     dense: nn.Module,
-    readers: dict[str, Reader],
+    consumers: dict[str, RefittedConsumer],
     groups: Groups,
     x: Tensor,
     ridge: float,
@@ -127,10 +127,10 @@ def _lockstep(
     told: queue.Queue[Any] = queue.Queue(maxsize=2)
     stop = threading.Event()
     thread = threading.Thread(
-        target=_tell, args=(dense, readers, groups, x, told, stop), daemon=True
+        target=_tell, args=(dense, consumers, groups, x, told, stop), daemon=True
     )
     thread.start()
-    pupil = _Pupil(model, readers, groups, told, ridge)
+    pupil = _Pupil(model, consumers, groups, told, ridge)
     try:
         with pupil:
             model(x)
@@ -146,7 +146,7 @@ class _Stopped(Exception):  # noqa: N818 - a signal, not an error
 
 def _tell(
     dense: nn.Module,
-    readers: dict[str, Reader],
+    consumers: dict[str, RefittedConsumer],
     groups: Groups,
     x: Tensor,
     told: queue.Queue[Any],
@@ -154,7 +154,7 @@ def _tell(
 ) -> None:
     """Run the dense network and tell, in order, every target: the other thread's teacher."""
     try:
-        with torch.no_grad(), _Teacher(dense, readers, groups, told, stop):
+        with torch.no_grad(), _Teacher(dense, consumers, groups, told, stop):
             dense(x)
     except _Stopped:
         pass
@@ -167,26 +167,26 @@ def _tell(
 
 
 class _Teacher(Run):
-    """Puts the sampled result of every reader, or the sum behind it, into the queue."""
+    """Puts the sampled result of every consumer, or the sum behind it, into the queue."""
 
     def __init__(
         self,
         dense: nn.Module,
-        readers: dict[str, Reader],
+        consumers: dict[str, RefittedConsumer],
         groups: Groups,
         told: queue.Queue[Any],
         stop: threading.Event,
     ) -> None:
-        super().__init__(dense, readers, norms_of(groups), groups.uncalled)
-        self.readers, self.told, self.stop = readers, told, stop
+        super().__init__(dense, consumers, norms_of(groups), groups.uncalled)
+        self.consumers, self.told, self.stop = consumers, told, stop
 
     def after(self, call: Call, z: Tensor) -> None:
-        """Tell the output of a reader without a norm."""
+        """Tell the output of a consumer without a norm."""
         if not self._use(call).summed and call not in self.norms:
             self._put(call, z)
 
     def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
-        """Tell the sum, to each of its terms' readers."""
+        """Tell the sum, to each of its terms' consumers."""
         total = terms[0] + terms[1]
         for call in filter(None, calls):
             self._put(call, total)
@@ -199,12 +199,12 @@ class _Teacher(Run):
             self._put(call, y)
 
     def _use(self, call: Call) -> Use:
-        return self.readers[call[0]].uses[call[1]]
+        return self.consumers[call[0]].uses[call[1]]
 
     def _put(self, call: Call, z: Tensor) -> None:
-        reader = self.readers[call[0]]
-        item = _sampled_output(reader, module_at(self.model, reader.name), z)
-        item = item if reader.kept is None else item[:, reader.kept]
+        consumer = self.consumers[call[0]]
+        item = _sampled_output(consumer, module_at(self.model, consumer.name), z)
+        item = item if consumer.kept is None else item[:, consumer.kept]
         while not self.stop.is_set():
             try:
                 return self.told.put(item, timeout=0.2)
@@ -214,34 +214,34 @@ class _Teacher(Run):
 
 
 class _Pupil(Run):
-    """Refits each reader as the cut network's forward pass reaches it."""
+    """Refits each consumer as the cut network's forward pass reaches it."""
 
     def __init__(
         self,
         model: nn.Module,
-        readers: dict[str, Reader],
+        consumers: dict[str, RefittedConsumer],
         groups: Groups,
         told: queue.Queue[Any],
         ridge: float,
     ) -> None:
-        self.makers = {r.maker: r.name for r in readers.values() if r.maker is not None}
-        names = {**readers, **dict.fromkeys(self.makers)}
+        self.makers = {r.maker: r.name for r in consumers.values() if r.maker is not None}
+        names = {**consumers, **dict.fromkeys(self.makers)}
         super().__init__(model, names, norms_of(groups), groups.uncalled)
-        self.readers, self.told, self.ridge = readers, told, ridge
+        self.consumers, self.told, self.ridge = consumers, told, ridge
         self.repairs: list[Repair] = []
-        self.waiting: dict[Call, Tensor] = {}  # inputs of readers whose sum is still to come
-        self.sources: dict[str, Tensor] = {}  # inputs of makers, by the reader's name
-        self.earlier: dict[str, list[tuple[Tensor, Target]]] = {}  # of readers with calls to come
+        self.waiting: dict[Call, Tensor] = {}  # inputs of consumers whose sum is still to come
+        self.sources: dict[str, Tensor] = {}  # inputs of makers, by the consumer's name
+        self.earlier: dict[str, list[tuple[Tensor, Target]]] = {}  # of consumers with calls to come
         self.first: dict[str, Tensor] = {}  # weights of those before any refit
 
     def before(self, call: Call, module: nn.Module, x: Tensor) -> Tensor | None:
-        """Refit a reader, unless a sum behind it will say better what it should do."""
+        """Refit a consumer, unless a sum behind it will say better what it should do."""
         name, number = call
-        if name not in self.readers:
+        if name not in self.consumers:
             self.sources[self.makers[name]] = x
             return None
         again = None
-        if self.readers[name].uses[number].summed:
+        if self.consumers[name].uses[number].summed:
             self.waiting[call] = x
         else:
             again = self._refit(call, x, self._hear())
@@ -250,14 +250,14 @@ class _Pupil(Run):
         return again
 
     def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
-        """Refit the readers that made a term, and put what they make now in its place."""
+        """Refit the consumers that made a term, and put what they make now in its place."""
         totals = [self._hear() if call else None for call in calls]
         for i, (call, total) in enumerate(zip(calls, totals, strict=True)):
             if call is None or total is None:
                 continue
             module, norm = module_at(self.model, call[0]), self._norm(call)
             x = self.waiting.pop(call)
-            other = _sampled_output(self.readers[call[0]], module, terms[1 - i])
+            other = _sampled_output(self.consumers[call[0]], module, terms[1 - i])
             x_now = self._refit(call, x, total, other)
             z = self._run(module, x if x_now is None else x_now)
             terms[i].copy_(z if norm is None else self._run(norm, z))
@@ -266,16 +266,16 @@ class _Pupil(Run):
     def _refit(
         self, call: Call, x: Tensor, T: Tensor, other: Tensor | None = None
     ) -> Tensor | None:
-        """Refit one reader to its calls so far; what is reported is the fit to all of them.
+        """Refit one consumer to its calls so far; what is reported is the fit to all of them.
 
         Returns its input anew where what makes it was changed too.
         """
         name, number = call
-        reader, module = self.readers[name], module_at(self.model, name)
-        target = Target(T, self._norm(call), other, reader.uses[number].rectified)
-        seen = _sampled_input(reader, module, x)
+        consumer, module = self.consumers[name], module_at(self.model, name)
+        target = Target(T, self._norm(call), other, consumer.uses[number].rectified)
+        seen = _sampled_input(consumer, module, x)
         rows, earlier = _rows(seen), self.earlier.pop(name, [])
-        last = len(earlier) + 1 == len(reader.uses)
+        last = len(earlier) + 1 == len(consumer.uses)
         if not last:
             self.earlier[name] = [*earlier, (rows, target)]
             self.first.setdefault(name, module.get_parameter("weight").clone())
@@ -290,13 +290,13 @@ class _Pupil(Run):
             module, rows, target, ridge=self.ridge, earlier=earlier, towards=towards
         )
         again = None
-        if reader.maker is not None:
-            maker, source = module_at(self.model, reader.maker), self.sources.pop(name)
-            behind = self._norm((reader.maker, 0))
+        if consumer.maker is not None:
+            maker, source = module_at(self.model, consumer.maker), self.sources.pop(name)
+            behind = self._norm((consumer.maker, 0))
             fit_pair_(maker, behind, module, source, seen, target, seed=_seed(name))
             again = self._run(maker, source)
             again = (again if behind is None else self._run(behind, again)).relu()
-            rows = _rows(_sampled_input(reader, module, again))
+            rows = _rows(_sampled_input(consumer, module, again))
             left = refit_weight_(module, rows, target, ridge=self.ridge)
         self.repairs += [Repair(name, left)] * last
         return again
@@ -327,10 +327,10 @@ def _seed(name: str) -> int:
     return derive_seed(0, "refit", name)
 
 
-def _sampled_input(reader: Reader, module: nn.Module, x: Tensor) -> Samples:
-    """Return what a reader sees at the places looked at."""
+def _sampled_input(consumer: RefittedConsumer, module: nn.Module, x: Tensor) -> Samples:
+    """Return what a consumer sees at the places looked at."""
     if isinstance(module, CONVOLUTIONS):
-        return patches(x, module, -(-reader.samples // len(x)), _seed(reader.name))
+        return patches(x, module, -(-consumer.samples // len(x)), _seed(consumer.name))
     if isinstance(module, SelectLinear):
         x = x[..., module.index]
     return Samples(x.flatten(0, -2)[..., None])
@@ -341,12 +341,12 @@ def _rows(samples: Samples) -> Tensor:
     return samples.x.transpose(1, 2).flatten(0, 1)
 
 
-def _sampled_output(reader: Reader, module: nn.Module, z: Tensor) -> Tensor:
+def _sampled_output(consumer: RefittedConsumer, module: nn.Module, z: Tensor) -> Tensor:
     """Return an output (or what it is summed to) at the same places: (n, O)."""
     if not isinstance(module, CONVOLUTIONS):
         return z.flatten(0, -2)
-    flat, count = z.flatten(2), -(-reader.samples // len(z))
-    places = draw_places(len(z), flat.shape[2], count, _seed(reader.name))
+    flat, count = z.flatten(2), -(-consumer.samples // len(z))
+    places = draw_places(len(z), flat.shape[2], count, _seed(consumer.name))
     if places is not None:
         flat = flat.gather(2, places.to(z.device)[:, None].expand(-1, flat.shape[1], -1))
     return flat.transpose(1, 2).flatten(0, 1)

@@ -3,7 +3,7 @@
 Let unit u of a producer be v_u = (γ/σ·w_u, β + γ/σ·(b_u − μ)): its filter and bias with the
 BatchNorm that follows folded in (γ, β, μ, σ; 1, 0, 0, 1 without one). Where v_p = s·v_k with
 s > 0, and what lies between is positively homogeneous (ReLU, leaky ReLU, pooling, nothing),
-channel p is s times channel k, and its readers may read k instead: W_k += s·W_p loses nothing.
+channel p is s times channel k, and its consumers may read k instead: W_k += s·W_p loses nothing.
 Otherwise k is the kept unit of largest cosine with p, s the projection ⟨v_p, v_k⟩/‖v_k‖², and
 
     left = Σ_p ‖v_p − s·v_k‖²·‖W_p‖² / Σ_p ‖v_p‖²·‖W_p‖²
@@ -42,7 +42,7 @@ __all__ = ["merge_"]
 
 
 def merge_(model: nn.Module, plan: Plan, groups: Groups) -> list[Repair]:
-    """Add the readers' weights of removed units to those of similar kept ones, before the cut.
+    """Add the consumers' weights of removed units to those of similar kept ones, before the cut.
 
     Needs no data. Groups that cannot be merged are left as they are, with the reason. A consumer
     has one repair for each group that it loses units of. Cost a group: O(units²·fan-in).
@@ -65,13 +65,13 @@ def merge_(model: nn.Module, plan: Plan, groups: Groups) -> list[Repair]:
         if edit.all_gone:
             reason = "none of them is left"
         if reason:  # positions whose whole channel goes are that channel's group's
-            readers = {
+            consumers = {
                 m.module: None
                 for m in group.consumers
                 if m.axis in plan.modules[m.module] and not plan.empties(m.module)
             }
             repairs += [
-                Repair(n, None, f"channels of {name!r} not merged: {reason}") for n in readers
+                Repair(n, None, f"channels of {name!r} not merged: {reason}") for n in consumers
             ]
         else:
             repairs += _merge_group_(model, plan, groups, group, edit)
