@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.criteria import score, subspace_information
-from prunus.criteria.families import families, joint_order
+from prunus.criteria.families import find_families, joint_order
 from prunus.criteria.score import make_criterion
 from prunus.graph import find_groups
 from prunus.models import build_model
@@ -24,10 +24,10 @@ def statistics_of(model: nn.Module, **options: object) -> Statistics:
 
 def test_families_are_what_common_consumers_connect() -> None:
     statistics = statistics_of(build("concat"))
-    found = [[g.name for g in family] for family in families(statistics.groups, statistics)]
+    found = [[g.name for g in family] for family in find_families(statistics.groups, statistics)]
     assert sorted(found) == [["a", "b", "mix"], ["last"]]
     statistics = statistics_of(build("residual"))
-    assert all(len(family) == 1 for family in families(statistics.groups, statistics))
+    assert all(len(family) == 1 for family in find_families(statistics.groups, statistics))
 
 
 def test_an_inception_stage_is_a_family() -> None:
@@ -35,7 +35,7 @@ def test_an_inception_stage_is_a_family() -> None:
     groups = find_groups(model, torch.zeros(1, 1, 14, 14))
     loader = [(torch.randn(16, 1, 14, 14), torch.arange(16) % 4)]
     statistics = collect(model, loader, groups, blocks=1)
-    sizes = sorted(len(family) for family in families(groups, statistics))
+    sizes = sorted(len(family) for family in find_families(groups, statistics))
     assert sizes[-9:] == [4] * 9
     assert set(sizes[:-9]) == {1}
 

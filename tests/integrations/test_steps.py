@@ -8,17 +8,17 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from prunus.core.errors import BudgetError, ConfigError, DataError, PrunusError
 from prunus.integrations.batches import images_and_labels
-from prunus.integrations.steps import Steps
+from prunus.integrations.steps import PruningSteps
 from prunus.pipelines import PruneConfig
 from tests.integrations.digits import digits, network
 
 
-def steps(budget: str = "macs=50%", **given: Any) -> Steps:
+def steps(budget: str = "macs=50%", **given: Any) -> PruningSteps:
     options: dict[str, Any] = {
         "at_epochs": None, "every": None, "steps": None, "out": None, "config": None,
         "batches": 2, "reader": images_and_labels, "seed": 0,
     }  # fmt: skip
-    return Steps(budget, **{**options, **given})
+    return PruningSteps(budget, **{**options, **given})
 
 
 def test_epochs() -> None:

@@ -17,7 +17,7 @@ from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.dynamic import knapsack
 from prunus.plan.problem import Problem
 from prunus.plan.rules import Rules
-from prunus.plan.state import State
+from prunus.plan.state import WidthState
 from tests.graph.nets import build, images
 
 
@@ -91,7 +91,7 @@ def test_a_state_costs_and_loses_what_its_plan_does() -> None:
     groups = find_groups(build("flatten"), images(1))
     scores = convex_scores(groups, 0, bumpy=True)
     problem = Problem.of(groups, scores, {"macs": 10**9}, Rules.of(groups), None, None)
-    state, generator = State(problem), np.random.default_rng(0)
+    state, generator = WidthState(problem), np.random.default_rng(0)
     for _ in range(30):
         group = groups[int(generator.integers(len(groups)))]
         state.move({group.name: int(generator.integers(1, group.units + 1))})

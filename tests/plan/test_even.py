@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from prunus.evaluation import LatencyTable, Steps, excess_shares
+from prunus.evaluation import LatencyTable, WidthSteps, excess_shares
 from prunus.graph import Group, Groups
 from prunus.plan import choose_round_to
 
@@ -16,7 +16,7 @@ def table(time_of, *, noise: float = 0.0, layers: int = 2, rounds: int = 20) -> 
     draw = random.Random(0)
     widths = tuple(range(176, 193))
     steps = tuple(
-        Steps(
+        WidthSteps(
             f"layer {at}",
             1 + at,
             widths,

@@ -48,7 +48,7 @@ from prunus.criteria.discriminant import (
     sort_layers,
     subspace_information,
 )
-from prunus.criteria.families import families_of, reads, score_family
+from prunus.criteria.families import families_of, has_samples, score_family
 from prunus.criteria.intervals import add_replicates, has_intervals
 from prunus.criteria.score import make_criterion, score
 from prunus.criteria.scores import (
@@ -109,6 +109,7 @@ __all__ = [
     "families_of",
     "han_sparsity",
     "has_intervals",
+    "has_samples",
     "jackknife_half_width",
     "kung_tian",
     "latent_utility",
@@ -117,7 +118,6 @@ __all__ = [
     "one_blas_thread",
     "otsu_threshold",
     "rank_layers",
-    "reads",
     "regression_matrix",
     "ridge_lse",
     "score",

@@ -16,16 +16,16 @@ from prunus.statistics import Scatter, Statistics
 
 __all__ = [
     "consumers_of",
-    "families",
     "families_of",
+    "find_families",
+    "has_samples",
     "joint_order",
-    "reads",
     "score_family",
     "split",
 ]
 
 
-def families(groups: Iterable[Group], statistics: Statistics) -> list[list[Group]]:
+def find_families(groups: Iterable[Group], statistics: Statistics) -> list[list[Group]]:
     """Part groups into families: those that a chain of common consumers connects.
 
     The branches of an Inception module are one, the layers of a dense block, most groups are
@@ -51,7 +51,7 @@ def families_of(
 ) -> list[list[Group]]:
     """Part groups into those that a criterion scores together: each alone where it does not."""
     if hasattr(rule, "jointly"):
-        return families(groups, statistics)
+        return find_families(groups, statistics)
     return [[group] for group in groups]
 
 
@@ -95,7 +95,7 @@ def consumers_of(
     start = 0
     for group in family:
         for member in group.consumers:
-            if reads(groups, member, statistics):
+            if has_samples(groups, member, statistics):
                 features = statistics.features(member.module, member.index)
                 owned[member.module].append((start, features))
         start += group.units
@@ -113,7 +113,7 @@ def consumers_of(
     return consumers
 
 
-def reads(groups: Groups, member: Member, statistics: Statistics) -> bool:
+def has_samples(groups: Groups, member: Member, statistics: Statistics) -> bool:
     """Tell whether a member is a consumer that has samples."""
     return member.module in groups.consumers and statistics[member.module].samples > 0
 

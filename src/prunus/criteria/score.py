@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from prunus.core import ConfigError, one_blas_thread
-from prunus.criteria.families import families_of, reads, score_family
+from prunus.criteria.families import families_of, has_samples, score_family
 from prunus.criteria.intervals import add_replicates
 from prunus.criteria.scores import CRITERIA, Criterion, GroupScore, NotScoredError, Scores
 from prunus.graph import Group, Groups
@@ -78,4 +78,4 @@ def _is_read(groups: Groups, group: Group, statistics: Statistics) -> bool:
     """Tell whether any consumer of a group has statistics."""
     if statistics.duals:
         return any(member.module in statistics.duals for member in group.consumers)
-    return any(reads(groups, member, statistics) for member in group.consumers)
+    return any(has_samples(groups, member, statistics) for member in group.consumers)

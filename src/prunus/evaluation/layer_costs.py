@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from prunus.graph import find_groups, raw_layer, reads
+from prunus.graph import count_inputs, find_groups, raw_layer
 from prunus.modules import RawAxis, former_of, module_at
 
 __all__ = ["layer_rows"]
@@ -34,7 +34,7 @@ def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dic
         if after is None:  # a raw parameter that no group of the pruned network cuts any more
             after = raw_layer(cast(RawAxis, module_at(pruned, name)))
         pairs = [
-            (layer, reads(network, name, layer))
+            (layer, count_inputs(network, name, layer))
             for network, layer in ((dense, before), (pruned, after))
         ]
         rows.append(

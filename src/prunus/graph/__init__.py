@@ -1,7 +1,7 @@
 """Trace a network into groups of coupled units, their consumers and their cost."""
 
 from prunus.graph.branches import Branches, collapsed_modules, let_branches_go
-from prunus.graph.costs import Layer, count_macs, raw_layer, reads
+from prunus.graph.costs import Layer, count_inputs, count_macs, raw_layer
 from prunus.graph.engine import counts_heads
 from prunus.graph.groups import Axis, Consumer, Group, Groups, Index, Member, Unprunable
 from prunus.graph.head import head_groups
@@ -25,6 +25,7 @@ __all__ = [
     "Track",
     "Unprunable",
     "collapsed_modules",
+    "count_inputs",
     "count_macs",
     "counts_heads",
     "find_groups",
@@ -32,5 +33,4 @@ __all__ = [
     "let_branches_go",
     "probe",
     "raw_layer",
-    "reads",
 ]

@@ -30,7 +30,7 @@ from prunus.modules import (
     private_copy,
 )
 
-__all__ = ["Layer", "count_macs", "find_layers", "raw_layer", "reads"]
+__all__ = ["Layer", "count_inputs", "count_macs", "find_layers", "raw_layer"]
 
 #: Bytes of one entry of `SelectLinear.index`.
 INDEX_BYTES = torch.int32.itemsize
@@ -155,7 +155,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def reads(model: nn.Module, name: str, layer: Layer) -> int:
+def count_inputs(model: nn.Module, name: str, layer: Layer) -> int:
     """Return how many incoming channels a module really reads."""
     module = module_at(model, name)
     return len(module.index) if isinstance(module, SelectLinear) else layer.in_

@@ -63,7 +63,7 @@ def couplings(
     Raises:
         TraceError: the network could not be run.
     """
-    tracer = _Tracer(model, inside_heads, singles)
+    tracer = _ChannelTracer(model, inside_heads, singles)
     try:
         with (
             torch.no_grad(), plain_attention(), tracer.watching(), calling(model, uncalled), tracer
@@ -95,7 +95,7 @@ LINEAR = {("weight", 0): "out", ("weight", 1): "in", ("bias", 0): "out"}
 RULED = (nn.Linear, CONVOLUTIONS, *PASSING)
 
 
-class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Moves labels beside tensors while a network runs."""
 
     def __init__(self, model: nn.Module, inside_heads: bool, singles: bool) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prunus.core import NonFiniteError, TraceError, first_non_finite
 from prunus.graph.branches import let_branches_go
 from prunus.graph.consumers import find_consumers
-from prunus.graph.costs import Layer, count_macs, find_layers, raw_layer, reads
+from prunus.graph.costs import Layer, count_inputs, count_macs, find_layers, raw_layer
 from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
 from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
@@ -120,7 +120,7 @@ def _all_macs(model: nn.Module, layers: dict[str, Layer], arguments: tuple[Any, 
     Products of activations (attention) count as if no unit could make them cheaper, so a budget
     is kept, if anything, by more than was asked.
     """
-    own = sum(layer.macs(layer.out, reads(model, n, layer)) for n, layer in layers.items())
+    own = sum(layer.macs(layer.out, count_inputs(model, n, layer)) for n, layer in layers.items())
     if len(arguments) != 1 or not isinstance(arguments[0], Tensor):
         return own
     try:

@@ -15,7 +15,7 @@ from torch import nn
 
 from prunus.core import ConfigError, WeightsError
 from prunus.integrations.batches import Reader, images_and_labels
-from prunus.integrations.steps import Steps
+from prunus.integrations.steps import PruningSteps
 from prunus.runs import PruneConfig
 
 try:
@@ -86,7 +86,7 @@ class PruningCallback(Callback):
                 reached, when training starts.
         """
         self.network = network
-        self.steps = Steps(
+        self.steps = PruningSteps(
             budget, at_epochs=at_epochs, every=every, steps=steps, out=out, config=config,
             batches=batches, reader=reader, seed=seed,
         )  # fmt: skip

@@ -31,7 +31,7 @@ from prunus.export import save_weights
 from prunus.integrations.batches import Reader, without_workers
 from prunus.pipelines import (
     Pruning,
-    State,
+    PruningState,
     checked,
     costs_of,
     find_protected,
@@ -45,12 +45,12 @@ from prunus.plan import Budget, Plan, check_reachable
 from prunus.runs import Journal, Loaders, PruneConfig, Session, Watch
 from prunus.surgery import cut_state_, replay_, tensors_of
 
-__all__ = ["Steps"]
+__all__ = ["PruningSteps"]
 
 log = logging.getLogger(__name__)
 
 
-class Steps:
+class PruningSteps:
     """A budget reached in steps: when the next one is due, what was done, and the step itself.
 
     Attributes:
@@ -213,7 +213,7 @@ class Steps:
             loaders=loaders, fabric=None, seed=self.seed, journal=Journal(), watch=Watch()
         )
 
-    def _opened(self, network: nn.Module, session: Session) -> tuple[Pruning, State]:
+    def _opened(self, network: nn.Module, session: Session) -> tuple[Pruning, PruningState]:
         """Return what a pruning of `network` in place goes by, and where it stands."""
         example = self._example(session)
         groups = trace(network, example, self.config)
@@ -228,7 +228,7 @@ class Steps:
             protected=self.protected,
             floor=None,
         )
-        state = State(
+        state = PruningState(
             iteration=self.done,
             groups=groups,
             plan=self.plan,

@@ -12,7 +12,7 @@ from torch import nn
 
 from prunus.core import ConfigError, RunFolderError, to_json, write_whole
 from prunus.integrations.batches import Reader, images_and_labels
-from prunus.integrations.steps import Steps
+from prunus.integrations.steps import PruningSteps
 from prunus.runs import PruneConfig
 
 try:
@@ -86,7 +86,7 @@ class PruningCallback(TrainerCallback):
             ConfigError, BudgetError: settings that cannot be, at once; a budget that cannot be
                 reached, when training starts.
         """
-        self.steps = Steps(
+        self.steps = PruningSteps(
             budget, at_epochs=at_epochs, every=every, steps=steps, out=out, config=config,
             batches=batches, reader=reader, seed=seed,
         )  # fmt: skip

@@ -8,8 +8,8 @@ from prunus.pipelines.export import Exported, run_export
 from prunus.pipelines.grow import GrowConfig, GrowRunConfig, run_grow
 from prunus.pipelines.pruning import (
     Pruning,
+    PruningState,
     Report,
-    State,
     checked,
     costs_of,
     find_protected,
@@ -50,6 +50,7 @@ __all__ = [
     "Loaders",
     "PruneConfig",
     "Pruning",
+    "PruningState",
     "Report",
     "RunConfig",
     "RunDifference",
@@ -58,7 +59,6 @@ __all__ = [
     "SearchConfig",
     "SearchPruneConfig",
     "Session",
-    "State",
     "Watch",
     "checked",
     "costs_of",

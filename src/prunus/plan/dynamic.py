@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.global_ import allocate_global
-from prunus.plan.local_search import exchange_, fill_, repair_
+from prunus.plan.local_search import narrow_to_limits_, swap_widths_, widen_within_limits_
 from prunus.plan.problem import Problem
-from prunus.plan.state import State
+from prunus.plan.state import WidthState
 from prunus.plan.uniform import allocate_uniform
 
 __all__ = ["allocate_dp", "knapsack"]
@@ -39,7 +39,7 @@ def allocate_dp(problem: Problem) -> CostTracker:
     Cost: at most 2 · 8 rounds of O(Σ_g counts_g · (members_g + 4000)), and for the last step
     O(groups²) exact costs an exchange, of which there are at most 2 · groups.
     """
-    state = State(problem)
+    state = WidthState(problem)
     best = _Best(dict(state.left))
     for start in (allocate_uniform, allocate_global):
         state.follow(start(problem))
@@ -60,7 +60,7 @@ def allocate_dp(problem: Problem) -> CostTracker:
     if best.loss == math.inf:
         return state.tracker  # at its floors, and still above the limits
     state.move(best.left)
-    exchange_(state)
+    swap_widths_(state)
     return state.tracker
 
 
@@ -71,19 +71,19 @@ class _Best:
     left: dict[str, int]
     loss: float = math.inf
 
-    def note(self, state: State) -> None:
+    def note(self, state: WidthState) -> None:
         if state.tracker.meets(state.problem.limits) and state.loss < self.loss:
             self.left, self.loss = dict(state.left), state.loss
 
 
-def _search_locally_(state: State, best: _Best) -> None:
+def _search_locally_(state: WidthState, best: _Best) -> None:
     """Make the state meet the limits exactly, waste none of them, and note it."""
-    repair_(state)
-    fill_(state)
+    narrow_to_limits_(state)
+    widen_within_limits_(state)
     best.note(state)
 
 
-def _solve(state: State, weights: dict[str, float]) -> dict[str, int]:
+def _solve(state: WidthState, weights: dict[str, float]) -> dict[str, int]:
     """Return the widths that minimise the loss by the cost linearised at `state`'s widths."""
     problem, here = state.problem, dict(state.left)
 

@@ -1,4 +1,4 @@
-"""Exact last steps of an allocation: `repair_`, `fill_`, `exchange_`.
+"""Exact last steps of an allocation: `narrow_to_limits_`, `widen_within_limits_`, `swap_widths_`.
 
 Each tries one group's next width and counts the whole network anew, so that nothing is linearised.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 
-from prunus.plan.state import State
+from prunus.plan.state import WidthState
 
-__all__ = ["exchange_", "fill_", "repair_"]
+__all__ = ["narrow_to_limits_", "swap_widths_", "widen_within_limits_"]
 
 
-def repair_(state: State) -> None:
+def narrow_to_limits_(state: WidthState) -> None:
     """Narrow groups until the limits are met: always the one that loses least for what it saves.
 
     Ends above the limits where every group is at its floor.
@@ -38,7 +38,7 @@ def repair_(state: State) -> None:
         state.move(dict([chosen]))
 
 
-def fill_(state: State) -> None:
+def widen_within_limits_(state: WidthState) -> None:
     """Widen groups while the limits allow it: always the one that wins most loss back."""
     while True:
         loss, best, chosen = state.loss, 0.0, None
@@ -56,13 +56,13 @@ def fill_(state: State) -> None:
         state.move(dict([chosen]))
 
 
-def exchange_(state: State) -> None:
+def swap_widths_(state: WidthState) -> None:
     """Narrow one group by a step to widen another, as long as the loss falls.
 
     At most 2 · groups exchanges, each the best of all pairs.
     """
     for _ in range(2 * len(state.left)):
-        fill_(state)
+        widen_within_limits_(state)
         before, best, chosen = state.loss, state.loss, None
         for giver, had in list(state.left.items()):
             fewer = _next(state, giver, -1)
@@ -81,7 +81,7 @@ def exchange_(state: State) -> None:
         state.move(chosen)
 
 
-def _next(state: State, name: str, way: int) -> int | None:
+def _next(state: WidthState, name: str, way: int) -> int | None:
     """Return the next narrower (−1) or wider (+1) number that may be left, None at the end."""
     group, left = state.group[name], state.left[name]
     if way < 0:

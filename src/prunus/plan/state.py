@@ -1,4 +1,4 @@
-"""A network at chosen widths, its exact cost and its summed loss: `State`."""
+"""A network at chosen widths, its exact cost and its summed loss: `WidthState`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from prunus.graph import Group
 from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.problem import Problem
 
-__all__ = ["State"]
+__all__ = ["WidthState"]
 
 
-class State:
+class WidthState:
     """How many units of each group are left, each group cut along its own order.
 
     loss = Σ_groups factor · Σ_{units gone} cost; a position whose channel went counts with the

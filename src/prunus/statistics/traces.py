@@ -139,7 +139,7 @@ def trace_utility(
         raise ConfigError(f"trace rule {rule!r}: expected one of {', '.join(RULES)}")
     head = groups.head
     kept = _checked(groups.consumers[head], dimensions)
-    tracer = _Tracer(model, groups, head, kept, rule)
+    tracer = _UtilityTracer(model, groups, head, kept, rule)
     wanted = _FirstOfEach(images_a_class)
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -198,7 +198,7 @@ class _FirstOfEach:
         return x[rows]
 
 
-class _Tracer:
+class _UtilityTracer:
     """The state of one pass."""
 
     def __init__(

@@ -13,7 +13,7 @@ from torch import nn
 import prunus
 from prunus.core.errors import ExportError
 from prunus.data import DataSplits
-from prunus.evaluation import Comparison, LatencyTable, RuntimeUnavailableError, Steps
+from prunus.evaluation import Comparison, LatencyTable, RuntimeUnavailableError, WidthSteps
 from prunus.graph import Groups
 from prunus.pipelines import Journal, PruneConfig, Session, Watch
 from prunus.pipelines.pruning import latency, timing
@@ -28,7 +28,7 @@ def stepped(groups: Groups, multiple: int) -> LatencyTable:
     """A table whose layers are slower between multiples of `multiple`."""
     times = tuple(1.0 + 0.3 * (width % multiple > 0) for width in range(17))
     widths = tuple(range(48, 65))
-    steps = (Steps("made up", 1, widths, widths, (times,) * 20),)
+    steps = (WidthSteps("made up", 1, widths, widths, (times,) * 20),)
     return dataclasses.replace(linear_table(groups), steps=steps)
 
 

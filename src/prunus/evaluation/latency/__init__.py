@@ -9,7 +9,7 @@ from prunus.evaluation.latency.runtimes import (
     eager_call,
     onnx_call,
 )
-from prunus.evaluation.latency.steps import MULTIPLES, Steps, excess_shares
+from prunus.evaluation.latency.steps import MULTIPLES, WidthSteps, excess_shares
 from prunus.evaluation.latency.table import Grid, LatencyTable
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "Grid",
     "LatencyTable",
     "RuntimeUnavailableError",
-    "Steps",
+    "WidthSteps",
     "compare_latency",
     "compiled_call",
     "eager_call",

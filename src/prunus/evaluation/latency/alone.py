@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunus.modules import CONVOLUTIONS, TRANSPOSED, SelectLinear, channel_count, is_depthwise
 
-__all__ = ["Call", "Shape", "gather_at", "gather_key", "layer_at", "layer_key"]
+__all__ = ["Shape", "TimedCall", "gather_at", "gather_key", "layer_at", "layer_key"]
 
 #: The public class of each convolution; a subclass's own constructor may take other arguments.
 _CONVOLUTIONS = (
@@ -23,7 +23,7 @@ _CONVOLUTIONS = (
 )
 Shape = tuple[int, ...]
 #: A layer as it runs in a network: its key, the module, and the shape of what it is given.
-Call = tuple[str, tuple[nn.Module, Shape]]
+TimedCall = tuple[str, tuple[nn.Module, Shape]]
 
 
 def layer_key(module: nn.Module, shape: Shape) -> str:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from prunus.evaluation.latency.alone import Call, layer_at
+from prunus.evaluation.latency.alone import TimedCall, layer_at
 from prunus.evaluation.latency.compare import compare_latency
-from prunus.evaluation.latency.steps import STRETCH, Steps
+from prunus.evaluation.latency.steps import STRETCH, WidthSteps
 from prunus.evaluation.latency.table import Grid
 from prunus.graph import Groups
 from prunus.modules import channel_count, is_depthwise
@@ -25,8 +25,8 @@ KEPT = 0.7
 
 
 def measure_steps(
-    calls: Mapping[str, Sequence[Call]], grids: Mapping[str, Grid], groups: Groups
-) -> tuple[Steps, ...]:
+    calls: Mapping[str, Sequence[TimedCall]], grids: Mapping[str, Grid], groups: Groups
+) -> tuple[WidthSteps, ...]:
     """Time the `LAYERS` layers that take most time and can be pruned, at 17 widths in turn.
 
     Args:
@@ -40,7 +40,7 @@ def measure_steps(
     """
     prunable = {(member.module, member.axis) for group in groups for member in group.members}
     often = Counter(key for each in calls.values() for key, _ in each)
-    found: list[Steps] = []
+    found: list[WidthSteps] = []
     for key in sorted(often, key=lambda key: -often[key] * grids[key].ms[-1][-1]):
         names = [name for name, each in calls.items() if key in dict(each)]
         module, shape = dict(calls[names[0]])[key]
@@ -61,7 +61,7 @@ def measure_steps(
             turns[f"{out}×{in_}"] = partial(layer, x)
         timed = compare_latency(turns, rounds=ROUNDS, seconds=math.inf).seconds
         ms = tuple(tuple(round(1e3 * timed[at][r], 6) for at in turns) for r in range(ROUNDS))
-        found.append(Steps(key, often[key], outs, ins, ms))
+        found.append(WidthSteps(key, often[key], outs, ins, ms))
         if len(found) == LAYERS:
             break
     return tuple(found)

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core import ConfigError
-from prunus.evaluation.latency.alone import Call, Shape, gather_at, gather_key, layer_at, layer_key
+from prunus.evaluation.latency.alone import (
+    Shape,
+    TimedCall,
+    gather_at,
+    gather_key,
+    layer_at,
+    layer_key,
+)
 from prunus.evaluation.latency.measure_steps import measure_steps
 from prunus.evaluation.latency.table import Grid, LatencyTable
 from prunus.graph import Groups
@@ -111,9 +118,9 @@ def measure_latency_table(
     )
 
 
-def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[Call]]:
+def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[TimedCall]]:
     """Return the calls of each costed layer in one forward pass: a key, and what to time."""
-    calls: dict[str, list[Call]] = {}
+    calls: dict[str, list[TimedCall]] = {}
     hooks = []
     for name, layer in groups.layers.items():
         module = module_at(network, name)
@@ -121,7 +128,7 @@ def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[Call
             continue
         mine = calls.setdefault(name, [])
 
-        def note(module: nn.Module, args: Any, output: Any, mine: list[Call] = mine) -> None:
+        def note(module: nn.Module, args: Any, output: Any, mine: list[TimedCall] = mine) -> None:
             shape = tuple(flatten_tensors(args)[0].shape)
             mine.append((layer_key(module, shape), (module, shape)))
 
@@ -133,8 +140,8 @@ def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[Call
 
 
 def _gathers(
-    network: nn.Module, groups: Groups, calls: Mapping[str, list[Call]]
-) -> dict[str, list[Call]]:
+    network: nn.Module, groups: Groups, calls: Mapping[str, list[TimedCall]]
+) -> dict[str, list[TimedCall]]:
     """Return the selections before the linear layers that pick their inputs, or may after a cut."""
     may = {m.module for group in groups for m in group.members if m.axis == "select"}
     do = {name for name, module in network.named_modules() if isinstance(module, SelectLinear)}

@@ -1,4 +1,4 @@
-"""What a layer takes at every width of a stretch, and what its uneven widths cost: `Steps`."""
+"""What a layer takes at every width of a stretch, and what its uneven widths cost: `WidthSteps`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MULTIPLES", "STRETCH", "Steps", "excess_shares"]
+__all__ = ["MULTIPLES", "STRETCH", "WidthSteps", "excess_shares"]
 
 #: Multiples that a table is asked for, the least first; each divides the last.
 MULTIPLES = (4, 8, 16)
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Steps:
+class WidthSteps:
     """Milliseconds of one layer at 17 widths in a row, from one multiple of 16 to the next.
 
     Attributes:
@@ -39,7 +39,7 @@ class Steps:
     ms: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def from_json(cls, body: dict[str, Any]) -> Steps:
+    def from_json(cls, body: dict[str, Any]) -> WidthSteps:
         """Read the fields of one, as JSON holds them."""
         steps = cls(
             str(body["layer"]),
@@ -53,7 +53,7 @@ class Steps:
         return steps
 
 
-def excess_shares(stretches: Sequence[Steps]) -> dict[int, Floats]:
+def excess_shares(stretches: Sequence[WidthSteps]) -> dict[int, Floats]:
     """Return, by multiple, what widths cost above the multiples around them, as a share.
 
     Σ_layers calls · mean_w [t(w) − t̂(w)] ÷ Σ_layers calls · mean_w t(w), where t(w) is the lower

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prunus.core import DataError, to_json
-from prunus.evaluation.latency.steps import Steps
+from prunus.evaluation.latency.steps import WidthSteps
 
 __all__ = ["Grid", "LatencyTable"]
 
@@ -92,7 +92,7 @@ class LatencyTable:
     threads: int
     machine: str
     selections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    steps: tuple[Steps, ...] = ()
+    steps: tuple[WidthSteps, ...] = ()
 
     def ms(self, layer: str, out: int, in_: int, arriving: int | None = None) -> float:
         """Return the milliseconds a batch that `layer` takes with `out` and `in_` channels left.
@@ -152,7 +152,7 @@ class LatencyTable:
                 int(body["threads"]),
                 str(body["machine"]),
                 selections,
-                tuple(map(Steps.from_json, body["steps"])),
+                tuple(map(WidthSteps.from_json, body["steps"])),
             )
         except DataError:
             raise

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from prunus.graph.labels import Labels, Track, compress, varying
 from prunus.graph.operations.call import Call, meet, opaque, rule
-from prunus.graph.operations.reduction import channels, spread
+from prunus.graph.operations.reduction import along_axis, channels
 
 __all__ = ["contract"]
 
@@ -113,7 +113,7 @@ def _convolution(call: Call) -> list[Track]:
             labels.join(own, read)
     elif read is not None:
         labels.fix(read, "a convolution without a module of its own reads it")
-    track = Track(shape, spread(out, shape))
+    track = Track(shape, along_axis(out, shape))
     if bias and track.arrays:
         b = bias[0]
         lifted = Track((1, *b.shape, *(1,) * (len(shape) - 2)), [

@@ -8,7 +8,7 @@ from prunus.graph.labels import Labels, Track, varying
 from prunus.graph.operations.call import Call, rule
 from prunus.graph.operations.elementwise import elementwise
 
-__all__ = ["channels", "over_positions", "spread"]
+__all__ = ["along_axis", "channels", "over_positions"]
 
 
 def channels(labels: Labels, track: Track, axis: int = 1) -> Tensor | None:
@@ -27,7 +27,7 @@ def channels(labels: Labels, track: Track, axis: int = 1) -> Tensor | None:
     return found
 
 
-def spread(vector: Tensor | None, shape: tuple[int, ...], axis: int = 1) -> list[Tensor]:
+def along_axis(vector: Tensor | None, shape: tuple[int, ...], axis: int = 1) -> list[Tensor]:
     """Return the labels of channels as arrays of a tensor of `shape`."""
     if vector is None or len(vector) == 1:
         return []
@@ -48,7 +48,7 @@ def over_positions(call: Call) -> list[Track]:
     x = call.tracks[0]
     axis = -3 if "2d" in call.name else -2 if "1d" in call.name else -4
     axis += len(x.shape)
-    arrays = spread(channels(call.labels, x, axis), call.shape, axis)
+    arrays = along_axis(channels(call.labels, x, axis), call.shape, axis)
     return [Track(tuple(t.shape), arrays) for t in call.outputs]
 
 
@@ -146,7 +146,7 @@ def _normalise(call: Call, x: Track, own: list[Track], axis: int) -> list[Track]
         vectors = [] if bare is None else [bare]
     along = x.along(axis)
     for vector in vectors:
-        lifted = spread(vector, x.shape, axis)
+        lifted = along_axis(vector, x.shape, axis)
         for array in along:
             for one in lifted:
                 labels.join(array, one)

@@ -9,12 +9,12 @@ from prunus.pipelines.pruning.protect import find_protected
 from prunus.pipelines.pruning.ps_iteration import ps_iteration
 from prunus.pipelines.pruning.run import run_prune
 from prunus.pipelines.pruning.s_phase import s_phase_
-from prunus.pipelines.pruning.state import Pruning, State
+from prunus.pipelines.pruning.state import Pruning, PruningState
 
 __all__ = [
     "Pruning",
+    "PruningState",
     "Report",
-    "State",
     "checked",
     "costs_of",
     "find_protected",

@@ -15,7 +15,7 @@ from prunus.core import BudgetError
 from prunus.pipelines.pruning.iteration import iterate
 from prunus.pipelines.pruning.protect import still_protected
 from prunus.pipelines.pruning.rows import say_costs
-from prunus.pipelines.pruning.state import Pruning, State
+from prunus.pipelines.pruning.state import Pruning, PruningState
 from prunus.plan import least_costs
 
 __all__ = ["find_smallest"]
@@ -24,7 +24,7 @@ __all__ = ["find_smallest"]
 LEAST_SAVING = 0.03
 
 
-def find_smallest(pruning: Pruning, state: State) -> tuple[State, str]:
+def find_smallest(pruning: Pruning, state: PruningState) -> tuple[PruningState, str]:
     """Return the last network that kept `pruning.floor` on validation, and why the search stopped.
 
     What is made small is the multiply-accumulates (MACs), down to the least that any plan can
@@ -75,7 +75,7 @@ def find_smallest(pruning: Pruning, state: State) -> tuple[State, str]:
 
 
 def _targets(
-    pruning: Pruning, state: State, step: float, limits: Mapping[str, float]
+    pruning: Pruning, state: PruningState, step: float, limits: Mapping[str, float]
 ) -> dict[str, float]:
     """Return what the next try aims at: the step, but no less than the limit or the least."""
     groups = state.groups

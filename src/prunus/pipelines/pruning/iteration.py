@@ -8,7 +8,7 @@ from dataclasses import replace
 from prunus.pipelines.pruning.groups import trace
 from prunus.pipelines.pruning.latency import costs_of
 from prunus.pipelines.pruning.s_phase import s_phase_
-from prunus.pipelines.pruning.state import Pruning, State
+from prunus.pipelines.pruning.state import Pruning, PruningState
 from prunus.plan import Budget
 from prunus.runs import PruneConfig, p_phase_
 
@@ -35,7 +35,9 @@ def targets_of(
     return targets
 
 
-def iterate(pruning: Pruning, held: State, targets: Mapping[str, float], i: int) -> State:
+def iterate(
+    pruning: Pruning, held: PruningState, targets: Mapping[str, float], i: int
+) -> PruningState:
     """Do S-phase and P-phase `i`, or take them from the journal; `held` is left as it is.
 
     Raises:
@@ -73,10 +75,10 @@ def iterate(pruning: Pruning, held: State, targets: Mapping[str, float], i: int)
     return reached
 
 
-def _restored(pruning: Pruning, step: str, i: int, accuracy: float) -> State:
+def _restored(pruning: Pruning, step: str, i: int, accuracy: float) -> PruningState:
     """Return the state after a step of the journal; its network is traced anew."""
     session = pruning.session
     model, plan = session.journal.restore(step, pruning.dense)
     groups = trace(model, pruning.example, pruning.config)
     costs = costs_of(groups, session.table)
-    return State(iteration=i, groups=groups, plan=plan, costs=costs, accuracy=accuracy)
+    return PruningState(iteration=i, groups=groups, plan=plan, costs=costs, accuracy=accuracy)

@@ -25,7 +25,7 @@ from prunus.pipelines.pruning.latency import costs_of, with_round_to
 from prunus.pipelines.pruning.protect import find_protected
 from prunus.pipelines.pruning.rows import describe_groups, say_costs
 from prunus.pipelines.pruning.s_phase import measure_information
-from prunus.pipelines.pruning.state import Pruning, State
+from prunus.pipelines.pruning.state import Pruning, PruningState
 from prunus.plan import Budget, Plan
 from prunus.runs import PruneConfig, Session, last_epoch, p_phase_
 
@@ -100,7 +100,9 @@ def ps_iteration(
         floor=floor,
     )
     groups = without_ignored(groups, config)
-    state = State(iteration=0, groups=groups, plan=Plan(), costs=costs, accuracy=before).copied()
+    state = PruningState(
+        iteration=0, groups=groups, plan=Plan(), costs=costs, accuracy=before
+    ).copied()
     descend = to_limits if budget.accuracy is None else find_smallest
     state, reason = descend(pruning, state)
     journal.append_once("stop", {"reason": reason})
@@ -110,7 +112,7 @@ def ps_iteration(
     return state.model, state.plan
 
 
-def to_limits(pruning: Pruning, state: State) -> tuple[State, str]:
+def to_limits(pruning: Pruning, state: PruningState) -> tuple[PruningState, str]:
     """Go down to the limits in `config.iterations` equal shares; return why it stopped."""
     T, limits = pruning.config.iterations, pruning.budget.absolute(pruning.costs)
     for i in range(1, T + 1):
@@ -129,7 +131,7 @@ def to_limits(pruning: Pruning, state: State) -> tuple[State, str]:
     return state, "the budget is met"
 
 
-def _finish(pruning: Pruning, state: State) -> State:
+def _finish(pruning: Pruning, state: PruningState) -> PruningState:
     """Return the network after the final training, or before it where that lost the floor."""
     session, config, floor = pruning.session, pruning.config, pruning.floor
     reached = state if floor is None else state.copied()

@@ -25,7 +25,7 @@ from prunus.pipelines.pruning.rows import (
     say_targets,
     score_rows,
 )
-from prunus.pipelines.pruning.state import Pruning, State
+from prunus.pipelines.pruning.state import Pruning, PruningState
 from prunus.plan import Plan, make_plan, predict_loss
 from prunus.runs import PruneConfig, Session, spread
 from prunus.statistics import Statistics, collect
@@ -38,12 +38,14 @@ __all__ = ["Cut", "measure_information", "s_phase_"]
 class Cut:
     """What an S-phase made: the network it left, the edit that led there, a row for the journal."""
 
-    state: State
+    state: PruningState
     edit: Plan
     row: dict[str, Any]
 
 
-def s_phase_(pruning: Pruning, state: State, targets: Mapping[str, float], iteration: int) -> Cut:
+def s_phase_(
+    pruning: Pruning, state: PruningState, targets: Mapping[str, float], iteration: int
+) -> Cut:
     """Score, plan and cut the network of `state` in place.
 
     What its layers explain is journalled under the iteration that it comes from.
@@ -108,7 +110,7 @@ def s_phase_(pruning: Pruning, state: State, targets: Mapping[str, float], itera
         **repair,
     )
     left = trace(model, example, config)
-    reached = State(
+    reached = PruningState(
         iteration=iteration,
         groups=left,
         plan=state.plan.then(plan),
@@ -138,7 +140,7 @@ def _repair_images(groups: Groups, example: Tensor) -> int:
     return max(1, min(wanted, 10**9 // max(example[:1].nbytes, 1)))
 
 
-def measure_information(pruning: Pruning, state: State) -> None:
+def measure_information(pruning: Pruning, state: PruningState) -> None:
     """Journal what the layers of the finished network explain: one pass of its own."""
     session, keys = pruning.session, {"iteration": state.iteration, "final": True}
     if session.journal.record.find("information", **keys) is None:

@@ -12,7 +12,7 @@ from prunus.modules import private_copy
 from prunus.plan import Budget, Plan
 from prunus.runs import PruneConfig, Session
 
-__all__ = ["Pruning", "State"]
+__all__ = ["Pruning", "PruningState"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +35,7 @@ class Pruning:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class State:
+class PruningState:
     """A network on the way: the iteration it came from, its groups, its plan and its accuracy.
 
     `groups` are those of `model`, traced once, after the cut; `plan` leads to it from the dense
@@ -53,6 +53,6 @@ class State:
         """The network itself, which the groups were found in."""
         return self.groups.model
 
-    def copied(self) -> State:
+    def copied(self) -> PruningState:
         """Return the state with a copy of the network, to be cut or trained."""
         return replace(self, groups=replace(self.groups, model=private_copy(self.model)))

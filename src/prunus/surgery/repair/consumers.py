@@ -11,7 +11,7 @@ from prunus.modules import TRANSPOSED, input_columns, is_mixing, module_at
 from prunus.plan import Plan
 from prunus.statistics import kernel_taps
 from prunus.surgery.repair.closed_form import Repair
-from prunus.surgery.repair.forward_pass import Watch, norms_of
+from prunus.surgery.repair.forward_pass import PassRecorder, norms_of
 
 __all__ = ["RefittedConsumer", "Use", "behind_shared", "find_refitted"]
 
@@ -62,18 +62,20 @@ def find_refitted(
     dense: nn.Module, groups: Groups, plan: Plan, x: Tensor, joint: bool
 ) -> tuple[dict[str, RefittedConsumer], list[Repair], int]:
     """Return the modules to refit in running order, those that cannot be, and images to take."""
-    watch = Watch(dense, [n for n in groups.layers if is_mixing(module_at(dense, n))], groups)
-    with watch:
+    recorder = PassRecorder(
+        dense, [n for n in groups.layers if is_mixing(module_at(dense, n))], groups
+    )
+    with recorder:
         dense(x)
     consumers: dict[str, RefittedConsumer] = {}
     repairs: list[Repair] = []
     rows, norms = LEAST_IMAGES, norms_of(groups)
     pairs = {
         consumer: maker
-        for consumer, maker in watch.sole_pairs().items()
+        for consumer, maker in recorder.sole_pairs().items()
         if joint and "out" in plan.modules.get(maker, {}) and _plain(dense, consumer, maker)
     }
-    for name, calls in watch.calls.items():
+    for name, calls in recorder.calls.items():
         module = module_at(dense, name)
         if not consumers and not {"in", "select"} & set(plan.modules.get(name, ())):
             continue  # nothing is cut before it
@@ -89,14 +91,16 @@ def find_refitted(
             each = [(name, call) for call in range(calls)]
             consumers[name] = RefittedConsumer(
                 name,
-                tuple(Use(norms.get(c), c in watch.summed, c in watch.rectified) for c in each),
+                tuple(
+                    Use(norms.get(c), c in recorder.summed, c in recorder.rectified) for c in each
+                ),
                 None if cut is None else cut.kept(),
                 -(-max(LEAST_SAMPLES, need) // calls),
                 pairs.get(name),
             )
             if isinstance(module, nn.Linear):
                 rows = max(rows, SAMPLES_A_FEATURE * module.in_features)
-    return consumers, repairs, max(1, min(rows, MEMORY // (LIVE_MAPS * watch.largest)))
+    return consumers, repairs, max(1, min(rows, MEMORY // (LIVE_MAPS * recorder.largest)))
 
 
 def _plain(dense: nn.Module, *names: str) -> bool:

@@ -11,15 +11,15 @@ from torch.overrides import TorchFunctionMode
 from prunus.graph import Groups
 from prunus.modules import CONVOLUTIONS, calling, module_at
 
-__all__ = ["Call", "Run", "Watch", "norms_of"]
+__all__ = ["CallKey", "PassRecorder", "Run", "norms_of"]
 
 #: One call of a module in a pass: its name, and how many calls of it came before.
-Call = tuple[str, int]
+CallKey = tuple[str, int]
 
 ADDITIONS = {"add", "__add__", "__radd__", "add_", "__iadd__"}
 
 
-def norms_of(groups: Groups) -> dict[Call, str]:
+def norms_of(groups: Groups) -> dict[CallKey, str]:
     """Return the BatchNorm behind each call that has one."""
     return {
         (name, call): norm
@@ -40,25 +40,25 @@ class Run(TorchFunctionMode):
         self,
         model: nn.Module,
         names: Iterable[str],
-        norms: Mapping[Call, str],
+        norms: Mapping[CallKey, str],
         uncalled: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.model, self.names, self.norms = model, list(names), norms
         self.calls: dict[str, int] = {}
         self.calling = calling(model, uncalled)
-        self.made: dict[int, tuple[Tensor, Call]] = {}  # outputs that may meet a sum, by id
+        self.made: dict[int, tuple[Tensor, CallKey]] = {}  # outputs that may meet a sum, by id
         self.handles: list[Any] = []
         self.paused = False
 
-    def before(self, call: Call, module: nn.Module, x: Tensor) -> Tensor | None:
+    def before(self, call: CallKey, module: nn.Module, x: Tensor) -> Tensor | None:
         """See the input of a consumer; return what it shall read instead, or None."""
         return None
 
-    def after(self, call: Call, z: Tensor) -> None:
+    def after(self, call: CallKey, z: Tensor) -> None:
         """See the output of a consumer."""
 
-    def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
+    def at_sum(self, calls: list[CallKey | None], terms: list[Tensor]) -> list[Tensor]:
         """See a sum of two maps, of which `calls` of consumers made some; return its terms."""
         return terms
 
@@ -124,7 +124,7 @@ class Run(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Watch(Run):
+class PassRecorder(Run):
     """Sees how often each module runs, whose outputs are summed, and what reads the result.
 
     Attributes:
@@ -138,15 +138,15 @@ class Watch(Run):
     def __init__(self, model: nn.Module, names: list[str], groups: Groups) -> None:
         super().__init__(model, names, norms_of(groups), groups.uncalled)
         self.largest = 1
-        self.summed: set[Call] = set()
-        self.pairs: dict[Call, Call] = {}
-        self.results: dict[int, tuple[Tensor, list[Call]]] = {}  # sums, and outputs behind norms
-        self.read_by: dict[Call, list[str]] = {}
-        self.relus: dict[int, tuple[Tensor, Call]] = {}
-        self.relu_read: dict[Call, int] = {}
+        self.summed: set[CallKey] = set()
+        self.pairs: dict[CallKey, CallKey] = {}
+        self.results: dict[int, tuple[Tensor, list[CallKey]]] = {}  # sums, and outputs behind norms
+        self.read_by: dict[CallKey, list[str]] = {}
+        self.relus: dict[int, tuple[Tensor, CallKey]] = {}
+        self.relu_read: dict[CallKey, int] = {}
 
     @property
-    def rectified(self) -> set[Call]:
+    def rectified(self) -> set[CallKey]:
         """The calls whose result nothing but one ReLU reads."""
         return {c for c, by in self.read_by.items() if by in (["relu"], ["relu_"])}
 
@@ -162,20 +162,20 @@ class Watch(Run):
             if self.calls[consumer[0]] == self.calls[maker[0]] == 1
         }
 
-    def before(self, call: Call, module: nn.Module, x: Tensor) -> Tensor | None:
+    def before(self, call: CallKey, module: nn.Module, x: Tensor) -> Tensor | None:
         """Note whose rectified result is read."""
         self.largest = max(self.largest, x.nbytes)
         if id(x) in self.relus and isinstance(module, CONVOLUTIONS):
             self.pairs[call] = self.relus[id(x)][1]
         return None
 
-    def after(self, call: Call, z: Tensor) -> None:
+    def after(self, call: CallKey, z: Tensor) -> None:
         """Follow the output of a module without a norm."""
         self.largest = max(self.largest, z.nbytes)
         if call not in self.norms:
             self.results[id(z)] = z, [call]
 
-    def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
+    def at_sum(self, calls: list[CallKey | None], terms: list[Tensor]) -> list[Tensor]:
         """Note the terms."""
         self.summed |= {call for call in calls if call}
         return terms

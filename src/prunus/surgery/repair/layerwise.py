@@ -44,7 +44,7 @@ from prunus.plan import Plan
 from prunus.statistics import Samples, draw_places, patches
 from prunus.surgery.repair.closed_form import Repair
 from prunus.surgery.repair.consumers import RefittedConsumer, Use, behind_shared, find_refitted
-from prunus.surgery.repair.forward_pass import Call, Run, norms_of
+from prunus.surgery.repair.forward_pass import CallKey, Run, norms_of
 from prunus.surgery.repair.joint import fit_pair_
 from prunus.surgery.repair.ridge import Target, refit_weight_
 
@@ -180,12 +180,12 @@ class _Teacher(Run):
         super().__init__(dense, consumers, norms_of(groups), groups.uncalled)
         self.consumers, self.told, self.stop = consumers, told, stop
 
-    def after(self, call: Call, z: Tensor) -> None:
+    def after(self, call: CallKey, z: Tensor) -> None:
         """Tell the output of a consumer without a norm."""
         if not self._use(call).summed and call not in self.norms:
             self._put(call, z)
 
-    def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
+    def at_sum(self, calls: list[CallKey | None], terms: list[Tensor]) -> list[Tensor]:
         """Tell the sum, to each of its terms' consumers."""
         total = terms[0] + terms[1]
         for call in filter(None, calls):
@@ -198,10 +198,10 @@ class _Teacher(Run):
         if call is not None and not self._use(call).summed:
             self._put(call, y)
 
-    def _use(self, call: Call) -> Use:
+    def _use(self, call: CallKey) -> Use:
         return self.consumers[call[0]].uses[call[1]]
 
-    def _put(self, call: Call, z: Tensor) -> None:
+    def _put(self, call: CallKey, z: Tensor) -> None:
         consumer = self.consumers[call[0]]
         item = _sampled_output(consumer, module_at(self.model, consumer.name), z)
         item = item if consumer.kept is None else item[:, consumer.kept]
@@ -229,12 +229,12 @@ class _Pupil(Run):
         super().__init__(model, names, norms_of(groups), groups.uncalled)
         self.consumers, self.told, self.ridge = consumers, told, ridge
         self.repairs: list[Repair] = []
-        self.waiting: dict[Call, Tensor] = {}  # inputs of consumers whose sum is still to come
+        self.waiting: dict[CallKey, Tensor] = {}  # inputs of consumers whose sum is still to come
         self.sources: dict[str, Tensor] = {}  # inputs of makers, by the consumer's name
         self.earlier: dict[str, list[tuple[Tensor, Target]]] = {}  # of consumers with calls to come
         self.first: dict[str, Tensor] = {}  # weights of those before any refit
 
-    def before(self, call: Call, module: nn.Module, x: Tensor) -> Tensor | None:
+    def before(self, call: CallKey, module: nn.Module, x: Tensor) -> Tensor | None:
         """Refit a consumer, unless a sum behind it will say better what it should do."""
         name, number = call
         if name not in self.consumers:
@@ -249,7 +249,7 @@ class _Pupil(Run):
             self.sources[self.makers[name]] = x if again is None else again
         return again
 
-    def at_sum(self, calls: list[Call | None], terms: list[Tensor]) -> list[Tensor]:
+    def at_sum(self, calls: list[CallKey | None], terms: list[Tensor]) -> list[Tensor]:
         """Refit the consumers that made a term, and put what they make now in its place."""
         totals = [self._hear() if call else None for call in calls]
         for i, (call, total) in enumerate(zip(calls, totals, strict=True)):
@@ -264,7 +264,7 @@ class _Pupil(Run):
         return terms
 
     def _refit(
-        self, call: Call, x: Tensor, T: Tensor, other: Tensor | None = None
+        self, call: CallKey, x: Tensor, T: Tensor, other: Tensor | None = None
     ) -> Tensor | None:
         """Refit one consumer to its calls so far; what is reported is the fit to all of them.
 
@@ -311,7 +311,7 @@ class _Pupil(Run):
         assert isinstance(y, Tensor)
         return y
 
-    def _norm(self, call: Call) -> nn.Module | None:
+    def _norm(self, call: CallKey) -> nn.Module | None:
         norm = self.norms.get(call)
         return None if norm is None else module_at(self.model, norm)
 
