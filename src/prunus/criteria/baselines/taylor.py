@@ -18,8 +18,8 @@ class Taylor:
 
     [Taylor, eq. 8], theory.md (36), without their division by the number of positions: L is the
     loss of one image. a is what the consumers read. The positions of a flattened map are features
-    of their own there, so a channel gets the sum of their |·|. Several consumers give their mean, not
-    their sum: each one's gradient is the total one of the tensor it reads.
+    of their own there, so a channel gets the sum of their |·|. Several consumers give their mean,
+    not their sum: each one's gradient is the total one of the tensor it reads.
     """
 
     unit = "first-order change of the loss of an image"
