@@ -10,7 +10,7 @@ from prunus.core import DERIVED, PLAIN, Row, last, networks
 from prunus.reports.numbers import counted, grouped, kept, percent, points
 
 __all__ = [
-    "ArmRow",
+    "NetworkRow",
     "arm_name",
     "arm_rows",
     "finished_of",
@@ -37,7 +37,7 @@ PLACES = ("above", "below", "level with")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmRow:
+class NetworkRow:
     """One finished network on the page."""
 
     arm: str
@@ -62,10 +62,10 @@ def finished_of(rows: Sequence[Row]) -> Row | None:
     return found[-1] if found else None
 
 
-def arm_rows(rows: Sequence[Row]) -> list[ArmRow]:
+def arm_rows(rows: Sequence[Row]) -> list[NetworkRow]:
     """Return the finished networks: those whose accuracy on the test split was read."""
     return [
-        ArmRow(
+        NetworkRow(
             arm=arm_name(row["arm"]),
             name=short_model(row["name"]),
             params=grouped(row["params"]),
