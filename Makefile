@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # Idle OpenMP threads shall sleep, not spin: two processes on two cores are 4× slower otherwise.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint types layers unit picture clean
+.PHONY: demo test lint types layers unit hooks picture clean
 
 demo: $(VENV)/.core
 	$(BIN)/prunus prune --model lenet5 --data digits --budget params=10% --out runs/demo --resume
@@ -26,6 +26,10 @@ layers: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/pytest -n 2
+
+# What the hook of `pre-commit install` runs before a commit: the linters of `make test`.
+hooks: $(VENV)/.dev
+	$(BIN)/pre-commit run --all-files
 
 # The README's picture: the demo's report as a browser shows it.
 picture: demo $(VENV)/.dev
