@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 
 __all__ = ["first_bad", "free_memory", "only_activations"]
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Return the bytes that can still be had on a device, or None where nobody tells."""
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes can still be allocated on a GPU of CUDA, otherwise in main memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return None
-    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    return 1024 * int(lines["MemAvailable"].split()[0])
+    return int(psutil.virtual_memory().available)
 
 
 @contextmanager

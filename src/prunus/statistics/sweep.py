@@ -233,7 +233,7 @@ class Sweep:
     def _check_memory(self, name: str, features: int) -> None:
         need = 8 * self.blocks * features**2
         self.reserved += need  # zeros take no memory until they are written to
-        if self.free is not None and self.reserved > self.free:
+        if self.reserved > self.free:
             raise ConfigError(
                 f"module {name!r} reads {features} features, whose Gram matrices take "
                 f"{need / 1e9:.1f} GB in {self.blocks} blocks, {self.reserved / 1e9:.1f} GB with "
