@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
+from scipy.stats import binomtest
 
 from prunus.core import STRICT, Task
 from prunus.evaluation import count_bytes, count_params, measure
@@ -20,8 +20,6 @@ from prunus.runs import (
 __all__ = ["EvalConfig", "Evaluation", "run_eval", "wilson"]
 
 Size = Annotated[int, Field(gt=0)]
-#: Two-sided 95 % point of the normal distribution.
-Z = 1.959963984540054
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -105,14 +103,13 @@ def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
 def wilson(share: float, count: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share seen in `count` trials [Wilson], theory.md (47).
 
-    (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n).
+    (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n), with p = `share`, a multiple of 1/n, and
+    n = `count`.
 
     Example:
         >>> low, high = wilson(0.5, 100)
         >>> round(low, 4), round(high, 4)
         (0.4038, 0.5962)
     """
-    square = Z * Z / count
-    middle = share + square / 2
-    reach = Z * math.sqrt(share * (1 - share) / count + square / (4 * count))
-    return (middle - reach) / (1 + square), (middle + reach) / (1 + square)
+    found = binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
