@@ -74,6 +74,23 @@ def test_ssim_is_its_definition():
     assert ssim(x, y).tolist() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 24, 27), (1, 1, 40, 30)])
+def test_torchmetrics_agrees_inside_the_border(shape):
+    from torchmetrics.functional import image as torchmetrics
+
+    x = random(*shape)
+    y = 0.7 * x + 0.3 * random(*shape, seed=1)
+    _, similarity = torchmetrics.structural_similarity_index_measure(
+        x, y, sigma=1.5, data_range=1.0, reduction="none", return_full_image=True
+    )
+    inside = similarity[..., 5:-5, 5:-5].flatten(1).mean(1)
+    assert ssim(x, y).tolist() == pytest.approx(inside.tolist(), abs=1e-12)
+    ratio = torchmetrics.peak_signal_noise_ratio(
+        x, y, data_range=1.0, reduction="none", dim=(1, 2, 3)
+    )
+    assert psnr(x, y).tolist() == pytest.approx(ratio.tolist(), abs=1e-5)
+
+
 def test_ssim_of_equal_images_is_one_and_of_opposite_ones_below_zero():
     x = random(1, 1, 20, 20)
     assert ssim(x, x).item() == pytest.approx(1, abs=1e-12)

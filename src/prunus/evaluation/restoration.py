@@ -15,6 +15,11 @@ from prunus.modules import primary
 
 __all__ = ["Quality", "psnr", "restoration_quality", "ssim"]
 
+# Not torchmetrics (1.8 to 1.9). Its SSIM also averages over windows that reach beyond the image,
+# into a reflected border, which `ssim_index.m` does not: the value differs by up to 0.04 on small
+# images. It takes ten times as long, for its window is not separated into rows and columns. Its
+# PSNR divides by a float32 log(10), 1e-6 dB off. Importing it takes 2.4 s, with transformers.
+# Inside the border both agree with what follows, which a test holds.
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2  # (K₁L)² and (K₂L)² with L = 1
 _IDENTICAL = 100.0  # dB; PSNR of equal images is infinite, and so would be every mean of it
