@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from prunus.core import ConfigError
@@ -32,6 +31,13 @@ from prunus.criteria import (
 from prunus.graph import Group, Groups, Index, Member, find_groups
 from prunus.modules import RawAxis, SelectLinear, is_depthwise, module_at
 from prunus.statistics import Statistics, collect, trace_utility
+
+try:
+    import torch_pruning as tp
+except ImportError as error:
+    raise ImportError(
+        "prunus.integrations.torch_pruning needs Torch-Pruning: pip install 'prunus[torch-pruning]'"
+    ) from error
 
 __all__ = ["DiscriminantImportance", "TorchPruningCriterion", "torch_pruning_group"]
 
