@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from prunus.surgery import apply_, undo_
     from prunus.training import TrainConfig, fit_
 
+    __version__: str
+
 __all__ = [
     "LatencyTable",
     "Plan",
@@ -78,6 +80,10 @@ _ROOMS = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for, so that importing stays light."""
+    if name == "__version__":
+        from prunus.core import installed_version  # noqa: PLC0415 - only where asked for
+
+        return installed_version()
     if name not in _ROOMS:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")
     return getattr(importlib.import_module(f"prunus.{_ROOMS[name]}"), name)

@@ -23,7 +23,7 @@ from prunus.cli.verbs import (
     search,
     train,
 )
-from prunus.core import PrunusError
+from prunus.core import PrunusError, installed_version
 
 __all__ = ["app", "main"]
 
@@ -36,16 +36,25 @@ app = typer.Typer(
 )
 
 
-@app.callback(invoke_without_command=True)
-def version(
-    show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"prunus {installed_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def global_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
 ) -> None:
     """Learn the structure of neural networks: prune, repair, retrain, certify, export."""
-    if show:
-        from importlib.metadata import version as installed  # noqa: PLC0415
-
-        typer.echo(f"prunus {installed('prunus')}")
-        raise typer.Exit
 
 
 app.command(cls=ListingCommand)(prune)

@@ -39,6 +39,7 @@ from prunus.core.rows import (
 from prunus.core.seeding import derive_seed, keeping_random_state, seed_everything
 from prunus.core.tasks import Task
 from prunus.core.threads import one_blas_thread, usable_cores
+from prunus.core.version import installed_version
 
 __all__ = [
     "DERIVED",
@@ -69,6 +70,7 @@ __all__ = [
     "derive_seed",
     "first_non_finite",
     "from_dict",
+    "installed_version",
     "keeping_random_state",
     "last",
     "latest",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
-from prunus.core import ConfigError, RunRow
+from prunus.core import ConfigError, RunRow, installed_version
 from prunus.data import DATASETS, DataSplits, load_data
 from prunus.statistics import rank_and_size
 
@@ -179,7 +178,7 @@ def describe_run(command: str, device: torch.device, seed: int) -> RunRow:
     """Return the first row of a journal: command, versions, device, seed and time."""
     return {
         "command": command,
-        "prunus": version("prunus"),
+        "prunus": installed_version(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": _describe(device),
