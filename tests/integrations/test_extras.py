@@ -20,6 +20,7 @@ for module in pkgutil.walk_packages(prunus.__path__, "prunus."):
         importlib.import_module(module.name)
         seen += 1
 assert seen > 200, seen
+assert "lightning_fabric" not in sys.modules  # it takes seconds, and only training needs it
 for adapter in ("torch_pruning", "lightning", "transformers"):
     extra = adapter.replace("_", "-")
     try:
