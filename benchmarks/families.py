@@ -44,7 +44,7 @@ RIVALS = ("l1", "random")
 def alone(groups: Groups, statistics: Statistics, name: str) -> Scores:
     """Score each group as if those that its consumers see beside it stayed."""
     rule = make_criterion(name)
-    found = {group.name: rule(groups, group, statistics) for group in groups}
+    found = {group.name: rule(groups, group, statistics) for group in groups.values()}
     return Scores(found, name, rule.unit, rule.comparable, {})
 
 

@@ -120,7 +120,7 @@ def batched(x: Tensor, y: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
 
 def inner(groups: Groups) -> list[str]:
     """Return the groups of the blocks' inner channels."""
-    return [g.name for g in groups if g.name.endswith(".conv1")]
+    return [g.name for g in groups.values() if g.name.endswith(".conv1")]
 
 
 def make_our_plan(bench: Bench, row: str, setting: str) -> Plan:

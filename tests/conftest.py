@@ -54,7 +54,7 @@ def random_plan(groups: Groups, seed: int, most: float = 0.6) -> Plan:
     """Remove a random share, up to `most`, of every group."""
     generator = torch.Generator().manual_seed(seed)
     removed = {}
-    for group in groups:
+    for group in groups.values():
         share = float(torch.rand((), generator=generator)) * most
         order = torch.randperm(group.units, generator=generator)
         removed[group.name] = order[

@@ -62,12 +62,12 @@ def test_contract(name: str, net: str, sampling: str) -> None:
     sums = {n: s.gram.clone() for n, s in statistics.items()}
     scores = score(groups, statistics, name)
     assert scores.criterion == name
-    assert set(scores.groups) | set(scores.skipped) == {g.name for g in groups}
+    assert set(scores.groups) | set(scores.skipped) == {g.name for g in groups.values()}
     assert all(scores.skipped.values())
     assert name in MAY_SKIP or not scores.skipped
     assert scores.unit
     again = score(groups, statistics, name)
-    for group in groups:
+    for group in groups.values():
         if group.name in scores.skipped:
             continue
         got = scores[group.name]
@@ -175,7 +175,7 @@ def test_activations_too_small_for_float32_products_count_as_constant(name: str)
     statistics = collect(model, batches(2, 2), groups)
     assert statistics["conv2"].constant.tolist() == [i != 3 for i in range(8)]
     scores = score(groups, statistics, name, intervals=True)
-    assert all(scores[g.name].values.isfinite().all() for g in groups)
+    assert all(scores[g.name].values.isfinite().all() for g in groups.values())
     assert int(scores["conv1"].order[-1]) == 3
 
 

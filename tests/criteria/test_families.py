@@ -24,10 +24,12 @@ def statistics_of(model: nn.Module, **options: object) -> Statistics:
 
 def test_families_are_what_common_consumers_connect() -> None:
     statistics = statistics_of(build("concat"))
-    found = [[g.name for g in family] for family in find_families(statistics.groups, statistics)]
+    found = [
+        [g.name for g in family] for family in find_families(statistics.groups.values(), statistics)
+    ]
     assert sorted(found) == [["a", "b", "mix"], ["last"]]
     statistics = statistics_of(build("residual"))
-    assert all(len(family) == 1 for family in find_families(statistics.groups, statistics))
+    assert all(len(family) == 1 for family in find_families(statistics.groups.values(), statistics))
 
 
 def test_an_inception_stage_is_a_family() -> None:
@@ -35,7 +37,7 @@ def test_an_inception_stage_is_a_family() -> None:
     groups = find_groups(model, torch.zeros(1, 1, 14, 14))
     loader = [(torch.randn(16, 1, 14, 14), torch.arange(16) % 4)]
     statistics = collect(model, loader, groups, blocks=1)
-    sizes = sorted(len(family) for family in find_families(groups, statistics))
+    sizes = sorted(len(family) for family in find_families(groups.values(), statistics))
     assert sizes[-9:] == [4] * 9
     assert set(sizes[:-9]) == {1}
 

@@ -25,7 +25,7 @@ def test_a_replicate_is_the_score_of_the_other_images(name: str) -> None:
     for block in range(4):  # four batches, a block each
         others = [batch for i, batch in enumerate(loader) if i != block]
         left = collect(model, others, groups, blocks=1)
-        for group in groups:
+        for group in groups.values():
             found = scores[group.name]
             rule = make_criterion(name)
             expected = (

@@ -61,7 +61,7 @@ def test_a_head_that_selects_its_inputs_is_read_right() -> None:
 
     net = build("flatten")
     groups = find_groups(net, images(1))
-    name = next(g.name for g in groups if g.kind == "features")
+    name = next(g.name for g in groups.values() if g.kind == "features")
     net = replay_(net, plan_units(groups, {name: [0, 3, 4]}))
     groups = find_groups(net, images(1))
     width = len(groups.consumers[groups.head].positions)

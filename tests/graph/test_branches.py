@@ -22,14 +22,14 @@ INCEPTION = find_groups(build("inception"), images(1), drop_branches=True)
 
 
 def free(groups: Groups) -> set[str]:
-    return {group.name for group in groups if group.least == 0}
+    return {group.name for group in groups.values() if group.least == 0}
 
 
 @pytest.mark.parametrize("net", FREE)
 def test_what_is_read_beside_others_may_go(net: str) -> None:
     groups = find_groups(build(net), images(1))
     assert free(groups) == set()
-    assert not any(group.falls for group in groups)
+    assert not any(group.falls for group in groups.values())
     if net != "thin":  # whose channels alone are followed where they are asked for
         assert free(let_branches_go(groups)) == FREE[net]
     assert free(find_groups(build(net), images(1), drop_branches=True)) == FREE[net]
@@ -39,7 +39,7 @@ def test_every_branch_of_an_inception_module_may_go_and_nothing_before_it() -> N
     ends = ("one.conv", "three.1.conv", "five.2.conv", "pool.1.conv")
     modules = [f"stage{s}.{i}" for s, n in ((3, 2), (4, 5), (5, 2)) for i in range(n)]
     assert free(INCEPTION) == {f"{module}.{end}" for module in modules for end in ends}
-    assert all(group.falls for group in INCEPTION)
+    assert all(group.falls for group in INCEPTION.values())
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,8 @@ def test_other_networks(net: str, expected: set[str]) -> None:
 def test_a_channel_alone_is_followed_to_what_reads_it() -> None:
     groups = find_groups(build("thin"), images(1), drop_branches=True)
     found = {
-        g.name: {(m.module, m.axis, tuple(m.index.ravel())) for m in g.members} for g in groups
+        g.name: {(m.module, m.axis, tuple(m.index.ravel())) for m in g.members}
+        for g in groups.values()
     }
     assert found["b.0"] == {
         ("b.0", "out", (0,)), ("b.1", "out", (0,)), ("last", "in", (1,)), ("side", "in", (1,)),
@@ -68,8 +69,8 @@ def fallen_slowly(groups: Groups, first: set[str]) -> set[str]:
     """Sweep over all groups until nothing changes: what only dead modules read is dead."""
     found = set(first)
     while True:
-        dead = {m.module for g in groups if g.name in found for m in g.producers}
-        more = {g.name for g in groups if {m.module for m in g.consumers} <= dead} - found
+        dead = {m.module for g in groups.values() if g.name in found for m in g.producers}
+        more = {g.name for g in groups.values() if {m.module for m in g.consumers} <= dead} - found
         if not more:
             return found
         found |= more

@@ -40,7 +40,7 @@ def dense_cost(groups) -> dict[str, int]:
 def struck(groups, plan) -> dict[str, int]:
     """Return the tracker's totals after the units of `plan` are struck off, group by group."""
     tracker = CostTracker(groups)
-    for group in groups:
+    for group in groups.values():
         if group.name in plan.groups:
             units = list(plan.groups[group.name].removed)
             before = dict(tracker.totals)
@@ -139,7 +139,7 @@ def test_what_is_put_back_costs_again(net: str) -> None:
     groups = find_groups(build(net), torch.randn(1, *SHAPE))
     tracker = CostTracker(groups)
     history = []
-    for group in groups:
+    for group in groups.values():
         history.append((group, dict(tracker.totals)))
         tracker.remove(group, range(0, group.units - group.least, 2))
     for group, before in reversed(history):

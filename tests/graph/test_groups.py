@@ -57,7 +57,7 @@ EXPECTED = {
 
 
 def members(groups: Groups) -> dict[str, str]:
-    return {g.name: " ".join(f"{m.module}.{m.axis}" for m in g.members) for g in groups}
+    return {g.name: " ".join(f"{m.module}.{m.axis}" for m in g.members) for g in groups.values()}
 
 
 def reasons(groups: Groups) -> dict[str, str]:
@@ -101,13 +101,17 @@ def test_indices_through_concat_flatten_and_convolution_groups() -> None:
 
 def test_kinds() -> None:
     kinds = {
-        g.name: g.kind for net in ("flatten", "mlp") for g in find_groups(build(net), images(1))
+        g.name: g.kind
+        for net in ("flatten", "mlp")
+        for g in find_groups(build(net), images(1)).values()
     }
     assert kinds["conv1"] == "channels"
     assert kinds["fc2"] == "neurons"
     assert kinds["fc1.features"] == "features"
     assert kinds["fc1.inputs"] == "inputs"
-    assert not any(g.kind == "inputs" for g in find_groups(build("mlp"), images(1), inputs=False))
+    assert not any(
+        g.kind == "inputs" for g in find_groups(build("mlp"), images(1), inputs=False).values()
+    )
 
 
 def test_the_norm_that_follows_and_nothing_else_reads() -> None:
@@ -158,7 +162,9 @@ def test_the_model_is_left_as_it_was(net: str) -> None:
 def test_padded_shortcuts_keep_the_stream() -> None:
     model = build_model("resnet20", num_classes=10, input_shape=(3, 16, 16))
     groups = find_groups(model, torch.randn(1, 3, 16, 16))
-    assert [g.name for g in groups] == [f"layer{i}.{j}.conv1" for i in (1, 2, 3) for j in range(3)]
+    assert [g.name for g in groups.values()] == [
+        f"layer{i}.{j}.conv1" for i in (1, 2, 3) for j in range(3)
+    ]
     stream = reasons(groups)["conv1"]
     assert "padded" in stream
 
@@ -391,5 +397,5 @@ def test_a_module_without_gradient_is_followed_too() -> None:
             return self.c(self.b(x).relu())
 
     groups = find_groups(Detached(), torch.zeros(1, 3, 12, 12))
-    assert [g.name for g in groups] == ["a", "b"]
+    assert [g.name for g in groups.values()] == ["a", "b"]
     assert {u.module for u in groups.unprunable} == {"c"}

@@ -27,7 +27,7 @@ def ready(net: str) -> tuple[nn.Module, Groups]:
 
 
 def members(groups: Groups) -> dict[str, str]:
-    return {g.name: " ".join(f"{m.module}.{m.axis}" for m in g.members) for g in groups}
+    return {g.name: " ".join(f"{m.module}.{m.axis}" for m in g.members) for g in groups.values()}
 
 
 COUPLED = {

@@ -84,7 +84,7 @@ def test_a_norm_written_by_hand_is_taken_over_the_channels_that_stay(name: str) 
     model, x = Image(NORMS[name](8)).eval(), torch.randn(2, 3, 9, 9)
     assert is_written_norm(model.norm)
     groups = find_groups(model, x)
-    assert {g.name: g.units for g in groups} == {"stem": 8, "conv": 6, "last": 5}
+    assert {g.name: g.units for g in groups.values()} == {"stem": 8, "conv": 6, "last": 5}
     assert unsound_groups(groups, x) == {}
     plan = make_plan(groups, score(groups, None, "random", seed=0), "macs=50%")
     cut = replay_(copy.deepcopy(model), plan)
@@ -171,5 +171,5 @@ def test_paths_chosen_by_a_softmax_share_their_channels() -> None:
 
     model, x = Paths().eval(), torch.randn(2, 3, 9, 9)
     groups = find_groups(model, x)
-    assert {g.name: g.units for g in groups} == {"one": 8}
+    assert {g.name: g.units for g in groups.values()} == {"one": 8}
     assert unsound_groups(groups, x) == {}

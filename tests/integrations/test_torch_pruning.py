@@ -68,7 +68,7 @@ def test_an_importance_says_here_what_it_says_there(name: str, net: str) -> None
     groups = find_groups(model, images(1))
     scores = score(groups, empty(groups), TorchPruningCriterion(IMPORTANCES[name]()))
     compared = 0
-    for group in groups:
+    for group in groups.values():
         if group.kind in ("inputs", "features"):
             continue
         torch.manual_seed(0)
@@ -100,7 +100,7 @@ def test_groups_are_those_of_torch_pruning(net: str) -> None:
 
     model = build(net)
     groups = find_groups(model, images(1))
-    for group in groups:
+    for group in groups.values():
         if group.kind in ("inputs", "features"):
             continue
         ours = entries(torch_pruning_group(groups, group), model)
@@ -186,7 +186,7 @@ def test_torch_pruning_cuts_what_our_plan_cuts(criterion: str) -> None:
     groups = find_groups(model, images(1))
     statistics = collect(model, batches(4, 8), groups, blocks=1, gradients=True)
     scores = score(groups, statistics, criterion)
-    removed = {g.name: scores[g.name].order[: g.units // 2].tolist() for g in groups}
+    removed = {g.name: scores[g.name].order[: g.units // 2].tolist() for g in groups.values()}
     ours = copy.deepcopy(model)
     replay_(ours, plan_units(find_groups(ours, images(1)), removed))
     importance = DiscriminantImportance(model, batches(4, 8), images(1), criterion)
@@ -210,7 +210,7 @@ def test_a_pruned_network_still_runs(criterion: str, net: str) -> None:
     assert model(images(2)).shape == (2, 4)
     for name, width in widths.items():
         left = len(model.get_submodule(name).weight)
-        makers = {m.module for g in groups if g.name in scored for m in g.producers}
+        makers = {m.module for g in groups.values() if g.name in scored for m in g.producers}
         assert (left < width) == (name in makers), name
     assert any("the network's outputs" in reason for reason in importance.skipped.values())
 
@@ -221,7 +221,7 @@ def test_ties_are_broken_by_the_order() -> None:
     groups = find_groups(model, images(1))
     scores = score(groups, collect(model, batches(4, 8), groups, blocks=1), "stacked")
     importance = DiscriminantImportance(model, batches(4, 8), images(1))
-    for group in groups:
+    for group in groups.values():
         values = importance(torch_pruning_group(groups, group))
         assert values is not None
         assert torch.equal(torch.argsort(values), scores[group.name].order)
@@ -232,7 +232,7 @@ def test_values_that_are_not_comparable_are_divided_by_their_mean() -> None:
     model = build("plain")
     groups = find_groups(model, images(1))
     importance = DiscriminantImportance(model, batches(2), images(1), "l1")
-    for group in groups:
+    for group in groups.values():
         values = importance(torch_pruning_group(groups, group))
         assert values is not None
         assert float(values.mean()) == pytest.approx(1)

@@ -161,7 +161,7 @@ def test_sharing_survives_pruning_saving_and_reloading(a, b, tmp_path: Path):
     x = loader[0][0]
     groups = find_groups(net, x[:1])
     assert {m.module for m in groups["levels.1.b.0"].consumers} >= {"levels.1.a", "linear"}
-    plan = plan_units(groups, {g.name: [1] for g in groups})
+    plan = plan_units(groups, {g.name: [1] for g in groups.values()})
     receipt = apply_(net, plan, loader=loader, groups=groups)
     assert {r.module for r in receipt.repairs} >= {"levels.0.a", "levels.1.a"}
     assert all(not r.reason for r in receipt.repairs)

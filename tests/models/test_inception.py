@@ -275,7 +275,7 @@ def test_pruning_keeps_auxiliary_heads_consistent(five_by_five):
             module.p = 0.0
     images = torch.randn(4, 1, 32, 32)
     groups = find_groups(net.eval(), images[:1], inputs=False)
-    named = {group.name for group in groups}
+    named = {group.name for group in groups.values()}
     for head in ("heads.0", "heads.1"):
         assert {f"{head}.conv.conv", f"{head}.fc1"} <= named
     plan = random_plan(groups, 0)

@@ -213,7 +213,7 @@ def test_sharing_survives_pruning_saving_and_reloading(kind, sharing, tmp_path: 
     streams = {m.module for m in groups["conv"].producers}
     assert "levels.0.a.0" in streams  # the stream and the inner width of a level are a group each
     assert {m.module for m in groups["levels.1.b.0"].consumers} == {"levels.1.a.0"}
-    plan = plan_units(groups, {g.name: [0] for g in groups})
+    plan = plan_units(groups, {g.name: [0] for g in groups.values()})
     receipt = apply_(net, plan, loader=loader, groups=groups)
     assert {r.module for r in receipt.repairs} >= {"levels.0.a.0", "levels.1.a.0", "linear"}
     assert all(not r.reason for r in receipt.repairs)

@@ -133,7 +133,7 @@ def test_one_sequence_without_a_batch() -> None:
 def test_heads_and_width_go_one_without_the_other(name: str) -> None:
     model, x = build(name), tokens()
     groups = find_groups(model, x)
-    heads = next(g for g in groups if g.kind == "heads")
+    heads = next(g for g in groups.values() if g.kind == "heads")
     assert heads.units == HEADS
     assert {m.module.rpartition(".")[2].rpartition(":")[2] for m in heads.members} == {
         "in_proj", "out_proj", "num_heads",
@@ -153,7 +153,9 @@ def test_heads_and_width_go_one_without_the_other(name: str) -> None:
 def test_dimensions_inside_heads(name: str) -> None:
     model, x = build(name), tokens()
     groups = find_groups(model, x, inputs=False, heads="dimensions")
-    inside = next(g for g in groups if any(m.module.endswith(":head_dim") for m in g.members))
+    inside = next(
+        g for g in groups.values() if any(m.module.endswith(":head_dim") for m in g.members)
+    )
     assert inside.units == WIDTH // HEADS and inside.kind == "neurons"
     assert unsound_groups(groups, x) == {}
     plan = plan_units(groups, {inside.name: [1, 2]})
@@ -178,7 +180,7 @@ def test_dimensions_that_a_default_scale_counts_stay() -> None:
             return self.head(x.transpose(1, 2).flatten(2))
 
     groups = find_groups(Fused().eval(), tokens(), inputs=False, heads="dimensions")
-    assert [(g.name, g.units) for g in groups] == [("v", WIDTH // HEADS)]
+    assert [(g.name, g.units) for g in groups.values()] == [("v", WIDTH // HEADS)]
     reasons = {u.module: u.reason for u in groups.unprunable}
     assert reasons["q"] == "attention's default scale counts the dimensions of a head"
 
@@ -240,7 +242,7 @@ def test_its_layers_are_listened_to_and_repaired(name: str) -> None:
         assert scatter.samples == len(flat)
         torch.testing.assert_close(scatter.mean, flat.mean(0), rtol=1e-4, atol=1e-5)
     width = "1.self_attn" if name == "encoder layer" else "attn"
-    plan = plan_units(groups, {f"{width}.in_proj": [0], groups[0].name: [1, 2]})
+    plan = plan_units(groups, {f"{width}.in_proj": [0], groups.entries[0].name: [1, 2]})
     errors = {}
     for kind in ("none", "pointwise", "patch", "joint"):
         cut = copy.deepcopy(model)
@@ -278,7 +280,7 @@ def test_extra_keys_keep_their_heads_and_say_so() -> None:
             return self.head(self.attn(x, x, x)[0])
 
     groups = find_groups(Net().eval(), tokens())
-    assert unsound_groups(groups, tokens()).keys() == {g.name for g in groups}
+    assert unsound_groups(groups, tokens()).keys() == {g.name for g in groups.values()}
 
 
 def test_macs_count_the_hidden_layers() -> None:
@@ -295,7 +297,7 @@ def test_macs_count_the_hidden_layers() -> None:
 def test_an_attention_with_fewer_heads_is_exported(tmp_path) -> None:
     model, x = build("encoder layer"), tokens()
     groups = find_groups(model, x)
-    heads = next(g.name for g in groups if g.kind == "heads")
+    heads = next(g.name for g in groups.values() if g.kind == "heads")
     cut = replay_(model, plan_units(groups, {heads: [1]}))
     export_onnx(cut, x, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").is_file()

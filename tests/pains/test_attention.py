@@ -117,7 +117,7 @@ def heads_of(groups: Groups, name: str) -> str:
     """Return the group whose units are the heads of the attention `name`."""
     return next(
         g.name
-        for g in groups
+        for g in groups.values()
         if g.units == HEADS and any(m.module.startswith(name) for m in g.members)
     )
 
@@ -169,7 +169,7 @@ def test_8_hugging_faces_heads_go_whole() -> None:
 def test_8_timm_heads_neurons_and_width() -> None:
     cut = lose_a_head(vit(), "blocks.0.attn", torch.randn(2, 3, 16, 16))
     assert [b.attn.num_heads for b in cut.blocks] == [HEADS - 1, HEADS]
-    names = {g.name for g in prunus.find_groups(vit(), torch.randn(1, 3, 16, 16))}
+    names = {g.name for g in prunus.find_groups(vit(), torch.randn(1, 3, 16, 16)).values()}
     assert names >= {"patch_embed.proj", "blocks.0.mlp.fc1", "blocks.1.attn.qkv"}
 
 

@@ -84,7 +84,7 @@ def test_9_several_filters_a_channel_stay_and_say_so() -> None:
     """Not cut by us yet either; it is said, and the rest of the network is."""
     model = chain(12, 12, 24, 1, 6)
     groups = prunus.find_groups(model, EXAMPLE)
-    assert {g.name for g in groups} == {"4", "6"}
+    assert {g.name for g in groups.values()} == {"4", "6"}
     assert "several filters a channel" in {u.module: u.reason for u in groups.unprunable}["2"]
 
 
@@ -130,7 +130,7 @@ def test_14_a_detector_is_cut_whole(detector: nn.Module) -> None:
     """Traced as it is; training one on the way is examples/torchvision_detector.py."""
     picture = torch.rand(1, 3, 96, 96)
     groups = prunus.find_groups(detector, picture)
-    assert sum(g.units for g in groups) > 7_000
+    assert sum(g.units for g in groups.values()) > 7_000
     assert unsound_groups(groups, picture) == {}
     check_cuts(Raws(detector).eval(), picture, plans=1)
     small = replay_(copy.deepcopy(detector), random_plan(groups, 0))

@@ -59,7 +59,7 @@ def test_near_the_least_nothing_is_emptied(
 ) -> None:
     groups, scores = scored(net, seed)
     tracker = CostTracker(groups)
-    for group in groups:
+    for group in groups.values():
         tracker.remove(group, range(group.least, group.units))
     limits = {currency: int(tracker.totals[currency] * over)}
     cut = copy.deepcopy(groups.model)
@@ -73,7 +73,7 @@ def test_near_the_least_nothing_is_emptied(
 def test_least_share_stays(allocation: str) -> None:
     groups, scores = scored("concat")
     plan = make_plan(groups, scores, "macs=45%", allocation=allocation, least=0.5)
-    for group in groups:
+    for group in groups.values():
         left = group.units - len(
             plan.groups[group.name].removed if group.name in plan.groups else ()
         )
@@ -89,9 +89,9 @@ def test_a_budget_of_everything_removes_nothing() -> None:
 def test_uniform_keeps_one_share_everywhere() -> None:
     groups, scores = scored("token")
     plan = make_plan(groups, scores, "macs=50%", allocation="uniform")
-    shares = [1 - len(plan.groups[g.name].removed) / g.units for g in groups]
+    shares = [1 - len(plan.groups[g.name].removed) / g.units for g in groups.values()]
     assert max(shares) - min(shares) <= 0.5 / 6 + 0.5 / 8
-    for group in groups:
+    for group in groups.values():
         order = scores[group.name].order.tolist()
         removed = plan.groups[group.name].removed
         assert sorted(order[: len(removed)]) == list(removed)
@@ -121,10 +121,10 @@ def greedy(groups: Groups, scores: Scores, limits: dict[str, int]) -> dict[str, 
     """Try the next unit of every group anew at each step: slow, from the definition."""
     tracker = CostTracker(groups)
     dense = dict(tracker.totals)
-    taken: dict[str, list[int]] = {g.name: [] for g in groups}
+    taken: dict[str, list[int]] = {g.name: [] for g in groups.values()}
     while any(tracker.totals[c] > limit for c, limit in limits.items()):
         best, chosen = math.inf, None
-        for group in groups:
+        for group in groups.values():
             if group.units - len(taken[group.name]) <= 1:
                 continue
             got = scores[group.name]

@@ -40,7 +40,7 @@ def scored(groups: Groups, **worth: float) -> Scores:
             (1 + torch.rand(g.units, generator=generator).double())
             * worth.get(g.name.replace(".", "_"), 1.0)
         )
-        for g in groups
+        for g in groups.values()
     }
     return Scores(values, "made up", "η", True, {})
 
@@ -55,7 +55,7 @@ def test_the_ledger_counts_what_the_cut_network_costs(net: str, draws: list[int]
     groups = TRACED[net]
     tracker = CostTracker(groups)
     for draw in draws:
-        group = groups[draw % len(groups)]
+        group = groups.entries[draw % len(groups)]
         before = dict(tracker.totals)
         fallen = tracker.falling(group)
         trial = tracker.drop(fallen, trial=True)
@@ -108,7 +108,7 @@ def test_every_branch_goes_that_is_below_unless_something_reads_nothing_then(
     scores = made_up(groups, seed)
     plan = plan_below(groups, scores, eta)
     replay_(build(net), plan)(images(2))
-    for group in groups:
+    for group in groups.values():
         values = scores[group.name].values
         below = bool((values < eta).all())
         if group.name in gone(plan):
@@ -136,7 +136,7 @@ def test_every_allocation_meets_a_budget_that_needs_whole_branches(
     plan = make_plan(groups, scores, limit, allocation=allocation, **rules)
     assert gone(plan)
     assert costs(groups, plan)["macs"] <= limit["macs"]
-    for group in groups:
+    for group in groups.values():
         edit = plan.groups.get(group.name)
         if edit is not None and group.units >= round_to:
             assert len(edit.kept()) % round_to == 0
@@ -153,13 +153,15 @@ def test_the_least_there_is() -> None:
     """Against all sets of branches, everything else at one unit."""
     groups = TRACED["reduction"]
     found = least_costs(groups)
-    free = [g.name for g in groups if g.least == 0]
+    free = [g.name for g in groups.values() if g.least == 0]
     lowest: dict[str, float] = {}
     for count in range(len(free) + 1):
         for chosen in combinations(free, count):
             if {"loose", "tight"} <= set(chosen):
                 continue
-            removed = {g.name: range(g.units if g.name in chosen else g.units - 1) for g in groups}
+            removed = {
+                g.name: range(g.units if g.name in chosen else g.units - 1) for g in groups.values()
+            }
             for currency, cost in costs(groups, plan_units(groups, removed)).items():
                 lowest[currency] = min(cost, lowest.get(currency, cost))
     assert found == lowest

@@ -25,7 +25,7 @@ def convex_scores(groups: Groups, seed: int, bumpy: bool) -> Scores:
     """Return scores whose marginal costs rise along the order (but for bumps), a scale a group."""
     generator = torch.Generator().manual_seed(seed)
     made = {}
-    for group in groups:
+    for group in groups.values():
         scale = 10 ** (2 * torch.rand((), generator=generator).double() - 1)
         steps = torch.rand(group.units, generator=generator).double().square() * scale
         if not bumpy:
@@ -39,9 +39,9 @@ def convex_scores(groups: Groups, seed: int, bumpy: bool) -> Scores:
 def best_by_brute_force(groups: Groups, scores: Scores, limits: dict[str, float]) -> float:
     """Try every number of units of every group: the least summed cost that meets the limits."""
     best = math.inf
-    for kept in itertools.product(*(range(g.least, g.units + 1) for g in groups)):
+    for kept in itertools.product(*(range(g.least, g.units + 1) for g in groups.values())):
         tracker, loss = CostTracker(groups), 0.0
-        for group, keep in zip(groups, kept, strict=True):
+        for group, keep in zip(groups.values(), kept, strict=True):
             gone = scores[group.name].order[: group.units - keep]
             tracker.remove(group, gone.tolist())
             loss += float(scores[group.name].costs[gone].sum())
@@ -93,7 +93,7 @@ def test_a_state_costs_and_loses_what_its_plan_does() -> None:
     problem = Problem.of(groups, scores, {"macs": 10**9}, Rules.of(groups), None, None)
     state, generator = WidthState(problem), np.random.default_rng(0)
     for _ in range(30):
-        group = groups[int(generator.integers(len(groups)))]
+        group = groups.entries[int(generator.integers(len(groups)))]
         state.move({group.name: int(generator.integers(1, group.units + 1))})
         removed = {n: (~left).nonzero()[0].tolist() for n, left in state.tracker.left.items()}
         plan = plan_units(groups, removed)
@@ -112,9 +112,9 @@ def test_curves_rescale_groups() -> None:
     scores = convex_scores(groups, 0, bumpy=False)
     for allocation in ("dp", "global"):
         plan = make_plan(
-            groups, scores, "macs=60%", allocation=allocation, curves={groups[1].name: 1e9}
+            groups, scores, "macs=60%", allocation=allocation, curves={groups.entries[1].name: 1e9}
         )
-        assert groups[1].name not in plan.groups
+        assert groups.entries[1].name not in plan.groups
 
 
 def test_scores_without_a_common_scale_are_divided_by_their_mean() -> None:

@@ -139,5 +139,5 @@ def test_cuts_in_a_row_are_one_cut(net: str, seeds: list[int], most: float) -> N
     x = torch.randn(2, *shape)
     assert torch.equal(stepwise(x), once(x))
     left = {n: len(e.kept()) for n, e in composed.groups.items()}
-    after = {g.name: g.units for g in find_groups(stepwise, x)}
+    after = {g.name: g.units for g in find_groups(stepwise, x).values()}
     assert {n: left[n] for n in left if n in after} == {n: after[n] for n in left if n in after}

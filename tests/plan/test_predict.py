@@ -32,10 +32,10 @@ def made_up(units: dict[str, int], replicates: bool = True) -> Scores:
 
 def test_total_and_interval_from_the_definition() -> None:
     groups = find_groups(build("residual"), images(1))
-    scores = made_up({g.name: g.units for g in groups})
-    removed = {g.name: scores[g.name].order[:3].tolist() for g in groups}
+    scores = made_up({g.name: g.units for g in groups.values()})
+    removed = {g.name: scores[g.name].order[:3].tolist() for g in groups.values()}
     plan = plan_units(groups, removed)
-    factors = {groups[0].name: 2.0}
+    factors = {groups.entries[0].name: 2.0}
     got = predict_loss(scores, plan, groups, curves=factors, level=0.9)
     total, without = 0.0, [0.0] * K
     for name, units in removed.items():
@@ -59,7 +59,7 @@ def test_total_and_interval_from_the_definition() -> None:
 def test_without_replicates_the_interval_is_unknown() -> None:
     groups = find_groups(build("plain"), images(1))
     plan = plan_units(groups, {"conv1": [0], "conv2": [1]})
-    sizes = {g.name: g.units for g in groups}
+    sizes = {g.name: g.units for g in groups.values()}
     got = predict_loss(made_up(sizes, replicates=False), plan)
     assert math.isnan(got.low)
     assert math.isnan(got.high)
@@ -74,7 +74,7 @@ def test_nothing_removed_loses_nothing() -> None:
 
 def test_a_position_goes_with_its_channel_and_counts_once() -> None:
     groups = find_groups(build("flatten"), images(1))
-    scores = made_up({g.name: g.units for g in groups})
+    scores = made_up({g.name: g.units for g in groups.values()})
     plan = plan_units(groups, {"conv1": [0], "fc1.features": [3, 40]})
     got = predict_loss(scores, plan, groups)
     assert got.by_group["fc1.features"] == float(scores["fc1.features"].costs[40])

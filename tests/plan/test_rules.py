@@ -42,7 +42,7 @@ def linear_table(groups: Groups) -> LatencyTable:
 def left(groups: Groups, plan: Plan) -> dict[str, int]:
     return {
         g.name: g.units - (len(plan.groups[g.name].removed) if g.name in plan.groups else 0)
-        for g in groups
+        for g in groups.values()
     }
 
 
@@ -53,7 +53,7 @@ def test_widths_are_multiples(net: str, allocation: str) -> None:
     for budget in ({"macs": 0.7}, {"params": 0.7, "bytes": 0.8}):
         text = ",".join(f"{c}={100 * share}%" for c, share in budget.items())
         plan = make_plan(groups, scores, text, allocation=allocation, round_to=2)
-        for group in groups:
+        for group in groups.values():
             got = left(groups, plan)[group.name]
             assert got % 2 == 0 or got == group.units
         dense = CostTracker(groups).totals
@@ -76,7 +76,7 @@ def test_selections_are_multiples_of_what_is_read(
     plan = make_plan(groups, scores, {currency: limit}, allocation=allocation, round_to=4)
     cut = replay_(copy.deepcopy(groups.model), plan)
     assert real_cost(cut, images(2))[currency] <= limit
-    for group in groups:
+    for group in groups.values():
         got = left(groups, plan)[group.name]
         assert got % 4 == 0 or got == group.units
 
@@ -99,7 +99,7 @@ def test_protected_units_stay(net: str, allocation: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     protected = {
         g.name: torch.randperm(g.units, generator=generator)[: max(1, g.units // 20)].tolist()
-        for g in groups
+        for g in groups.values()
     }
     least = least_costs(groups, protected=protected)["params"]
     limits = {"params": max(least, groups.total_params // 4)}
@@ -128,7 +128,7 @@ def test_the_least_is_reachable_and_less_is_not(
     table = linear_table(groups)
     rules = {
         "round_to": round_to,
-        "protected": {g.name: [0, 1, g.units - 1] for g in groups} if some else None,
+        "protected": {g.name: [0, 1, g.units - 1] for g in groups.values()} if some else None,
         "table": table,
     }
     least = least_costs(groups, **rules)[currency]
@@ -248,6 +248,6 @@ def test_picking_inputs_that_costs_more_than_it_saves_is_left(allocation: str) -
     )
     assert not any("select" in axes for axes in plan.modules.values())
     tracker = CostTracker(groups, table)
-    for group in groups:
+    for group in groups.values():
         tracker.remove(group, plan.groups[group.name].removed if group.name in plan.groups else ())
     assert tracker.meets(limits)

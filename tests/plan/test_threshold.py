@@ -16,7 +16,8 @@ from tests.graph.nets import build, images
 def made_up(groups: Groups, seed: int = 0, comparable: bool = True) -> Scores:
     generator = torch.Generator().manual_seed(seed)
     values = {
-        g.name: GroupScore.of(torch.rand(g.units, generator=generator).double()) for g in groups
+        g.name: GroupScore.of(torch.rand(g.units, generator=generator).double())
+        for g in groups.values()
     }
     return Scores(values, "made up", "η", comparable, {})
 
@@ -27,7 +28,7 @@ def test_units_below_eta_go_and_the_best_of_a_group_stays(net: str) -> None:
     scores = made_up(groups)
     for eta in (0.0, 0.3, 0.7, 10.0):
         plan = plan_below(groups, scores, eta)
-        for group in groups:
+        for group in groups.values():
             values = scores[group.name].values
             gone = set((values < eta).nonzero()[:, 0].tolist())
             if len(gone) > group.units - group.least:
@@ -42,7 +43,7 @@ def test_the_allocation_finds_the_least_threshold(limit: str) -> None:
     groups = find_groups(build("concat"), images(1), inputs=False)
     scores = made_up(groups, 1)
     plan = make_plan(groups, scores, limit, allocation="threshold")
-    values = torch.cat([scores[g.name].values for g in groups]).tolist()
+    values = torch.cat([scores[g.name].values for g in groups.values()]).tolist()
     gone = [scores[n].values[list(e.removed)] for n, e in plan.groups.items()]
     eta = float(torch.cat(gone).max())
     assert plan.modules == plan_below(groups, scores, math.nextafter(eta, 2)).modules
@@ -63,7 +64,10 @@ def test_the_allocation_finds_the_least_threshold(limit: str) -> None:
 def test_scores_of_unlike_scale_are_in_units_of_their_mean() -> None:
     groups = find_groups(build("plain"), images(1), inputs=False)
     scores = made_up(groups, 2)
-    scaled = {g.name: GroupScore.of(scores[g.name].values * 10.0**i) for i, g in enumerate(groups)}
+    scaled = {
+        g.name: GroupScore.of(scores[g.name].values * 10.0**i)
+        for i, g in enumerate(groups.values())
+    }
     plans = [
         make_plan(groups, Scores(s, "", "", False, {}), "macs=50%", allocation="threshold")
         for s in (scores.groups, scaled)

@@ -94,7 +94,7 @@ def test_a_wide_flattened_input_is_folded_to_channels(sampling: str) -> None:
     model, loader = build("flatten").double(), batches64(2, 4)
     groups = find_groups(model, images(1).double(), feature_limit=79)
     assert groups.consumers["fc1"].positions.shape == (5, 16)
-    assert [g.name for g in groups] == ["conv1", "fc1"]
+    assert [g.name for g in groups.values()] == ["conv1", "fc1"]
     x, y = gathered(model, loader, "fc1")
     expected = scatter_of(x, y, CLASSES, cells=16)
     if sampling != "flatten":

@@ -199,7 +199,7 @@ def test_a_mapping_of_consumers() -> None:
 def test_features_that_units_own(net: str, sampling: str) -> None:
     model, groups = ready(net)
     statistics = collect(model, batches64(1, 4), groups, sampling=sampling)
-    for group in groups:
+    for group in groups.values():
         for member in group.consumers:
             if member.module not in groups.consumers:  # a depthwise convolution mixes nothing
                 continue

@@ -45,8 +45,8 @@ def draw_plan(groups: Groups, seed: int, most: float = 0.5, often: float = 0.6) 
     tracker, removed = CostTracker(groups), {}
     for at in torch.randperm(len(groups), generator=generator).tolist():
         if float(torch.rand((), generator=generator)) < often:
-            tracker.drop(tracker.falling(groups[at]))
-    for group in groups:
+            tracker.drop(tracker.falling(groups.entries[at]))
+    for group in groups.values():
         order = torch.randperm(group.units, generator=generator)
         share = float(torch.rand((), generator=generator)) * most
         count = min(int(share * group.units), group.units - max(group.least, 1))
@@ -126,11 +126,11 @@ def test_a_branch_that_an_operation_needs_stays() -> None:
     """`pooled` alone runs into a pooling, which takes no tensor without channels."""
     groups = find_groups(build("coupled"), images(1), drop_branches=True)
     sound = sound_branches(groups, images(1))
-    assert {g.name for g in groups if g.least == 0} == {"pooled", "plain"}
-    assert {g.name for g in sound if g.least == 0} == {"plain"}
+    assert {g.name for g in groups.values() if g.least == 0} == {"pooled", "plain"}
+    assert {g.name for g in sound.values() if g.least == 0} == {"plain"}
     for net in ("inception", "reduction", "dense"):
         free = find_groups(build(net), images(1), drop_branches=True)
-        assert [g.least for g in TRACED[net]] == [g.least for g in free]
+        assert [g.least for g in TRACED[net].values()] == [g.least for g in free]
 
 
 def test_plans_that_leave_nothing_are_refused() -> None:

@@ -20,7 +20,7 @@ from tests.graph.nets import batches, build, images
 def receipt_of(net: str, *, undo: bool = True) -> tuple[nn.Module, Receipt]:
     model = build(net)
     groups = find_groups(model, images(1))
-    plan = plan_units(groups, {g.name: [0] for g in groups})
+    plan = plan_units(groups, {g.name: [0] for g in groups.values()})
     statistics = collect(model, batches(), groups)
     return model, apply_(model, plan, statistics, loader=batches(), undo=undo)
 

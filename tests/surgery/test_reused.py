@@ -142,7 +142,7 @@ def calibration() -> list[tuple[Tensor, Tensor]]:
 
 def plan_of(groups: Groups) -> Plan:
     """Remove a third of every group."""
-    return plan_units(groups, {g.name: list(range(0, g.units, 3)) for g in groups})
+    return plan_units(groups, {g.name: list(range(0, g.units, 3)) for g in groups.values()})
 
 
 def test_pointwise_repair_sums_the_moments_of_all_calls() -> None:

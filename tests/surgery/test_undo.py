@@ -188,7 +188,7 @@ def cut_again() -> nn.Module:
     model = build("mlp")
     cut_(model)
     groups = find_groups(model, images(1))
-    apply_(model, plan_units(groups, {groups[-1].name: [0]}))
+    apply_(model, plan_units(groups, {groups.entries[-1].name: [0]}))
     return model
 
 

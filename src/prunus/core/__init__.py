@@ -18,7 +18,7 @@ from prunus.core.errors import (
 from prunus.core.files import sweep_scratch, to_json, write_whole, writing_whole
 from prunus.core.finite import first_non_finite
 from prunus.core.record import Record, read_rows
-from prunus.core.registry import Registry
+from prunus.core.registry import Registry, unknown_name
 from prunus.core.rows import (
     DERIVED,
     EVENTS,
@@ -86,6 +86,7 @@ __all__ = [
     "to_json",
     "to_yaml",
     "trajectory",
+    "unknown_name",
     "usable_cores",
     "write_whole",
     "writing_whole",

@@ -28,8 +28,11 @@ class ConfigError(PrunusError):
     """A setting has the wrong type or is out of range."""
 
 
-class UnknownNameError(PrunusError):
-    """A registry was asked for a name it does not hold."""
+class UnknownNameError(PrunusError, KeyError):
+    """A registry or a mapping was asked for a name it does not hold; also a `KeyError`."""
+
+    def __str__(self) -> str:
+        return ValueError.__str__(self)  # a KeyError shows the repr of its message
 
 
 class DataError(PrunusError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from prunus.core.errors import UnknownNameError
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "unknown_name"]
 
 T = TypeVar("T")
 
@@ -43,12 +43,7 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         if name in self._entries:
             return self._entries[name]
-        near = difflib.get_close_matches(name, self._entries, n=1)
-        guess = f" (did you mean {near[0]!r}?)" if near else ""
-        known = ", ".join(sorted(self._entries))
-        raise UnknownNameError(
-            f"unknown {self.kind} {name!r}{guess}: the known ones are {known}{self.hint}"
-        )
+        raise unknown_name(self.kind, name, sorted(self._entries), hint=self.hint)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -58,3 +53,20 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def unknown_name(
+    kind: str, name: object, known: Iterable[str], *, hint: str = ""
+) -> UnknownNameError:
+    """Return the error of a name that is not among the `known` ones, which it lists.
+
+    Example:
+        >>> print(unknown_name("group", "conv3", ["conv1", "conv2"]))
+        unknown group 'conv3' (did you mean 'conv2'?): the known ones are conv1, conv2
+    """
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    guess = f" (did you mean {near[0]!r}?)" if near else ""
+    return UnknownNameError(
+        f"unknown {kind} {name!r}{guess}: the known ones are {', '.join(names) or 'none'}{hint}"
+    )

@@ -52,7 +52,9 @@ def add_replicates(
             f"criterion {type(rule).__name__} reads {' and '.join(sorted(needs_of(rule)))}, which "
             "are not kept in blocks, so it has no intervals: score with intervals=False"
         )
-    kin = families_of(rule, (group for group in groups if group.name in scored), statistics)
+    kin = families_of(
+        rule, (group for group in groups.values() if group.name in scored), statistics
+    )
     found: dict[str, list[Tensor]] = {name: [] for name in scored}
     for block in range(statistics.blocks):  # one set of leave-one-out sums at a time
         left = statistics.leave_out(block)

@@ -55,7 +55,7 @@ def score(
         name, rule = type(criterion).__name__, criterion
     scored: dict[str, GroupScore] = {}
     skipped, read = {}, []
-    for group in groups:
+    for group in groups.values():
         if rule.needs_statistics and not _is_read(groups, group, statistics):
             skipped[group.name] = (
                 "no consumer has statistics: too wide for a Gram matrix (feature_limit), or not run"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from prunus.core import ConfigError, PrunusError, Registry
+from prunus.core import ConfigError, PrunusError, Registry, unknown_name
 from prunus.graph import Group, Groups
 from prunus.statistics import Statistics
 
@@ -83,8 +84,8 @@ def jackknife_half_width(replicates: Tensor, level: float = 0.95) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """The scores of all groups under one criterion.
+class Scores(Mapping[str, GroupScore]):
+    """The scores of all groups under one criterion, by group name.
 
     Attributes:
         groups: a `GroupScore` by group name.
@@ -102,7 +103,18 @@ class Scores:
     skipped: dict[str, str]
 
     def __getitem__(self, group: str) -> GroupScore:
+        if group not in self.groups:
+            raise unknown_name("scored group", group, self.groups)
         return self.groups[group]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    __eq__ = object.__eq__  # tensors have no one answer to ==
+    __hash__ = object.__hash__
 
 
 class NotScoredError(PrunusError):

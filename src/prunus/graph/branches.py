@@ -29,7 +29,7 @@ def let_branches_go(groups: Groups) -> Groups:
     It may go as a whole if besides every consumer reads channels of others too.
     """
     marked = []
-    for group in groups:
+    for group in groups.values():
         if not _is_plain(groups, group):
             marked.append(group)
             continue
@@ -56,11 +56,11 @@ class Branches:
 
     def __init__(self, groups: Groups) -> None:
         """Look at groups that `let_branches_go` has marked; of others nothing falls."""
-        self.falls = {group.name for group in groups if group.falls}
+        self.falls = {group.name for group in groups.values() if group.falls}
         self.maker: dict[str, str] = {}
         self.consumers: dict[str, set[str]] = {}
         self.reads: dict[str, list[str]] = defaultdict(list)
-        for group in groups:
+        for group in groups.values():
             self.consumers[group.name] = {m.module for m in group.consumers}
             for name in self.consumers[group.name]:
                 self.reads[name].append(group.name)

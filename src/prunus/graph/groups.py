@@ -6,7 +6,7 @@ A *consumer* is a module that reads a group and mixes its channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunus.core import ConfigError, NothingToPruneError, PlanError
+from prunus.core import ConfigError, NothingToPruneError, PlanError, unknown_name
 from prunus.graph.costs import Layer
 from prunus.modules import (
     CONVOLUTIONS,
@@ -177,8 +177,8 @@ class Unprunable:
 
 
 @dataclass(frozen=True, eq=False)
-class Groups(Sequence[Group]):
-    """All groups of one network, with the network itself for reading weights.
+class Groups(Mapping[str, Group]):
+    """All groups of one network by name, with the network itself for reading weights.
 
     `layers` holds the cost of each module, `total_macs`, `total_params` and `total_bytes` those
     of the whole network; `normalizer` names the BatchNorm that directly follows every call of a
@@ -202,17 +202,23 @@ class Groups(Sequence[Group]):
     normalizers: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     heads: tuple[str, ...] = ()
 
+    @cached_property
+    def _by_name(self) -> dict[str, Group]:
+        return {group.name: group for group in self.entries}
+
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, key: int | str) -> Group:  # type: ignore[override]
-        """Return a group by position or by name."""
-        if isinstance(key, str):
-            return next(g for g in self.entries if g.name == key)
-        return self.entries[key]
+    def __getitem__(self, name: str) -> Group:
+        if name not in self._by_name:
+            raise unknown_name("group", name, self)
+        return self._by_name[name]
 
-    def __iter__(self) -> Iterator[Group]:
-        return iter(self.entries)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    __eq__ = object.__eq__  # a mapping of the same groups may be of another network
+    __hash__ = object.__hash__
 
     def require_any(self) -> None:
         """Raise `NothingToPruneError` where there is no group, saying why for each module."""

@@ -194,7 +194,7 @@ class DiscriminantImportance:
         self._reasons = {u.module: u.reason for u in groups.unprunable} | scores.skipped
         self._seen = {name: tensor.detach().clone() for name, tensor in state.items()}
         self._worth = {}
-        for group in groups:
+        for group in groups.values():
             if group.name in scores.groups:
                 self._note(group, _strictly_rising(scores, group.name))
 

@@ -84,7 +84,7 @@ def make_plan(
             "make_plan limits alone, and search for the least that keep it, as prune does"
         )
     rules = Rules.of(groups, least, round_to, protected)
-    if allocation == "dp" and any(rules.may_go(group) for group in groups):
+    if allocation == "dp" and any(rules.may_go(group) for group in groups.values()):
         raise ConfigError(
             "allocation 'dp' cannot let whole branches go: say drop_branches=False, or take "
             "another allocation"
@@ -122,7 +122,7 @@ def check_reachable(
     groups.require_any()
     rules = Rules.of(groups, least, round_to, protected)
     limits = budget.absolute(CostTracker(groups, table).totals)
-    rules.require_reachable(list(groups), limits, table)
+    rules.require_reachable(list(groups.values()), limits, table)
 
 
 def least_costs(
@@ -137,4 +137,4 @@ def least_costs(
 
     It is the lower end of a search for the smallest network that keeps its accuracy.
     """
-    return Rules.of(groups, least, round_to, protected).least_costs(groups, table)
+    return Rules.of(groups, least, round_to, protected).least_costs(list(groups.values()), table)

@@ -35,7 +35,7 @@ class CostTracker:
         self.reading = {n: np.ones(layer.in_, dtype=bool) for n, layer in groups.layers.items()}
         for name, consumer in groups.consumers.items():
             self.reading[name][:] = consumer.feature_of >= 0
-        self.left = {group.name: np.ones(group.units, dtype=bool) for group in groups}
+        self.left = {group.name: np.ones(group.units, dtype=bool) for group in groups.values()}
         self._counts = {n: self._count(n) for n in groups.layers}
         self._costs = {n: self._cost(n, counts) for n, counts in self._counts.items()}
         self.totals: dict[str, float] = {
@@ -108,7 +108,7 @@ class CostTracker:
             return []
         gone = [name for name, left in self.left.items() if not left.any()]
         names = self.branches.fallen([group.name], gone)
-        return [each for each in self.groups if each.name in names]
+        return [each for each in self.groups.values() if each.name in names]
 
     def drop(self, fallen: Iterable[Group], *, trial: bool = False) -> dict[str, float] | None:
         """Strike whole groups off, as `falling` gave them; return what that saves.

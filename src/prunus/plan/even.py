@@ -50,7 +50,7 @@ def choose_round_to(table: LatencyTable, groups: Groups) -> Evenness:
         )
     shares = excess_shares(table.steps)
     best, held = 1, np.zeros_like(shares[MULTIPLES[0]])
-    widths = [group.units for group in groups if not group.selects]
+    widths = [group.units for group in groups.values() if not group.selects]
     widest = float(np.median(widths)) / CHOICES if widths else 0.0
     for multiple in MULTIPLES:
         if multiple > widest:

@@ -131,14 +131,14 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
     """
     edits: dict[str, Edit] = {}
     gone: dict[str, dict[str, set[int]]] = {}
-    known = [group.name for group in groups]
+    known = [group.name for group in groups.values()]
     for name in removed:
         if name not in known:
             raise PlanError(f"there is no group {name!r}: the groups are {', '.join(known)}")
     removed = {name: set(units) for name, units in removed.items()}
-    whole = [g for g in groups if removed.get(g.name) == set(range(g.units))]
+    whole = [g for g in groups.values() if removed.get(g.name) == set(range(g.units))]
     fallen = Branches(groups).fallen(g.name for g in whole if g.least == 0)
-    for group in groups:
+    for group in groups.values():
         units = sorted(range(group.units) if group.name in fallen else removed.get(group.name, ()))
         if not units:
             continue
@@ -155,7 +155,7 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
             axes = gone.setdefault(member.module, {})
             axes.setdefault(member.axis, set()).update(map(int, member.index[units].ravel()))
     _require_read(groups, gone)
-    for group in groups:
+    for group in groups.values():
         for member in group.members:
             if member.axis == "select" and member.module in gone:  # also what no longer arrives
                 axes = gone[member.module]

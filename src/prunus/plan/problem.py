@@ -45,7 +45,7 @@ class Problem:
             BudgetError: a limit is out of reach or cannot be counted.
             ConfigError: a curve's factor is no number above 0, or of no group.
         """
-        known = [group.name for group in groups]
+        known = [group.name for group in groups.values()]
         for name, factor in (curves or {}).items():
             if name not in known or not 0 < factor < math.inf:
                 raise ConfigError(
@@ -56,7 +56,7 @@ class Problem:
         limits = budget.absolute(dense) if isinstance(budget, Budget) else dict(budget)
         for currency in limits:
             require_counted(currency, dense)
-        pool = [group for group in groups if group.name in scores.groups]
+        pool = [group for group in groups.values() if group.name in scores.groups]
         rules.require_reachable(pool, limits, table)
         return cls(groups, pool, scores, limits, rules, table, curves)
 

@@ -52,7 +52,7 @@ class Rules:
         if round_to < 1:
             raise ConfigError(f"round_to is {round_to!r}, expected a whole number of at least 1")
         kept = {name: frozenset(units) for name, units in (protected or {}).items()}
-        known = {group.name: group for group in groups}
+        known = {group.name: group for group in groups.values()}
         for name, units in kept.items():
             if name not in known:
                 raise ConfigError(
@@ -65,7 +65,7 @@ class Rules:
                     f"{known[name].units - 1}"
                 )
         for name in [n for n in kept if known[n].selects]:
-            for group in groups:
+            for group in groups.values():
                 kept[group.name] = kept.get(group.name, frozenset()) | _sources(
                     group, known[name], kept[name]
                 )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunus.core import PlanError
+from prunus.core import PlanError, unknown_name
 from prunus.graph import Groups, Index
 from prunus.statistics.dual import Dual
 from prunus.statistics.outputs import Output
@@ -64,6 +64,8 @@ class Statistics(Mapping[str, Scatter]):
         self.traces = traces
 
     def __getitem__(self, consumer: str) -> Scatter:
+        if consumer not in self._blocks[0]:
+            raise unknown_name("consumer", consumer, self)
         if consumer not in self._whole:
             first, *rest = (block[consumer] for block in self._blocks)
             self._whole[consumer] = first.merge(*rest) if rest else first

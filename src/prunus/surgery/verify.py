@@ -32,7 +32,7 @@ def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
     the forward pass, a count of channels. Norms over channels are masked as norms over those
     that stay. Cost: two forward passes, and two or four a group where something is wrong.
     """
-    tried = [g for g in groups if g.units > max(g.least, 1)]
+    tried = [g for g in groups.values() if g.units > max(g.least, 1)]
     if _cuts_alike(groups, tried, example) is None:
         return {}
     alone = {g.name: _cuts_alike(groups, [g], example) for g in tried}
@@ -71,12 +71,14 @@ def sound_branches(groups: Groups, example: Tensor) -> Groups:
     def all_go(branches: list[Group]) -> bool:
         return not branches or (go(branches) and go(branches[::-1]))
 
-    free = [group for group in groups if group.least == 0]
+    free = [group for group in groups.values() if group.least == 0]
     if all_go(free):
         return groups
     sound = [group for group in free if go([group])]
     may = {group.name for group in sound} if all_go(sound) else set()
-    entries = (replace(g, least=1) if g.least == 0 and g.name not in may else g for g in groups)
+    entries = (
+        replace(g, least=1) if g.least == 0 and g.name not in may else g for g in groups.values()
+    )
     return replace(groups, entries=tuple(entries))
 
 

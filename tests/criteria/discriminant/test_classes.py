@@ -35,7 +35,7 @@ def test_a_unit_is_as_good_as_its_best_feature_in_any_consumer(sampling: str) ->
     groups = find_groups(model, images(1))
     statistics = collect(model, batches(6, 16), groups, sampling=sampling)
     scores = class_scores(groups, statistics, 2)
-    assert set(scores) == {g.name for g in groups}
+    assert set(scores) == {g.name for g in groups.values()}
     conv1, head = (class_ratio(statistics[name], 2) for name in ("conv1", "head"))
     expected = torch.maximum(conv1.view(8, -1).amax(1), head)
     torch.testing.assert_close(scores["stem"], expected)

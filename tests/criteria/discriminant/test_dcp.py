@@ -152,7 +152,7 @@ def test_bootstrap_is_dcp_on_what_di_leaves(share: float) -> None:
 def test_costs_along_its_own_order_are_its_costs(name: str) -> None:
     _, groups, statistics = setup("residual", "patch")
     rule = make_criterion(name)
-    for group in groups:
+    for group in groups.values():
         got = rule(groups, group, statistics)
         again = rule.along(groups, group, statistics, got.order)  # type: ignore[attr-defined]
         torch.testing.assert_close(again, got.costs, rtol=1e-6, atol=1e-10)
@@ -195,7 +195,7 @@ def test_positions_that_are_no_taps_are_refused() -> None:
 def test_few_rounds_choose_many_at_once() -> None:
     _, groups, statistics = setup("mlp", "pixel")
     scores = score(groups, statistics, "dcp", rounds=2)
-    for group in groups:
+    for group in groups.values():
         assert sorted(scores[group.name].order.tolist()) == list(range(group.units))
     total = {n: float(s.costs.sum()) for n, s in scores.groups.items()}
     exact = {n: float(s.costs.sum()) for n, s in score(groups, statistics, "dcp").groups.items()}

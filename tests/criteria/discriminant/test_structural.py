@@ -94,7 +94,7 @@ def test_lambda_may_be_given_by_group() -> None:
     model = build("mlp")
     groups = find_groups(model, images(1))
     statistics = collect(model, batches(6, 16), groups)
-    lams = {g.name: 0.01 * (i + 1) for i, g in enumerate(groups)}
+    lams = {g.name: 0.01 * (i + 1) for i, g in enumerate(groups.values())}
     scores = score(groups, statistics, "structural", lam=lams)
     for name, lam in lams.items():
         one = score(groups, statistics, "structural", lam=lam)[name]

@@ -94,13 +94,13 @@ def test_picking_inputs_costs_what_the_cut_network_takes(name: str) -> None:
     table = measure_latency_table(model, groups, x)
     tracker = CostTracker(groups, table)
     dense = tracker.totals["ms"]
-    (group,) = (group for group in groups if group.selects)
+    (group,) = (group for group in groups.values() if group.selects)
     (consumer,) = (member.module for member in group.members)
     saved = tracker.saving(group, [3])["ms"]
     first = model.get_submodule(consumer)
     assert saved == pytest.approx(0.1 * first.out_features - 0.01 * (first.in_features - 1))
     plan = random_plan(groups, 0)
-    for each in groups:
+    for each in groups.values():
         tracker.remove(each, plan.groups[each.name].removed if each.name in plan.groups else [])
     assert tracker.totals["ms"] < dense
     cut = replay_(copy.deepcopy(model), plan)

@@ -122,7 +122,7 @@ def test_a_sound_network_is_healthy(name: str) -> None:
     found = prunus.diagnose(model, EXAMPLE)
     groups = find_groups(model, EXAMPLE)
     assert found.status == "healthy"
-    assert [g.name for g in found.groups] == [g.name for g in groups]
+    assert [g.name for g in found.groups] == [g.name for g in groups.values()]
     assert found.params == count_params(model)
     assert found.macs == count_macs(model, EXAMPLE)
     assert found.least == least_costs(groups)
@@ -329,7 +329,7 @@ def test_script_modules_stay_whole_and_are_named() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), script, nn.Conv2d(8, 4, 3), nn.Conv2d(4, 2, 1))
     x = torch.randn(1, 3, 10, 10)
     groups = find_groups(model, x)
-    assert [g.name for g in groups] == ["2"]
+    assert [g.name for g in groups.values()] == ["2"]
     reasons = {u.module: u.reason for u in groups.unprunable}
     assert reasons["0"] == "it meets '1', a ScriptModule, which cannot be looked into"
     found = prunus.diagnose(model, x)

@@ -179,7 +179,9 @@ def test_layers_of_a_transformer_cut_to_one_head_and_one_channel() -> None:
     pruned = copy.deepcopy(dense)
     groups = prunus.find_groups(dense, x)
     gone = {
-        g.name: range(g.units - 1) for g in groups if not g.name.endswith(("features", "inputs"))
+        g.name: range(g.units - 1)
+        for g in groups.values()
+        if not g.name.endswith(("features", "inputs"))
     }
     prunus.apply_(pruned, prunus.plan.plan_units(groups, gone))
     rows = {row["module"]: row for row in layer_rows(dense, pruned, x)}

@@ -34,10 +34,10 @@ def test_factors_are_measured_over_predicted(
     curves = measure_curves(
         lenet, groups, scores, statistics, digits.validation, compensate="none", ridge=1e-3
     )
-    assert set(curves) == {group.name for group in groups}
+    assert set(curves) == {group.name for group in groups.values()}
     for name, tensor in lenet.state_dict().items():
         assert torch.equal(tensor, before[name])
-    for group in groups:
+    for group in groups.values():
         gone = scores[group.name].order[: group.units // 2].tolist()
         halved = mask_(copy.deepcopy(lenet), plan_units(groups, {group.name: gone}))
         rise = cross_entropy(halved, digits) - cross_entropy(lenet, digits)

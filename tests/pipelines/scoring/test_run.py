@@ -53,7 +53,9 @@ def test_the_numbers_are_those_of_collect_score_and_rank_layers(
     statistics = collect(model, data.calibration, groups, batches=4, blocks=8)
     expected = score(groups, statistics, "stacked", intervals=True)
     assert content["images"] == 256
-    assert [group["name"] for group in content["groups"]] == [group.name for group in groups]
+    assert [group["name"] for group in content["groups"]] == [
+        group.name for group in groups.values()
+    ]
     for group in content["groups"]:
         one = expected[group["name"]]
         low, high = one.interval(0.95)

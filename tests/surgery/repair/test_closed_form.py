@@ -207,16 +207,16 @@ def test_a_cut_network_is_repaired_over_what_it_still_reads() -> None:
 def test_receipt(net: str) -> None:
     model = build(net)
     groups = find_groups(model, images(1))
-    plan = plan_units(groups, {g.name: [0, g.units - 1] for g in groups})
+    plan = plan_units(groups, {g.name: [0, g.units - 1] for g in groups.values()})
     cut = copy.deepcopy(model)
     receipt = apply_(cut, plan, collect(model, batches(6, 16), groups))
     assert receipt.params == tuple(sum(p.numel() for p in m.parameters()) for m in (model, cut))
-    consumers = {m.module for g in groups for m in g.consumers} - {"deep"}
+    consumers = {m.module for g in groups.values() for m in g.consumers} - {"deep"}
     assert {r.module for r in receipt.repairs} - {"deep"} == consumers
     for repair in receipt.repairs:
         assert repair.left is None or 0 <= repair.left <= 1
         assert (repair.left is None) == bool(repair.reason)
-    first = groups[0]
+    first = groups.entries[0]
     assert receipt.channels[first.name]["out"] == (first.units, first.units - 2)
     assert receipt.batchnorms == 0
 

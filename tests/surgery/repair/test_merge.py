@@ -199,7 +199,7 @@ def test_norms_without_scale_and_shift() -> None:
 def test_on_every_network_a_share_or_a_reason(net: str) -> None:
     model = build(net)
     groups = find_groups(model, images(1))
-    plan = plan_units(groups, {g.name: [0] for g in groups})
+    plan = plan_units(groups, {g.name: [0] for g in groups.values()})
     cut = copy.deepcopy(model)
     for repair in apply_(cut, plan, groups=groups, compensate="merge").repairs:
         assert (repair.left is None) == bool(repair.reason)

@@ -48,7 +48,7 @@ def class_scores(groups: Groups, statistics: Statistics, class_index: int) -> di
     """
     ratios: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
-    for group in groups:
+    for group in groups.values():
         for consumer, scatter, blocks in consumers_of(groups, [group], statistics):
             name = consumer.module
             if name not in ratios:

@@ -140,7 +140,7 @@ def deleterious(
     """
     rule = Structural(lam, **options)  # type: ignore[arg-type]
     found = {}
-    for group in groups:
+    for group in groups.values():
         if consumers_of(groups, [group], statistics):
             score = rule(groups, group, statistics)
             found[group.name] = score.order[score.values[score.order] < 1]

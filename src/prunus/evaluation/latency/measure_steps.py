@@ -38,7 +38,9 @@ def measure_steps(
 
     Cost: at most 6 · 17 · 2 · 20 calls of a layer at that width.
     """
-    prunable = {(member.module, member.axis) for group in groups for member in group.members}
+    prunable = {
+        (member.module, member.axis) for group in groups.values() for member in group.members
+    }
     often = Counter(key for each in calls.values() for key, _ in each)
     found: list[WidthSteps] = []
     for key in sorted(often, key=lambda key: -often[key] * grids[key].ms[-1][-1]):

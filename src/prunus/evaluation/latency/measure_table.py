@@ -143,7 +143,7 @@ def _gathers(
     network: nn.Module, groups: Groups, calls: Mapping[str, list[TimedCall]]
 ) -> dict[str, list[TimedCall]]:
     """Return the selections before the linear layers that pick their inputs, or may after a cut."""
-    may = {m.module for group in groups for m in group.members if m.axis == "select"}
+    may = {m.module for group in groups.values() for m in group.members if m.axis == "select"}
     do = {name for name, module in network.named_modules() if isinstance(module, SelectLinear)}
     return {
         name: [(gather_key(*what), what) for _, what in calls[name]]

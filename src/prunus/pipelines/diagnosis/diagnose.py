@@ -245,7 +245,7 @@ def _shaken(model: nn.Module, image: Tensor) -> nn.Module:
 def _prunables(groups: Groups) -> Iterator[Prunable]:
     tracker = CostTracker(groups)
     totals = {"params": groups.total_params, "macs": groups.total_macs}
-    for group in groups:
+    for group in groups.values():
         if group.units <= group.least:
             continue  # a finding
         saved = tracker.saving(group, range(group.least, group.units))
@@ -267,7 +267,7 @@ def _findings(groups: Groups, ends: set[str]) -> Iterator[Finding]:
     for one in groups.unprunable:
         if not _is_output(one.module, one.reason, ends):
             yield _finding(one.module, one.reason)
-    for group in groups:
+    for group in groups.values():
         if group.units <= group.least:
             width = _width(group)
             yield _finding(group.name, f"all of its {width} {group.kind} go together, or none")
@@ -297,7 +297,7 @@ def _finding(module: str, reason: str) -> Finding:
 
 def _strangers(model: nn.Module, groups: Groups) -> Iterator[Finding]:
     """Yield the modules with many parameters that nothing cuts, as an LSTM."""
-    known = {*groups.layers, *(m.module for g in groups for m in g.members)}
+    known = {*groups.layers, *(m.module for g in groups.values() for m in g.members)}
     raw = {name.rpartition(":")[0] for name in known if ":" in name}
     for name, module in widen(model).named_modules():
         if isinstance(module, Scripted):

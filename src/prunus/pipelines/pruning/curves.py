@@ -58,7 +58,7 @@ def measure_curves(
         compensate = "patch" if statistics.sampling == "patch" else "pointwise"
     whole = _loss(model, batches)
     increase, predicted = {}, {}
-    for group in groups:
+    for group in groups.values():
         plan = _half(groups, group, scores)
         if plan is None:
             continue

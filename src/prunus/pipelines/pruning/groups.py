@@ -65,7 +65,7 @@ def without_ignored(groups: Groups, config: PruneConfig) -> Groups:
     """Return the groups as a trace with `config` finds them: an ignored layer selects no inputs."""
     kept = (
         group
-        for group in groups
+        for group in groups.values()
         if not (group.selects and group.members[0].module in config.ignored_layers)
     )
     return replace(groups, entries=tuple(kept))

@@ -53,7 +53,7 @@ def find_protected(
 def still_protected(protected: Units, plan: Plan, groups: Groups) -> dict[str, list[int]]:
     """Return protected units as they are counted in `groups`, those of what `plan` left."""
     found = {}
-    for group in groups:
+    for group in groups.values():
         units, edit = protected.get(group.name, []), plan.groups.get(group.name)
         kept = edit.kept() if edit else range(group.units)
         place = {unit: at for at, unit in enumerate(kept)}

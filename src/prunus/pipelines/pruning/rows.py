@@ -39,7 +39,7 @@ def describe_groups(groups: Groups) -> dict[str, Any]:
                 "units": g.units,
                 "consumers": [m.module for m in g.consumers],
             }
-            for g in groups
+            for g in groups.values()
         ],
         "unprunable": [{"module": u.module, "reason": u.reason} for u in groups.unprunable],
     }
@@ -48,7 +48,7 @@ def describe_groups(groups: Groups) -> dict[str, Any]:
 def score_rows(groups: Groups, scores: Scores, plan: Plan) -> list[dict[str, Any]]:
     """Return, for each group, how its scores are distributed over kept and removed units."""
     rows = []
-    for group in groups:
+    for group in groups.values():
         edit = plan.groups.get(group.name)
         removed = np.zeros(group.units, dtype=bool)
         removed[list(edit.removed) if edit else []] = True

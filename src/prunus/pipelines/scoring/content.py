@@ -36,7 +36,7 @@ def score_content(
 
     `traced` is the row of `add_traces`, where the criterion chose latent dimensions.
     """
-    scored = [group for group in groups if group.name in scores.groups]
+    scored = [group for group in groups.values() if group.name in scores.groups]
     return {
         "version": VERSION,
         "model": config.model,

@@ -50,7 +50,7 @@ def merge_(model: nn.Module, plan: Plan, groups: Groups) -> list[Repair]:
     Raises:
         PlanError: the plan was made for other groups; nothing has been changed then.
     """
-    known = {group.name: group for group in groups}
+    known = {group.name: group for group in groups.values()}
     for name, edit in plan.groups.items():
         if name not in known or known[name].units != edit.of:
             found = f"{known[name].units} units" if name in known else "no such group"
