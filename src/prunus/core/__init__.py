@@ -17,6 +17,7 @@ from prunus.core.errors import (
 )
 from prunus.core.files import sweep_scratch, to_json, write_whole, writing_whole
 from prunus.core.finite import first_non_finite
+from prunus.core.notebook import Picture, curve_svg, html_table, share_svg
 from prunus.core.record import Record, read_rows
 from prunus.core.registry import Registry, unknown_name
 from prunus.core.rows import (
@@ -54,6 +55,7 @@ __all__ = [
     "ExportError",
     "NonFiniteError",
     "NothingToPruneError",
+    "Picture",
     "PlanError",
     "PrunusError",
     "Record",
@@ -67,9 +69,11 @@ __all__ = [
     "TraceError",
     "UnknownNameError",
     "WeightsError",
+    "curve_svg",
     "derive_seed",
     "first_non_finite",
     "from_dict",
+    "html_table",
     "installed_version",
     "keeping_random_state",
     "last",
@@ -81,6 +85,7 @@ __all__ = [
     "read_yaml",
     "rejected",
     "seed_everything",
+    "share_svg",
     "sweep_scratch",
     "to_dict",
     "to_json",

@@ -11,7 +11,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from prunus.core import ConfigError, PrunusError, Registry, unknown_name
+from prunus.core import ConfigError, PrunusError, Registry, curve_svg, html_table, unknown_name
 from prunus.graph import Group, Groups
 from prunus.statistics import Statistics
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GroupScore:
     """The worth of each unit of one group.
 
@@ -61,6 +61,10 @@ class GroupScore:
         rising = costs[order].cummax(0).values
         return cls(torch.empty_like(costs).scatter_(0, order, rising), order, costs)
 
+    def __repr__(self) -> str:
+        kind = "" if self.replicates is None else f", {len(self.replicates)} blocks"
+        return f"GroupScore({len(self.costs):,} units, {_range(self.values)}{kind})"
+
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Return the jackknife interval of each unit's cost: (low, high), shape (units,) each.
 
@@ -73,6 +77,13 @@ class GroupScore:
         return (self.costs - half).clamp(min=0), self.costs + half
 
 
+def _range(values: Tensor) -> str:
+    """Return the least and the greatest of some values, in words."""
+    if not len(values):
+        return "no value"
+    return f"{float(values.min()):.3g} to {float(values.max()):.3g}"
+
+
 def jackknife_half_width(replicates: Tensor, level: float = 0.95) -> Tensor:
     """Return t_{K−1}·√((K−1)/K·Σ_k(θ_(k) − θ̄)²) over the first axis of leave-one-out values.
 
@@ -83,7 +94,7 @@ def jackknife_half_width(replicates: Tensor, level: float = 0.95) -> Tensor:
     return float(stdtrit(K - 1, 0.5 + level / 2)) * spread.sqrt()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scores(Mapping[str, GroupScore]):
     """The scores of all groups under one criterion, by group name.
 
@@ -112,6 +123,31 @@ class Scores(Mapping[str, GroupScore]):
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def __repr__(self) -> str:
+        units = sum(len(one.values) for one in self.groups.values())
+        every = torch.cat([one.values for one in self.groups.values()]) if self.groups else None
+        skipped = f"; {len(self.skipped)} groups not scored" if self.skipped else ""
+        values = "" if every is None else f", {self.unit} {_range(every)}"
+        return f"Scores({self.criterion!r}: {len(self)} groups, {units:,} units{values}{skipped})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                len(one.values),
+                float(one.values.min()),
+                float(one.values.max()),
+                curve_svg(one.values.sort().values.tolist(), f"{name}: units from least to most"),
+            )
+            for name, one in self.groups.items()
+        ]
+        return html_table(
+            f"{self.criterion}: {self.unit}",
+            ("group", "units", "least", "most", "units, from least to most"),
+            rows,
+            note="; ".join(f"{name} is not scored: {why}" for name, why in self.skipped.items()),
+        )
 
     __eq__ = object.__eq__  # tensors have no one answer to ==
     __hash__ = object.__hash__

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunus.core import ConfigError, NothingToPruneError, PlanError, unknown_name
+from prunus.core import ConfigError, NothingToPruneError, PlanError, html_table, unknown_name
 from prunus.graph.costs import Layer
 from prunus.modules import (
     CONVOLUTIONS,
@@ -176,7 +176,7 @@ class Unprunable:
     reason: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Groups(Mapping[str, Group]):
     """All groups of one network by name, with the network itself for reading weights.
 
@@ -219,6 +219,27 @@ class Groups(Mapping[str, Group]):
 
     __eq__ = object.__eq__  # a mapping of the same groups may be of another network
     __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        units = sum(group.units for group in self.entries)
+        return (
+            f"Groups({type(self.model).__name__}: {len(self)} groups of {units:,} units; "
+            f"{self.total_params:,} params, {self.total_macs:,} MACs; "
+            f"stays whole: {len(self.unprunable)})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (g.name, g.kind, g.units, ", ".join(dict.fromkeys(m.module for m in g.consumers)))
+            for g in self.entries
+        ]
+        note = "; ".join(f"{each.module}: {each.reason}" for each in self.unprunable[:10])
+        return html_table(
+            repr(self),
+            ("group", "kind", "units", "read by"),
+            rows,
+            note=f"Stays whole: {note}" if note else "",
+        )
 
     def require_any(self) -> None:
         """Raise `NothingToPruneError` where there is no group, saying why for each module."""

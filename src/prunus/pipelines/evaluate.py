@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 from scipy.stats import binomtest
 
-from prunus.core import STRICT, Task
+from prunus.core import STRICT, Task, html_table
 from prunus.evaluation import count_bytes, count_params, measure
 from prunus.graph import count_macs
 from prunus.runs import (
@@ -38,7 +38,7 @@ class EvalConfig:
     device: str = "auto"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
     """What was measured. `interval` is the 95 % interval of the accuracy, None without labels."""
 
@@ -54,6 +54,23 @@ class Evaluation:
     bytes: int
     input_shape: tuple[int, int, int]
     notes: tuple[str, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        quality = ", ".join(f"{key} {value:.4g}" for key, value in self.quality.items())
+        if self.interval is not None:
+            quality += f" (95 % interval {self.interval[0]:.4g} to {self.interval[1]:.4g})"
+        return (
+            f"Evaluation({quality} on {self.images:,} images; {self.params:,} params, "
+            f"{self.macs:,} MACs, {self.bytes:,} bytes)"
+        )
+
+    def _repr_html_(self) -> str:
+        sizes = {key: getattr(self, key) for key in ("images", "params", "macs", "bytes")}
+        rows: list[tuple[str, str | float]] = [*self.quality.items(), *sizes.items()]
+        if self.interval is not None:
+            low, high = self.interval
+            rows.insert(1, ("95 % interval", f"{low:.4g} to {high:.4g}"))
+        return html_table(f"{self.model} on {self.data}, {self.split}", ("", "measured"), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunus.core import PlanError, to_json
+from prunus.core import PlanError, html_table, share_svg, to_json
 from prunus.graph import Branches, Groups
 
 __all__ = ["Edit", "Plan", "plan_units"]
@@ -42,7 +42,7 @@ class Edit:
         return Edit(self.of, tuple(sorted({*self.removed, *(kept[i] for i in later.removed)})))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Edits of a network, by group for people and by module for machines.
 
@@ -55,6 +55,27 @@ class Plan:
 
     groups: Mapping[str, Edit] = field(default_factory=dict)
     modules: Mapping[str, Mapping[str, Edit]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        removed = sum(len(edit.removed) for edit in self.groups.values())
+        of = sum(edit.of for edit in self.groups.values())
+        return (
+            f"Plan(removes {removed:,} of {of:,} units of {len(self.groups)} groups, "
+            f"from {len(self.modules)} modules)"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                edit.of,
+                len(edit.removed),
+                edit.of - len(edit.removed),
+                share_svg(1 - len(edit.removed) / max(edit.of, 1), f"{name}: share that stays"),
+            )
+            for name, edit in self.groups.items()
+        ]
+        return html_table(repr(self), ("group", "units", "removed", "kept", "share kept"), rows)
 
     def then(self, later: Plan) -> Plan:
         """Return one plan that does this one and then `later`, in this one's indices."""

@@ -21,7 +21,7 @@ from prunus.core import PlanError
 __all__ = ["Scatter"]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Scatter:
     """Float64 sums over samples of F features and a teacher of q columns.
 
@@ -49,6 +49,13 @@ class Scatter:
     teacher_gram: Tensor | None
     weight: Tensor
     cells: int = 1
+
+    def __repr__(self) -> str:
+        teacher = "classes" if self.discrete else "targets"
+        return (
+            f"Scatter({self.features:,} features, {len(self.teacher_total):,} {teacher}, "
+            f"{self.samples:,.6g} samples)"
+        )
 
     @classmethod
     def zeros(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunus.core import PlanError, unknown_name
+from prunus.core import PlanError, html_table, unknown_name
 from prunus.graph import Groups, Index
 from prunus.statistics.dual import Dual
 from prunus.statistics.outputs import Output
@@ -76,6 +76,32 @@ class Statistics(Mapping[str, Scatter]):
 
     def __len__(self) -> int:
         return len(self._blocks[0])
+
+    def __repr__(self) -> str:
+        more = [
+            what
+            for what, there in (
+                ("gradients or ranges of outputs", self.outputs),
+                ("traces", self.traces is not None),
+            )
+            if there
+        ]
+        return (
+            f"Statistics({self.images:,} images in {self.blocks} blocks, {len(self)} layers, "
+            f"sampling={self.sampling!r}{''.join(f', with {what}' for what in more)})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                scatter.features,
+                len(scatter.teacher_total),
+                sum(block[name].samples for block in self._blocks),
+            )
+            for name, scatter in self._blocks[0].items()
+        ]
+        return html_table(repr(self), ("layer", "features", "classes or targets", "samples"), rows)
 
     @property
     def blocks(self) -> int:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from prunus.core import PlanError, WeightsError, to_json, write_whole
+from prunus.core import PlanError, WeightsError, html_table, to_json, write_whole
 from prunus.plan import Plan
 from prunus.surgery.repair import Repair
 
@@ -22,7 +22,7 @@ __all__ = ["Memory", "Receipt", "remember", "saved_shapes", "state_of", "tensors
 FORMAT = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Memory:
     """The values that undoing needs, on the CPU, by the names of parameters and buffers.
 
@@ -37,13 +37,16 @@ class Memory:
     cut: Mapping[str, Tensor]
     shapes: Mapping[str, tuple[int, ...]]
 
+    def __repr__(self) -> str:
+        return f"Memory({len(self.dense)} tensors, {self.bytes:,} bytes)"
+
     @property
     def bytes(self) -> int:
         """What is held: the dense network once, and what surgery changed."""
         return sum(t.nbytes for part in (self.dense, self.cut) for t in part.values())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Receipt:
     """What a plan changed.
 
@@ -64,6 +67,26 @@ class Receipt:
     plan: Plan = field(default_factory=Plan)
     network: str = ""
     memory: Memory | None = None
+
+    def __repr__(self) -> str:
+        repaired = sum(not repair.reason for repair in self.repairs)
+        undo = f"undo holds {self.bytes:,} bytes" if self.memory else "cannot be undone"
+        return (
+            f"Receipt({self.network or 'network'}: {self.params[0]:,} → {self.params[1]:,} params; "
+            f"{repaired} of {len(self.repairs)} layers repaired, {self.batchnorms} BatchNorms "
+            f"re-estimated; {undo})"
+        )
+
+    def _repr_html_(self) -> str:
+        repairs = {repair.module: repair for repair in self.repairs}
+        rows = []
+        for name, axes in self.channels.items():
+            repair = repairs.get(name)
+            left = "" if repair is None or repair.left is None else f"{100 * repair.left:.1f} %"
+            said = repair.reason if repair is not None else ""
+            widths = ", ".join(f"{axis} {was:,} → {now:,}" for axis, (was, now) in axes.items())
+            rows.append((name, widths, left or said))
+        return html_table(repr(self), ("module", "channels", "energy left unrepaired"), rows)
 
     @property
     def bytes(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from prunus.core import NonFiniteError, TraceError, derive_seed
+from prunus.core import NonFiniteError, TraceError, derive_seed, html_table, share_svg
 from prunus.graph import Group, Groups, counts_heads, find_groups, probe
 from prunus.models import usual_input
 from prunus.modules import OPAQUE, Scripted, flatten_tensors, private_copy, projection_name, widen
@@ -58,7 +58,7 @@ class Finding:
     fault: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Diagnosis:
     """What `diagnose` found.
 
@@ -110,6 +110,23 @@ class Diagnosis:
                 for currency, whole in dense.items()
             },
         }
+
+    def __repr__(self) -> str:
+        return (
+            f"Diagnosis({self.network}: {self.status}; {len(self.groups)} groups can be pruned, "
+            f"stays whole: {len(self.findings)}; {self.params:,} params, {self.macs:,} MACs)"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (g.name, g.kind, g.units, share_svg(g.saves["macs"], f"{g.name}: share of the MACs"))
+            for g in self.groups
+        ]
+        found = [(each.module, each.reason, each.hint) for each in self.findings]
+        groups = html_table(repr(self), ("group", "kind", "units", "MACs it can save"), rows)
+        if not found:
+            return groups
+        return groups + html_table("Stays whole", ("module", "reason", "hint"), found)
 
     def __str__(self) -> str:
         """Return the diagnosis as text of 80 columns."""

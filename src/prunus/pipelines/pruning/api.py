@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from torch import Tensor, nn
 
-from prunus.core import DataError, Record, to_dict, write_whole
+from prunus.core import DataError, Record, html_table, last, share_svg, to_dict, write_whole
 from prunus.evaluation import layer_rows
 from prunus.export import Parity, export_onnx, save_weights
 from prunus.modules import private_copy
@@ -37,7 +37,7 @@ from prunus.runs import (
 __all__ = ["Report", "prune"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What `prune` did: the plan, every measurement, and ways to look at and keep them."""
 
@@ -46,6 +46,33 @@ class Report:
     config: PruneConfig
     model: nn.Module
     example: Tensor
+
+    def __repr__(self) -> str:
+        changes = ", ".join(f"{was} → {now} {what}" for what, was, now, _ in self._changes())
+        return f"Report({type(self.model).__name__}: {changes})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (what, was, now, "" if share is None else share_svg(share, f"share of {what} left"))
+            for what, was, now, share in self._changes()
+        ]
+        return html_table(repr(self.plan), ("", "dense", "pruned", "share left"), rows)
+
+    def _changes(self) -> list[tuple[str, str, str, float | None]]:
+        """Return what was measured of both networks: (what, dense, pruned, share left)."""
+        result = last(self.record.rows, "result")
+        if result is None:
+            return []
+        dense, pruned = result["dense"], result["pruned"]
+        rows: list[tuple[str, str, str, float | None]] = []
+        for key in ("test_accuracy", "validation_accuracy"):
+            if key in dense:
+                what = f"% {key.replace('_', ' ')}"
+                rows.append((what, f"{100 * dense[key]:.2f}", f"{100 * pruned[key]:.2f}", None))
+        for key, what in (("params", "params"), ("macs", "MACs"), ("bytes", "bytes")):
+            share = pruned[key] / max(dense[key], 1)
+            rows.append((what, f"{dense[key]:,}", f"{pruned[key]:,}", share))
+        return rows
 
     def __str__(self) -> str:
         """Return the before/after table as text of 80 columns."""

@@ -15,6 +15,8 @@ from prunus.core import (
     ConfigError,
     Record,
     RunFolderError,
+    html_table,
+    share_svg,
     to_dict,
     to_json,
     to_yaml,
@@ -46,7 +48,7 @@ from prunus.statistics import Sampling, collect
 __all__ = ["ScoreReport", "run_score"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScoreReport:
     """What `run_score` found: layers in running order, scores by group, and ways to look at them.
 
@@ -59,6 +61,19 @@ class ScoreReport:
     scores: Scores
     content: dict[str, Any]
     record: Record
+
+    def __repr__(self) -> str:
+        return f"ScoreReport({len(self.layers)} layers ranked; {self.scores!r})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (layer.module, layer.share, share_svg(layer.share, f"{layer.module}: share explained"))
+            for layer in self.layers
+        ]
+        layers = html_table(
+            "What each layer explains of the labels", ("layer", "share", "share"), rows
+        )
+        return layers + self.scores._repr_html_()
 
     def __str__(self) -> str:
         """Return the rankings of layers and channels as text of 80 columns."""
