@@ -47,7 +47,7 @@ def flow() -> dict[str, Any]:
 
 
 SHOWN = {
-    "Groups": r"^Groups\(Sequential: 3 groups of 46 units; 599 params, 2,688 MACs; stays whole: 1\)$",
+    "Groups": r"^Groups\(Sequential: 3 groups of 46 units; 599 params, 2,688 MACs; stays whole: 1",
     "Statistics": r"^Statistics\(24 images in 4 blocks, 3 layers, sampling='pixel'\)$",
     "Scores": r"^Scores\('stacked': 3 groups, 46 units, .* to .*\)$",
     "Plan": r"^Plan\(removes \d+ of \d+ units of \d groups, from \d modules\)$",
