@@ -1,4 +1,4 @@
-"""Ground floor: errors, configuration, registries, seeding, threads, files, the record."""
+"""The lowest layer: errors, configuration, registries, seeding, threads, files, the record."""
 
 from prunus.core.config import STRICT, from_dict, read_yaml, to_dict, to_yaml
 from prunus.core.errors import (

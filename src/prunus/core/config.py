@@ -40,7 +40,7 @@ def from_dict(kind: type[C], values: dict[str, Any], source: str = "the configur
     """Build the config dataclass `kind` from `values`.
 
     Raises:
-        ConfigError: names the first key that does not fit, what came and what was expected.
+        ConfigError: names the first key that does not fit, the value given and what was expected.
     """
     try:
         return TypeAdapter(kind).validate_python(values)
@@ -57,7 +57,7 @@ def read_yaml(kind: type[C], path: Path) -> C:
     """Read a config that `to_yaml` wrote.
 
     Raises:
-        ConfigError: the file is missing, is not a YAML mapping, or is of another version.
+        ConfigError: the file is missing, is not a YAML mapping, or has another version.
     """
     try:
         values = yaml.safe_load(path.read_text())
@@ -73,6 +73,6 @@ def read_yaml(kind: type[C], path: Path) -> C:
     if version != _Versioned.version:
         raise ConfigError(
             f"{path} has format version {version}, this Prunus reads {_Versioned.version}: "
-            "write it anew with this version"
+            "write it again with this version"
         )
     return from_dict(kind, values, source=str(path))

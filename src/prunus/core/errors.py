@@ -1,4 +1,4 @@
-"""What goes wrong, in one sentence each: what came, what was expected, what to do.
+"""Errors, each one sentence: what was given, what was expected, what to do.
 
 Every error a user can cause is a `PrunusError`; the command line prints its one sentence and
 exits with code 2. Anything else that escapes is a bug of ours and keeps its traceback.

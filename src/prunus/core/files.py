@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: write beside, fsync, rename, fsync the folder."""
+"""Atomic file writes: write a scratch file, fsync, rename, fsync the folder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SCRATCH = ".scratch"
 
 @contextmanager
 def writing_whole(path: Path) -> Iterator[Path]:
-    """Yield a scratch path beside `path`; on success it replaces `path`, on failure it goes.
+    """Yield a scratch path beside `path`; on success it replaces `path`, on failure it is removed.
 
-    A reader sees the old file or the new one, never half of one, also after `kill -9`
-    or a power cut: the bytes are on disk before the name points at them.
+    Other processes see the old file or the new one, never half of one, even after `kill -9`
+    or a power cut: the bytes are on disk before the name points to them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch_name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=SCRATCH)

@@ -1,4 +1,4 @@
-"""Which tensors of a network may be infinite, and which are not finite though they should be."""
+"""Which tensors of a network may be infinite, and which are not finite but should be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["first_non_finite"]
 
 
 def first_non_finite(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the first tensor of `state` that holds NaN or infinity, None without.
+    """Return the name of the first tensor of `state` that holds NaN or infinity, or None.
 
     `state` has the names of the state dict of `model`. A buffer may hold infinities (the bounds
     of a clamp, a mask), but not one of BatchNorm.

@@ -1,4 +1,4 @@
-"""The journal of a run: every measurement, one JSON object a line, appended and fsynced."""
+"""The journal of a run: every measurement, one JSON object per line, appended and fsynced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_rows(path: Path) -> tuple[list[Row], int]:
     """Return the rows of a journal and how many bytes they take; a torn last line is left out.
 
     Raises:
-        RunFolderError: a line before the last is no JSON object; names it.
+        RunFolderError: a line before the last is not a JSON object; names the line.
     """
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
@@ -28,7 +28,7 @@ def read_rows(path: Path) -> tuple[list[Row], int]:
         except ValueError as error:
             raise RunFolderError(
                 f"{path}, line {number}, is not JSON ({error}): the journal was edited or the "
-                "disk is at fault; start the run anew in another folder"
+                "disk is faulty; start the run again in another folder"
             ) from error
     return rows, len(whole)
 
@@ -36,9 +36,9 @@ def read_rows(path: Path) -> tuple[list[Row], int]:
 class Record:
     """An append-only list of rows, on disk when it has a path.
 
-    A row is a flat-ish dict with an `event` key. `done(event, **keys)` tells whether a step
-    has been journalled already, which is all that resuming needs to know. A last line that a
-    kill cut short is dropped on reading; any other broken line is an error of the file.
+    A row is a flat-ish dict with an `event` key. `find(event, **keys)` returns the row of a step
+    that has been journalled already, which is all that resuming needs. A last line that a kill cut
+    short is dropped on reading; any other broken line is an error of the file.
 
     Example:
         >>> record = Record()

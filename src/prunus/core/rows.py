@@ -1,7 +1,7 @@
-"""Every event of a run's journal with its keys, and how rows are picked.
+"""Every event of a run's journal with its keys, and functions that select rows.
 
-A row is one JSON object with the key `event`; what else it holds is a `TypedDict` here, one per
-event, in the order in which a run writes them. Old journals may lack keys that are `NotRequired`.
+A row is one JSON object with the key `event`; its other keys are a `TypedDict` here, one per event,
+in the order in which a run writes them. Old journals may lack keys that are `NotRequired`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class RunRow(TypedDict):
 
 
 class LatencyRow(TypedDict):
-    """The latency table that a budget in milliseconds is counted by; `ms` of the dense network."""
+    """The latency table that a budget in milliseconds uses; `ms` of the dense network."""
 
     batch: int
     threads: int
@@ -89,7 +89,7 @@ class Whole(TypedDict):
 
 
 class GraphRow(TypedDict):
-    """What of the dense network can be pruned, and what cannot."""
+    """Which parts of the dense network can be pruned, and which cannot."""
 
     groups: list[GroupEntry]
     unprunable: list[Whole]
@@ -129,7 +129,7 @@ class IterationRow(Costs):
 
 
 class InformationRow(TypedDict):
-    """What each layer explains of the labels; `final` marks the network of the result."""
+    """What share of the labels each layer explains; `final` marks the resulting network."""
 
     iteration: int
     layers: list[Row]
@@ -137,9 +137,9 @@ class InformationRow(TypedDict):
 
 
 class LatentRow(TypedDict):
-    """What of the last hidden layer was chosen among `width` dimensions, by what, and traced.
+    """Which of the last hidden layer's `width` dimensions were chosen and traced, and by what rule.
 
-    Of an `iteration` of pruning, or of the `network` before or after a push.
+    For an `iteration` of pruning, or for the `network` before or after a push.
     """
 
     iteration: NotRequired[int]
@@ -160,7 +160,7 @@ class LatentRow(TypedDict):
 
 
 class PruneRow(Costs):
-    """A cut: what it aimed at, what was left, accuracies before and after, scores by group."""
+    """A cut: its target, what was left, accuracies before and after, scores by group."""
 
     iteration: int
     target: str
@@ -174,7 +174,7 @@ class PruneRow(Costs):
 
 
 class StopRow(TypedDict):
-    """Why the iterations, or growing, stopped."""
+    """Why the iterations or the growing stopped."""
 
     reason: str
 
@@ -206,7 +206,7 @@ class SideRow(TypedDict):
 
 
 class ResultRow(TypedDict):
-    """The dense and the pruned network; `collapsed` modules have 1×1 filters left."""
+    """The dense and the pruned network; `collapsed` modules have only 1×1 filters left."""
 
     dense: SideRow
     pruned: SideRow
@@ -221,7 +221,7 @@ class LayersRow(TypedDict):
 
 
 class ExportRow(TypedDict):
-    """The ONNX file and how far it is from PyTorch on `images` images."""
+    """The ONNX file and its largest difference from PyTorch on `images` images."""
 
     onnx: str
     largest_difference: float
@@ -265,7 +265,7 @@ class TrainedRow(TypedDict):
 
 
 class ScoreRow(TypedDict):
-    """How many images `prunus score` read, and what it took."""
+    """How many images `prunus score` read, and how long it took."""
 
     images: int
     statistics_seconds: float
@@ -309,7 +309,7 @@ class GrownRow(TypedDict):
 
 
 class StartRow(TypedDict):
-    """The network that a search pushes and prunes, and how many images judge."""
+    """The network that a search pushes and prunes, and how many images it is evaluated on."""
 
     model: str
     steps: list[Row]
@@ -368,7 +368,7 @@ Event = Literal[
     "comparison",
 ]
 
-#: The keys of each event, but for `event` itself.
+#: The keys of each event, except `event` itself.
 EVENTS: Mapping[Event, type] = {
     "run": RunRow,
     "latency": LatencyRow,
@@ -413,7 +413,7 @@ def last(rows: Iterable[Row], event: Event) -> Row | None:
 def trajectory(rows: Sequence[Row], event: Event) -> dict[int, Row]:
     """Return the rows of `event` by iteration, in order; of a repeated iteration, the newest.
 
-    Iterations that a search stepped back from are left out: they led nowhere.
+    Iterations that a search reverted are left out.
     """
     lost = {row["iteration"] for row in rejected(rows)}
     found = {row["iteration"]: row for row in of_event(rows, event)}
@@ -426,14 +426,14 @@ def rejected(rows: Sequence[Row]) -> list[Row]:
 
 
 def networks(rows: Sequence[Row]) -> list[Row]:
-    """Return a row a network that was found so far, arm by arm."""
+    """Return one row per network found so far, arm by arm."""
     return [network for arm in of_event(rows, "arm") for network in arm["networks"]]
 
 
 def latest(rows: Sequence[Row], currency: str) -> list[Row]:
-    """Return an arm's networks, of those that cost the same the last.
+    """Return an arm's networks; of those with the same cost, only the last.
 
-    That is one structure after more training; but networks that form no curve are all there.
+    That is the same structure after more training. Networks that do not form a curve are all kept.
     """
     found = {(row["name"] if row["alone"] else "", row[currency]): row for row in rows}
     return list(found.values())

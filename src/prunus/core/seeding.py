@@ -1,7 +1,7 @@
-"""One seed, many independent streams: every step of a run draws from a stream of its own name.
+"""One seed, many independent streams: every step of a run draws from a stream named after the step.
 
 A step's randomness depends on the run's seed and the step's name alone, never on what ran
-before it in the process. That is what lets a resumed run end with the same bytes.
+before it in the process. This is why a resumed run ends with the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a network is for; decides its loss, its measure and what its data look like."""
+"""The task of a network; it determines its loss, its metric and the form of its data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many cores there are, and how many threads the algebra of small matrices takes: one."""
+"""The number of usable cores, and a limit of one thread for the algebra of small matrices."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def _controller() -> ThreadpoolController:
 def one_blas_thread() -> AbstractContextManager[object]:
     """Keep NumPy's and SciPy's BLAS to one thread; torch's own threads are left alone.
 
-    Eliminations are thousands of small products. Shared out, they wait for each other, and spin
-    against torch's threads: on 2 cores, 3 times slower at 64 features and 4 times at 2 048.
+    Eliminations are thousands of small products. Split over threads, they wait for each other and
+    spin against torch's threads: on 2 cores, 3 times slower at 64 features and 4 times at 2 048.
     """
     limited: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
     return limited

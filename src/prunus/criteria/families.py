@@ -114,7 +114,7 @@ def consumers_of(
 
 
 def has_samples(groups: Groups, member: Member, statistics: Statistics) -> bool:
-    """Tell whether a member is a consumer that has samples."""
+    """Return whether a member is a consumer that has samples."""
     return member.module in groups.consumers and statistics[member.module].samples > 0
 
 

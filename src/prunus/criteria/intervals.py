@@ -17,7 +17,7 @@ __all__ = ["add_replicates", "has_intervals"]
 
 
 def has_intervals(rule: Criterion) -> bool:
-    """Tell whether a criterion's costs can be had without each block of images.
+    """Return whether a criterion's costs can be had without each block of images.
 
     Gradients and traces are summed over all images at once; a criterion that reads them and cannot
     cost a given order (`along`) has no intervals.

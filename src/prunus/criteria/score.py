@@ -75,7 +75,7 @@ def score(
 
 
 def _is_read(groups: Groups, group: Group, statistics: Statistics) -> bool:
-    """Tell whether any consumer of a group has statistics."""
+    """Return whether any consumer of a group has statistics."""
     if statistics.duals:
         return any(member.module in statistics.duals for member in group.consumers)
     return any(has_samples(groups, member, statistics) for member in group.consumers)

@@ -84,7 +84,7 @@ def couplings(
 
 
 def counts_heads(width: str) -> bool:
-    """Tell whether `of.module:number` is a number of heads, by its name."""
+    """Return whether `of.module:number` is a number of heads, by its name."""
     _, colon, number = width.rpartition(":")
     return bool(colon) and "head" in number and "dim" not in number and "size" not in number
 

@@ -83,7 +83,7 @@ class Group:
         return any(m.axis == "select" for m in self.members)
 
     def flattens(self, member: Member) -> bool:
-        """Tell whether each channel reaches `member` as several positions of a flattened map."""
+        """Return whether each channel reaches `member` as several positions of a flattened map."""
         return bool(member.index.shape[1] > self.producers[0].index.shape[1])
 
 

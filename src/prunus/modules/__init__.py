@@ -1,4 +1,4 @@
-"""Kinds of layers, and what stands in a network's place while it is looked at or cut."""
+"""Kinds of layers, and replacements used while a network is traced or cut."""
 
 from prunus.modules.attention import (
     attention_of,

@@ -1,9 +1,9 @@
-"""`nn.MultiheadAttention`, opened: its heads, and the linear layer hidden in its parameters.
+"""`nn.MultiheadAttention`, unpacked: its heads, and the linear layer hidden in its parameters.
 
-PyTorch's module ties the width of its heads to that of its input and computes in one function
-that calls none of its layers. Here the same arithmetic is written out, so that it can be followed,
-its layers can be listened to, and whole heads, dimensions of heads and the input's width can go
-one without the other.
+PyTorch's module ties the width of its heads to that of its input and computes in one function that
+calls none of its layers. Here the same arithmetic is written out, so that it can be traced, its
+layers can have hooks, and whole heads, dimensions of heads and the input's width can be removed
+independently.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HeadwiseAttention(nn.MultiheadAttention):
 
     in_proj_weight has shape (3·h·d, E), in_proj_bias (3·h·d), out_proj.weight (E, h·d) for h =
     `num_heads` heads of d = `head_dim` dimensions over an input of E channels. Scores are
-    `scale`·q·kᵀ, with the scale of the attention that it was made from.
+    `scale`·q·kᵀ, with the scale of the original attention.
     """
 
     scale: float
@@ -68,7 +68,7 @@ class HeadwiseAttention(nn.MultiheadAttention):
 
 
 def is_packed(module: nn.Module) -> TypeGuard[Any]:
-    """Tell whether a module is an attention whose three projections are one tensor."""
+    """Return whether a module is an attention whose three projections are one tensor."""
     if type(module) not in (nn.MultiheadAttention, HeadwiseAttention):
         return False
     own = vars(module)["_parameters"]
@@ -137,7 +137,7 @@ def close_heads_(owner: Any) -> None:
 
 @contextmanager
 def opened(*models: nn.Module) -> Iterator[None]:
-    """Open all attentions of networks meanwhile, so that their layers are called alike."""
+    """Open all attentions of networks within the context, so that their layers are called."""
     modules = [module for model in models for module in model.modules()]
     closed = [m for m in modules if type(m) is nn.MultiheadAttention and is_packed(m)]
     for module in closed:
@@ -169,12 +169,12 @@ def attend(
     attn_mask: Tensor | None,
     average_attn_weights: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return softmax(s·q·kᵀ + mask)·v through `out_proj`, and the softmax where it is wanted.
+    """Return softmax(s·q·kᵀ + mask)·v through `out_proj`, and the softmax if requested.
 
     Args:
         parts: queries, keys and values, (N, L, h·d) and twice (N, S, h·d), or without N.
-        key_padding_mask: (N, S), true or −∞ where a key is no key.
-        attn_mask: (L, S) or (N·h, L, S), true or −∞ where a query may not look.
+        key_padding_mask: (N, S), true or −∞ where a key is padding.
+        attn_mask: (L, S) or (N·h, L, S), true or −∞ where a query must not attend.
 
     Returns:
         (N, L, E), and (N, L, S), or (N, h, L, S) where it is not averaged over heads.
@@ -210,7 +210,7 @@ def attend(
 
 
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a mask as numbers to add: a boolean one forbids where it is true."""
+    """Return a mask as numbers to add: a boolean mask excludes where it is true."""
     if mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, float("-inf"))

@@ -1,4 +1,4 @@
-"""Copies of a user's network, also of one that keeps results of its last forward pass."""
+"""Copies of a user's network, including networks that keep results of their last forward pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def private_copy(model: M) -> M:
     """Return a copy of a network that shares nothing with it; the network is left as it is.
 
     Tensors that a forward pass has cached in it with their gradient graph (attention biases of
-    LeViT, the weight of an old weight norm), which PyTorch refuses to copy, come without the graph.
+    LeViT, the weight of an old weight norm), which PyTorch refuses to copy, are copied without the
+    graph.
 
     Raises:
         TraceError: something in the network cannot be copied.
@@ -27,7 +28,7 @@ def private_copy(model: M) -> M:
     try:
         with _Detaching():
             return copy.deepcopy(model)
-    except Exception as error:  # whatever foreign modules raise
+    except Exception as error:  # third-party modules can raise anything
         text = str(error).strip().splitlines()
         raise TraceError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: "

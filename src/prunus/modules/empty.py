@@ -1,4 +1,4 @@
-"""What stands where a convolution and its norm were that make no channel any more."""
+"""Placeholders for a convolution and its norm that have no channels left."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["Empty", "EmptyNorm", "can_be_empty", "emptied", "former_of"]
 
 
 class Empty(nn.Module):
-    """No channel, at the places where a convolution made its maps.
+    """A module with no output channels that replaces a convolution.
 
     Shapes: (B, C, *spatial) → (B, 0, *spatial′), spatial′ = ⌊(n + 2·padding − dilation·(kernel −
-    1) − 1) / stride⌋ + 1 along each side, as the convolution had it. It has no parameters and
-    reads nothing but the size of its input.
+    1) − 1) / stride⌋ + 1 along each side, as for the convolution. It has no parameters and uses
+    only the size of its input.
 
     Attributes:
-        former: the convolution without its tensors, for `undo_`; it is no submodule.
+        former: the convolution without its tensors, for `undo_`; it is not a submodule.
     """
 
     def __init__(self, convolution: nn.Module) -> None:
@@ -48,17 +48,17 @@ class Empty(nn.Module):
                     sides, padding, old.dilation, old.kernel_size, old.stride, strict=True
                 )
             ]
-        # Made from nothing, not from x: who follows x shall not take this for a consumer of it.
+        # Not computed from x: a trace of x must not see this as one of its consumers.
         return torch.zeros((*x.shape[: -axes - 1], 0, *sides), dtype=x.dtype, device=x.device)
 
     def extra_repr(self) -> str:
-        """Say what stood here."""
+        """Return the type and kernel of the replaced convolution."""
         old = cast("nn.Conv2d", self.former[0])
         return f"{type(old).__name__} of {old.kernel_size}"
 
 
 class EmptyNorm(nn.Identity):
-    """The identity, where a norm (or a PReLU) was whose channels are all gone."""
+    """The identity, in place of a norm (or a PReLU) whose channels have all been removed."""
 
     def __init__(self, norm: nn.Module) -> None:
         """Take the place of `norm`, which loses its tensors."""
@@ -67,7 +67,7 @@ class EmptyNorm(nn.Identity):
 
 
 def can_be_empty(module: nn.Module) -> bool:
-    """Tell whether all channels that a module makes (or passes on) may go."""
+    """Return whether all channels that a module makes (or passes on) may be removed."""
     if isinstance(module, CONVOLUTIONS):
         plain = module.groups == 1 and not isinstance(module, TRANSPOSED)
         return plain and not has_own_forward(module)
@@ -75,18 +75,18 @@ def can_be_empty(module: nn.Module) -> bool:
 
 
 def emptied(module: nn.Module) -> nn.Module:
-    """Return what takes the place of a module all of whose channels are gone."""
+    """Return the replacement of a module whose channels have all been removed."""
     made = Empty(module) if isinstance(module, CONVOLUTIONS) else EmptyNorm(module)
     return made.train(module.training)
 
 
 def former_of(module: nn.Module) -> nn.Module | None:
-    """Return the module, without its tensors, in whose place this one stands; None if in none."""
+    """Return the module, without its tensors, that this one replaces, or None."""
     return module.former[0] if isinstance(module, (Empty, EmptyNorm)) else None
 
 
 def _hollow_(module: nn.Module) -> nn.Module:
-    """Shrink the tensors of a module to nothing; their type, device and gradient flag stay."""
+    """Shrink the tensors of a module to size 0, keeping their type, device and gradient flag."""
     for name, parameter in list(module.named_parameters(recurse=False)):
         nothing = parameter.detach().new_empty(0)
         setattr(module, name, nn.Parameter(nothing, parameter.requires_grad))

@@ -1,4 +1,4 @@
-"""The kinds of modules there are for pruning, and how many channels each has."""
+"""Kinds of modules as pruning sees them, and the number of channels of each."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ CONVOLUTIONS = nn.modules.conv._ConvNd
 TRANSPOSED = nn.modules.conv._ConvTransposeNd
 BATCHNORMS = nn.modules.batchnorm._BatchNorm
 
-#: Modules with parameters a channel that pass each channel on by itself.
+#: Modules with parameters per channel that process each channel independently.
 INSTANCENORMS = nn.modules.instancenorm._InstanceNorm
 PASSING = (BATCHNORMS, nn.LayerNorm, nn.GroupNorm, nn.PReLU, INSTANCENORMS)
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """Tell whether a convolution has one filter a channel: its outputs are its inputs, filtered."""
+    """Return whether a convolution has one filter per channel and filters each input alone."""
     return (
         isinstance(module, CONVOLUTIONS)
         and module.groups > 1
@@ -47,14 +47,14 @@ def is_depthwise(module: nn.Module) -> bool:
 
 
 def is_mixing(module: nn.Module) -> bool:
-    """Tell whether a module computes each output from many input channels."""
+    """Return whether a module computes each output from many input channels."""
     return isinstance(module, (CONVOLUTIONS, nn.Linear)) and not is_depthwise(module)
 
 
 def has_own_forward(module: nn.Module) -> bool:
-    """Tell whether a convolution is a subclass that computes in a way of its own.
+    """Return whether a convolution is a subclass with its own forward computation.
 
-    Weight standardisation averages over the channels read: it counts them.
+    Weight standardisation, for example, averages over the input channels, so their number matters.
     """
     kind = type(module)
     own = not kind.__module__.startswith("torch.nn.")
@@ -72,10 +72,10 @@ def has_own_forward(module: nn.Module) -> bool:
 
 
 def is_written_norm(module: nn.Module) -> bool:
-    """Tell whether a module is a norm that PyTorch does not know, by its name and parameters.
+    """Return whether a module is a custom norm, judged by its name and parameters.
 
-    It has a scale, and perhaps a shift, for each channel, and no layer that mixes channels. What
-    it reduces over channels (a mean, a root mean square) it reduces over those that there are.
+    It has a scale, and perhaps a shift, for each channel, and no layer that mixes channels. Its
+    reductions over channels (a mean, a root mean square) run over the channels that are left.
     """
     if "norm" not in type(module).__name__.lower() or isinstance(module, (*PASSING, RawAxis)):
         return False
@@ -98,7 +98,7 @@ def channel_count(module: nn.Module, axis: str) -> int:
 
 
 class RawAxis(nn.Module):
-    """A width that no rule of a module covers, as if it were a module with channels.
+    """A width that no module type covers, treated as a module with channels.
 
     Either one axis of a parameter or buffer, which is cut by slicing, or (`dim` is None) a number
     of a module that its forward pass reads: heads, a width in a reshape. `key` is the
@@ -108,7 +108,7 @@ class RawAxis(nn.Module):
     owner: nn.Module
 
     def __init__(self, owner: nn.Module, key: str, dim: int | None) -> None:
-        """Refer to a width; nothing is registered or copied."""
+        """Refer to a width without registering or copying anything."""
         super().__init__()
         object.__setattr__(self, "owner", owner)
         self.key, self.dim = key, dim
@@ -121,12 +121,12 @@ class RawAxis(nn.Module):
 
 
 def module_at(model: nn.Module, name: str) -> nn.Module:
-    """Return a module, or what is written `of.module.parameter:axis` or `of.module:number`.
+    """Return a module, or what `of.module.parameter:axis` or `of.module:number` refers to.
 
     `of.attention.in_proj` is the linear layer in the parameters of an `nn.MultiheadAttention`.
 
     Raises:
-        AttributeError: there is none.
+        AttributeError: it does not exist.
     """
     path, colon, last = name.rpartition(":")
     if not colon:
@@ -137,17 +137,17 @@ def module_at(model: nn.Module, name: str) -> nn.Module:
     if not last.isdecimal():
         owner = model.get_submodule(path)
         if not isinstance(getattr(owner, last), int):
-            raise AttributeError(f"{last!r} of {path!r} is no number")
+            raise AttributeError(f"{last!r} of {path!r} is not a number")
         return RawAxis(owner, last, None)
     parent, _, leaf = path.rpartition(".")
     owner = model.get_submodule(parent)
     if not isinstance(getattr(owner, leaf), Tensor):
-        raise AttributeError(f"{path!r} is no parameter or buffer")
+        raise AttributeError(f"{path!r} is not a parameter or buffer")
     return RawAxis(owner, leaf, int(last))
 
 
 def exchange_(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place of the one at `name`, at every other name that it has too."""
+    """Replace the module at `name` by `module`, under every other name that it has as well."""
     old = model.get_submodule(name)
     for other, held in list(model.named_modules(remove_duplicate=False)):
         if held is old and held is not module:
@@ -155,7 +155,7 @@ def exchange_(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def quotas(module: nn.Module) -> int:
-    """Return the groups of a module's channels of which as many must go: 1 for most."""
+    """Return the number of channel groups that must lose equally many channels: mostly 1."""
     if isinstance(module, nn.GroupNorm):
         return 1 if module.num_groups == module.num_channels else module.num_groups
     if isinstance(module, CONVOLUTIONS) and not is_depthwise(module):
@@ -166,7 +166,7 @@ def quotas(module: nn.Module) -> int:
 def input_columns(module: nn.Module) -> Tensor:
     """Return the weight of a mixing module by incoming channel: (in, outputs × taps).
 
-    A grouped convolution's is written out in full, with zeros where it does not connect.
+    A grouped convolution's weight is expanded, with zeros where it has no connection.
     """
     own = _by_group(module, module.get_parameter("weight").detach()).flatten(2)  # (g, I/g, O/g·t)
     groups = len(own)

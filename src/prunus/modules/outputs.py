@@ -1,4 +1,4 @@
-"""The tensors that a network gives: all of them, and the main one."""
+"""The output tensors of a network: all of them, and the main one."""
 
 from __future__ import annotations
 

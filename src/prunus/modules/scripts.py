@@ -1,4 +1,4 @@
-"""ScriptModules within a network: they run, and nothing can look into them."""
+"""ScriptModules within a network: they run, but cannot be traced."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from prunus.core import TraceError
 
 __all__ = ["OPAQUE", "Scripted", "hide_scripts_"]
 
-#: What every reason says that is due to a ScriptModule.
-OPAQUE = "a ScriptModule, which cannot be looked into"
+#: The text in every reason that is due to a ScriptModule.
+OPAQUE = "a ScriptModule, which cannot be traced"
 
 
 class Scripted(nn.Module):
-    """Runs a ScriptModule as one layer, for ScriptModules take no hooks.
+    """Runs a ScriptModule as one layer, because ScriptModules accept no hooks.
 
     Its parameters and inner modules are not registered.
     """
@@ -27,7 +27,7 @@ class Scripted(nn.Module):
         self.hidden = (script,)
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the network around it asks the script for."""
+        """Forward attributes that the surrounding network reads from the script."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -46,10 +46,10 @@ class Scripted(nn.Module):
 
 
 def hide_scripts_(model: nn.Module) -> nn.Module:
-    """Put every ScriptModule of a private copy into a `Scripted`, in place; return the copy.
+    """Wrap every ScriptModule of a private copy in a `Scripted`, in place; return the copy.
 
     Raises:
-        TraceError: the network itself is one.
+        TraceError: the network itself is a ScriptModule.
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise TraceError(

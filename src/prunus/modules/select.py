@@ -1,8 +1,8 @@
-"""A linear layer that reads a chosen subset of what it is given.
+"""A linear layer that reads a chosen subset of its input features.
 
-Channels are removed where they are made. Input pixels, and single positions of a flattened
-feature map, cannot be: the image arrives whole, and the other positions of the same channel
-stay. Those units are removed where they are *read*, by a layer that picks its inputs.
+Channels are removed where they are made. Input pixels and single positions of a flattened feature
+map cannot be: the image arrives whole, and the other positions of the same channel stay. Those
+units are removed where they are *read*, by a layer that selects its inputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SelectLinear(nn.Linear):
     """y = W·x[index] + b: a linear layer over the features `index` of its input.
 
     Shapes: x (..., incoming) → (..., out_features); W (out_features, len(index)).
-    `index` is a buffer, so it is saved with the weights, counts as bytes and not as parameters.
+    `index` is a buffer, so it is saved with the weights and counts as bytes, not as parameters.
     """
 
     index: Tensor
@@ -42,15 +42,15 @@ class SelectLinear(nn.Linear):
         return F.linear(input.index_select(-1, self.index), self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """Say how many of the incoming features are read."""
+        """Add the number of incoming features."""
         return f"{super().extra_repr()}, incoming={self.incoming}"
 
 
 def widen(model: nn.Module) -> nn.Module:
     """Return a copy in which every `SelectLinear` is a plain linear layer with zero columns.
 
-    The copy computes the same function and can be traced like any other network: it takes hooks
-    everywhere, for ScriptModules are hidden.
+    The copy computes the same function and can be traced like any other network: hooks work
+    everywhere, because ScriptModules are wrapped.
 
     Raises:
         TraceError: the network cannot be copied, or is a ScriptModule itself.

@@ -1,8 +1,8 @@
-"""Layers whose weights a network reads without calling them: here they are called.
+"""Layers whose weights a network uses without calling them: here they are called.
 
 Some networks compute `F.linear(x, self.qkv.weight)`, and `nn.MultiheadAttention` hands all its
-parameters to one function. Hooks never hear of it. Within `calling` such a layer is called as
-the module that it is, so that tracing, statistics and repair see every layer the same way.
+parameters to one function. Hooks never run there. Within `calling` such a layer is called as a
+module, so that tracing, statistics and repair see every layer the same way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Calling", "calling", "plain_attention"]
 
 
 class Calling(TorchFunctionMode):
-    """Calls the layers whose weights a function is given.
+    """Calls the layers whose weights are passed to a function.
 
     Attributes:
         found: names of the layers that were read without a call.
@@ -33,7 +33,7 @@ class Calling(TorchFunctionMode):
     """
 
     def __init__(self, model: nn.Module, only: Collection[str] | None = None) -> None:
-        """Look at all layers of `model`, or only at those that are named."""
+        """Watch all layers of `model`, or only those named in `only`."""
         super().__init__()
         self.found: dict[str, None] = {}
         self.thrice: set[str] = set()
@@ -79,7 +79,7 @@ class Calling(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call the layer, where a function reads its weight."""
+        """Call the layer when a function reads its weight."""
         kwargs = kwargs or {}
         if func in _LAYERS and len(args) > 1:
             self.weights.add(id(args[1]))
@@ -100,7 +100,7 @@ class Calling(TorchFunctionMode):
         return made if bias is None or layer.bias is not None else made + bias
 
     def _attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """Run `F.multi_head_attention_forward` with the layers of the attention it is given."""
+        """Run `F.multi_head_attention_forward` with the layers of its attention."""
         given = dict(zip(_POSITIONAL, args, strict=False)) | kwargs
         name, owner = self.attentions.get(id(given["out_proj_weight"]), ("", None))
         if owner is None or given.get("static_k") is not None:
@@ -111,7 +111,7 @@ class Calling(TorchFunctionMode):
         project = in_projection(owner)
         self.weights |= {id(project.weight), id(owner.out_proj.weight)}
         same, batched = query is key and key is value, query.dim() == 3
-        if batched:  # images first, as every other layer has them
+        if batched:  # batch first, as in every other layer
             query, key, value = (t.transpose(0, 1) for t in (query, key, value))
         if same:
             parts = list(project(query).chunk(3, -1))
@@ -140,14 +140,14 @@ _POSITIONAL = (
 )  # fmt: skip
 
 
-#: What `plain_attention` found, once for each that is in it.
+#: The settings that `plain_attention` found, one per active context.
 _HOLDERS: list[bool] = []
 _LOCK = threading.Lock()
 
 
 @contextmanager
 def calling(model: nn.Module, names: Collection[str]) -> Iterator[None]:
-    """Call the layers `names` of `model` wherever their weights are read; free where none are."""
+    """Call the layers `names` of `model` where their weights are read; free without names."""
     if not names:
         yield
         return
@@ -157,14 +157,14 @@ def calling(model: nn.Module, names: Collection[str]) -> Iterator[None]:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Keep transformer layers from calling one fused operation, which nothing can follow."""
+    """Keep transformer layers from calling one fused operation, which cannot be traced."""
     with _LOCK:
         _HOLDERS.append(torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        with _LOCK:  # several threads may be here: the last one restores what the first one found
+        with _LOCK:  # several threads may be inside: the last one restores what the first one found
             first = _HOLDERS[0]
             _HOLDERS.pop()
             torch.backends.mha.set_fastpath_enabled(first and not _HOLDERS)

@@ -128,7 +128,7 @@ class CostTracker:
         return saved
 
     def _starved(self, changed: Iterable[tuple[str, Axis, Mask]]) -> bool:
-        """Tell whether a layer that makes something would read nothing."""
+        """Return whether a layer that makes something would read nothing."""
         counts = (self._count(name) for name in {module for module, _, _ in changed})
         return any(made and not read for made, read, _ in counts)
 
@@ -197,11 +197,11 @@ class CostTracker:
             mask[:] = old
 
     def present(self, group: Group) -> Mask:
-        """Tell which units are left: neither struck off nor, if selected, without arrival."""
+        """Return which units are left: neither struck off nor, if selected, without arrival."""
         return self.left[group.name] & self.arrives(group)
 
     def arrives(self, group: Group) -> Mask:
-        """Tell which units still arrive where they are read; all but for selections."""
+        """Return which units still arrive where they are read; all but for selections."""
         there = np.ones(group.units, dtype=bool)
         for member in group.members:
             if member.axis == "select":
@@ -209,5 +209,5 @@ class CostTracker:
         return there
 
     def meets(self, limits: Mapping[str, float]) -> bool:
-        """Tell whether every limit is kept."""
+        """Return whether every limit is kept."""
         return all(self.totals[currency] <= limit for currency, limit in limits.items())

@@ -98,7 +98,7 @@ class Plan:
         return Plan(groups, modules)
 
     def empties(self, module: str) -> bool:
-        """Tell whether a module loses all that it makes."""
+        """Return whether a module loses all that it makes."""
         axes = self.modules.get(module, {})
         return "out" in axes and axes["out"].all_gone
 

@@ -43,7 +43,7 @@ class Problem:
 
         Raises:
             BudgetError: a limit is out of reach or cannot be counted.
-            ConfigError: a curve's factor is no number above 0, or of no group.
+            ConfigError: a curve's factor is not a number above 0, or of no group.
         """
         known = [group.name for group in groups.values()]
         for name, factor in (curves or {}).items():

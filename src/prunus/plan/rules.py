@@ -102,7 +102,7 @@ class Rules:
         return min(group.units, step * math.ceil(max(left, self.floor(group)) / step))
 
     def may_go(self, group: Group) -> bool:
-        """Tell whether `group` may go as a whole, where nothing else stands against it."""
+        """Return whether `group` may go as a whole, where nothing else stands against it."""
         return group.least == 0 and self.least == 0 and not self.keeps(group)
 
     def falling(self, tracker: CostTracker, group: Group) -> list[Group]:

@@ -331,7 +331,7 @@ def test_script_modules_stay_whole_and_are_named() -> None:
     groups = find_groups(model, x)
     assert [g.name for g in groups.values()] == ["2"]
     reasons = {u.module: u.reason for u in groups.unprunable}
-    assert reasons["0"] == "it meets '1', a ScriptModule, which cannot be looked into"
+    assert reasons["0"] == "it meets '1', a ScriptModule, which cannot be traced"
     found = prunus.diagnose(model, x)
     assert [g.name for g in found.groups] == ["2"]
     assert {f.module for f in found.findings} == {"0", "1"}
