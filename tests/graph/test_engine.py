@@ -215,7 +215,7 @@ def test_dimensions_of_a_single_head() -> None:
     assert groups["qkv"].units == WIDTH
     check(model, groups, tokens())
     counted = find_groups(OneHead(None).eval(), tokens())
-    assert "counts the dimensions of a head" in reasons(counted)["qkv"]
+    assert "depends on the dimensions of a head" in reasons(counted)["qkv"]
 
 
 def test_numbers_of_a_module_follow() -> None:
@@ -325,7 +325,7 @@ def test_channels_through(name: str) -> None:
         (lambda x: x * torch.arange(8.0).view(8, 1, 1), "joins it with a tensor of fixed size"),
         (lambda x: F.pad(x[:, :5], (0, 0, 0, 0, 0, 3)), "a slice by fixed numbers"),
         (lambda x: torch.cat(x.split((3, 5), 1), 1), "unequal parts of fixed sizes"),
-        (lambda x: torch.linalg.qr(x)[0], "'linalg_qr' is not an operation that can be followed"),
+        (lambda x: torch.linalg.qr(x)[0], "'linalg_qr' is not an operation that can be traced"),
     ],
 )
 def test_what_stays_and_why(what: object, reason: str) -> None:

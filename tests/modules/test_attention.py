@@ -182,7 +182,7 @@ def test_dimensions_that_a_default_scale_counts_stay() -> None:
     groups = find_groups(Fused().eval(), tokens(), inputs=False, heads="dimensions")
     assert [(g.name, g.units) for g in groups.values()] == [("v", WIDTH // HEADS)]
     reasons = {u.module: u.reason for u in groups.unprunable}
-    assert reasons["q"] == "attention's default scale counts the dimensions of a head"
+    assert reasons["q"] == "attention's default scale depends on the dimensions of a head"
 
 
 def test_a_plan_is_replayed_on_a_new_network() -> None:

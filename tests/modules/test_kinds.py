@@ -99,8 +99,8 @@ def test_a_selecting_layer_reads_only_its_own() -> None:
 
 def test_another_number_of_cells_is_refused() -> None:
     groups = find_groups(build("plain"), images(1))
-    with pytest.raises(PlanError, match="'conv2' reads 9 cells a feature, asked for 4"):
+    with pytest.raises(PlanError, match="'conv2' reads 9 cells per feature, asked for 4"):
         groups.weight("conv2", 4)
     groups = find_groups(build("transposed"), images(1))
-    with pytest.raises(PlanError, match="'up' reads 1 cells a feature, asked for 16"):
+    with pytest.raises(PlanError, match="'up' reads 1 cells per feature, asked for 16"):
         groups.weight("up", 16)

@@ -101,7 +101,7 @@ def test_3_the_doctor_says_where_and_prunes_around() -> None:
     found = prunus.diagnose(model, EXAMPLE)
     assert found.status == "faulty"
     reasons = {f.module: f.reason for f in found.findings}
-    assert "is not an operation that can be followed" in reasons["conv"]
+    assert "is not an operation that can be traced" in reasons["conv"]
     assert "LSTM" in reasons["rows"]
     assert [g.name for g in found.groups] == ["hidden"]
     assert [g.name for g in check_cuts(model, EXAMPLE).values()] == ["hidden"]

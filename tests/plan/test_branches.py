@@ -116,7 +116,7 @@ def test_every_branch_goes_that_is_below_unless_something_reads_nothing_then(
             assert (below and group.least == 0) or all(map(plan.empties, read))
         elif below and group.least == 0:
             removed = {n: edit.removed for n, edit in plan.groups.items()}
-            with pytest.raises(Exception, match="would read nothing"):
+            with pytest.raises(Exception, match="would be left without inputs"):
                 plan_units(groups, {**removed, group.name: range(group.units)})
 
 
@@ -165,7 +165,9 @@ def test_the_least_there_is() -> None:
             for currency, cost in costs(groups, plan_units(groups, removed)).items():
                 lowest[currency] = min(cost, lowest.get(currency, cost))
     assert found == lowest
-    with pytest.raises(BudgetError, match="one unit of every group left that cannot go as a whole"):
+    with pytest.raises(
+        BudgetError, match="one unit of every group left that cannot be removed as a whole"
+    ):
         make_plan(groups, scored(groups), {"params": lowest["params"] - 1})
 
 

@@ -76,9 +76,9 @@ def test_units_that_cannot_go() -> None:
     for removed, message in (
         ({"conv1": [5]}, "conv1 has 5 units, asked to remove 5"),
         ({"conv1": [-1, 2]}, "conv1 has 5 units, asked to remove -1"),
-        ({"conv1": range(5)}, "5 of the 5 units of conv1 would go: leave at least 1"),
+        ({"conv1": range(5)}, "5 of the 5 units of conv1 would be removed: keep at least 1"),
         ({"conv9": [0]}, "no group 'conv9': the groups are fc1.features, conv1, fc1"),
-        ({"conv1": [0], "fc1.features": range(16, 80)}, "fc1 would read nothing"),
+        ({"conv1": [0], "fc1.features": range(16, 80)}, "fc1 would be left without inputs"),
     ):
         with pytest.raises(PlanError, match=message):
             plan_units(groups, removed)
@@ -128,7 +128,7 @@ def test_cuts_in_a_row_are_one_cut(net: str, seeds: list[int], most: float) -> N
         try:
             plan = random_plan(groups, seed, most)
         except PlanError as error:  # a random plan may leave a flattened input unread
-            assert "would read nothing" in str(error)
+            assert "would be left without inputs" in str(error)
             continue
         replay_(stepwise, plan)
         composed = composed.then(plan)

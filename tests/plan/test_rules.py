@@ -226,7 +226,7 @@ def test_what_a_plan_cannot_count() -> None:
     groups, scores = scored("plain")
     with pytest.raises(BudgetError, match="needs a latency table of this machine"):
         make_plan(groups, scores, "ms=50%")
-    with pytest.raises(BudgetError, match="a plan cannot promise macs ≤ 50%, accuracy ≥ 97%"):
+    with pytest.raises(BudgetError, match="a plan cannot guarantee macs ≤ 50%, accuracy ≥ 97%"):
         make_plan(groups, scores, "macs=50%, accuracy>=97%")
     with pytest.raises(BudgetError, match="'watts' cannot be counted: expected one of macs"):
         make_plan(groups, scores, {"watts": 3})

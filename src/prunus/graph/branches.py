@@ -1,9 +1,10 @@
-"""Branches of a concatenation, which may go as a whole, and what falls with them.
+"""Branches of a concatenation that may be removed as a whole, and what is removed with them.
 
-A group whose channels reach every consumer beside channels of others can lose all its units: the
-consumer reads the others. What made them is dead then, and so is what nothing but dead modules
-read: the 1×1 before a 3×3 falls with the 3×3. Source: [Tian, section 3.3.4],
-where Inception modules are left with 1×1 filters alone; which groups qualify is our reading.
+A group whose channels reach every consumer together with channels of other groups can lose all its
+units: the consumer still reads the others. The module that made them is then dead, and so is
+everything that only dead modules read: the 1×1 before a 3×3 is removed with the 3×3. Source: [Tian,
+section 3.3.4], where Inception modules are left with 1×1 filters alone; which groups qualify is our
+interpretation.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ __all__ = ["Branches", "collapsed_modules", "let_branches_go"]
 
 
 def let_branches_go(groups: Groups) -> Groups:
-    """Return the groups, with `least` 0 where a branch may go and `falls` where one may die.
+    """Return the groups, with `least` 0 if a branch may go and `falls` if it may become dead.
 
-    A group falls if one plain convolution makes it, and all that passes it on are norms that look
-    at each channel by itself: no sum, gate, depthwise convolution or attention is coupled to it.
-    It may go as a whole if besides every consumer reads channels of others too.
+    A group can become dead if one plain convolution makes it, and only norms that treat each
+    channel independently pass it on: no sum, gate, depthwise convolution or attention is coupled to
+    it. It may go as a whole if, in addition, every consumer also reads channels of other groups.
     """
     marked = []
     for group in groups.values():
@@ -52,10 +53,10 @@ def _is_plain(groups: Groups, group: Group) -> bool:
 
 
 class Branches:
-    """Who makes and who reads the groups of a network: what falls when some have gone."""
+    """Producers and consumers of a network's groups: what becomes dead when some are removed."""
 
     def __init__(self, groups: Groups) -> None:
-        """Look at groups that `let_branches_go` has marked; of others nothing falls."""
+        """Take groups that `let_branches_go` has marked; unmarked groups never become dead."""
         self.falls = {group.name for group in groups.values() if group.falls}
         self.maker: dict[str, str] = {}
         self.consumers: dict[str, set[str]] = {}
@@ -69,10 +70,10 @@ class Branches:
                 self.maker[group.name] = next(made)
 
     def fallen(self, first: Iterable[str], gone: Collection[str] = ()) -> set[str]:
-        """Return the groups `first`, and all that dead modules alone read once they are gone too.
+        """Return the groups `first`, and all that only dead modules read once these are removed.
 
         Args:
-            gone: groups that are gone already.
+            gone: groups that are removed already.
         """
         found = set(first)
         dead = {self.maker[name] for name in (*gone, *found) if name in self.maker}
@@ -89,10 +90,10 @@ class Branches:
 
 
 def collapsed_modules(model: nn.Module) -> list[str]:
-    """Return the modules of a cut network that are left with 1×1 filters alone, in its order.
+    """Return the modules of a cut network that have only 1×1 filters left, in its order.
 
-    Some of their convolutions died, one of more than one tap among them, and all that live have
-    one tap. Of modules within one another the innermost are named.
+    Some of their convolutions were removed, at least one of them with more than one tap, and all
+    that are left have one tap. Of nested modules the innermost are named.
     """
     found: list[str] = []
     for name, container in model.named_modules():

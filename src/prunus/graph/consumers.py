@@ -1,4 +1,4 @@
-"""Which features statistics are kept for: one consumer a mixing module that runs."""
+"""Which features statistics are kept for: one consumer per mixing module that runs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def find_consumers(
 ) -> dict[str, Consumer]:
     """Return a consumer for every mixing module whose input can be summarised by a Gram.
 
-    A flattened input wider than `feature_limit` is folded to one feature a channel; where it
-    cannot be folded there is no consumer.
+    A flattened input wider than `feature_limit` is folded to one feature per channel; if it cannot
+    be folded, there is no consumer.
     """
     flattened: dict[str, list[Index]] = defaultdict(list)
     for group in groups:
         for member in group.consumers:
             if group.flattens(member):
-                each = len(group.producers[0].index[0])  # channels a unit owns
+                each = len(group.producers[0].index[0])  # channels per unit
                 flattened[member.module].append(member.index.reshape(group.units * each, -1))
     consumers = {}
     for name in mixing:

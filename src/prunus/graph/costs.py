@@ -1,9 +1,9 @@
-"""What a network costs with any subset of its units: exact, without cutting it.
+"""The exact cost of a network with any subset of its units, without cutting it.
 
 A mixing layer with `out` and `in` channels left costs
 params = out·in·taps/groups + out·[bias],  MACs = positions·out·in·taps/groups;
-a depthwise or normalising layer costs its own parameters per channel. Bytes are those of the
-weight file: each tensor at its element size, buffers too.
+a depthwise or normalising layer costs its own parameters per channel. Bytes are those of the weight
+file: each tensor at its element size, including buffers.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ class Layer:
     """The cost of one module as a function of the channels it keeps.
 
     `positions` is how often its kernel is applied to one example (H·W of the output, times the
-    calls); `taps` the kernel's size; `per_out` parameters a channel beside the kernel's
+    calls); `taps` the kernel's size; `per_out` the parameters per channel other than the kernel's
     (bias, or a norm's scale and shift); `element` the bytes of one number of the kernel;
-    `bytes_per_out` the bytes a channel of all that is no kernel (running statistics too);
-    `bytes_once` those that do not depend on channels, and go with the last (a norm's counter).
+    `bytes_per_out` the bytes per channel of everything but the kernel (including running
+    statistics); `bytes_once` the bytes that do not depend on channels and go with the last one (a
+    norm's counter).
     """
 
     kind: str
@@ -64,14 +65,14 @@ class Layer:
         return self._kernel(out, in_) + out * self.per_out
 
     def macs(self, out: int, in_: int) -> int:
-        """Return the multiply-accumulates an example with `out` and `in_` channels."""
+        """Return the multiply-accumulates per example with `out` and `in_` channels."""
         return self.positions * self._kernel(out, in_)
 
     def bytes(self, out: int, in_: int, arriving: int) -> int:
-        """Return the bytes left with `out` and `in_` channels, where `arriving` are given.
+        """Return the bytes left with `out` and `in_` channels, when `arriving` channels arrive.
 
-        A layer that reads fewer than arrive holds an index of those it reads (`SelectLinear`);
-        one that makes none holds nothing.
+        A layer that reads fewer channels than arrive stores an index of those it reads
+        (`SelectLinear`); one with no outputs stores nothing.
         """
         if out == 0:
             return 0
@@ -88,7 +89,7 @@ class Layer:
 def raw_layer(axis: RawAxis) -> Layer:
     """Return the cost of a parameter or buffer outside any module by one of its axes.
 
-    A number of a module costs nothing.
+    A numeric attribute of a module costs nothing.
     """
     tensor = getattr(axis.owner, axis.key)
     learnt = isinstance(tensor, nn.Parameter)
@@ -108,7 +109,7 @@ def raw_layer(axis: RawAxis) -> Layer:
 
 
 def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Layer]:
-    """Return the cost of every module that has channels to cut, if only running statistics."""
+    """Return the cost of every module with channels to cut, even of running statistics alone."""
     layers = {}
     for name, module in named_layers(wide):
         mixing = is_mixing(module)
@@ -144,9 +145,10 @@ def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Lay
 def count_macs(model: nn.Module, example: Tensor) -> int:
     """Return the multiply-accumulates of one forward pass of one image (half its FLOPs).
 
-    Counted by PyTorch's own operator counter on a copy without storage, so functional
-    operations and products of activations count, and nothing is computed. Normalisation, pooling
-    and activations count 0. PyTorch's fused transformer layers are off: it does not count them.
+    Counted by PyTorch's operator counter on a copy without storage, so functional operations and
+    products of activations are included, and nothing is computed. Normalisation, pooling and
+    activations count 0. PyTorch's fused transformer layers are disabled, because it does not count
+    them.
     """
     ghost = private_copy(model).to("meta").eval()
     one = torch.empty((1, *example.shape[1:]), device="meta", dtype=example.dtype)
@@ -156,6 +158,6 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
 
 
 def count_inputs(model: nn.Module, name: str, layer: Layer) -> int:
-    """Return how many incoming channels a module really reads."""
+    """Return how many incoming channels a module actually reads."""
     module = module_at(model, name)
     return len(module.index) if isinstance(module, SelectLinear) else layer.in_

@@ -1,4 +1,4 @@
-"""From raw couplings to groups that can be cut exactly, or a reason why not."""
+"""Turn raw couplings into groups that can be cut exactly, or give a reason why not."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["NotFollowedError", "checked_group"]
 
 
 class NotFollowedError(Exception):
-    """A coupling that cannot be cut exactly; the text says why."""
+    """A coupling that cannot be cut exactly; the message says why."""
 
 
 def checked_group(
     wide: nn.Module, root: str, coupling: Coupling, obstacle: str, reasons: dict[str, str]
 ) -> Group:
-    """Turn one coupling into a group, or say why it cannot be cut exactly."""
+    """Turn one coupling into a group, or give the reason why it cannot be cut exactly."""
     if obstacle:
         raise NotFollowedError(obstacle)
     units = len({u for _, u in coupling[root, "out"]})
@@ -52,7 +52,7 @@ def checked_group(
         if axis == "out" and is_mixing(module) and index.size != width:
             raise NotFollowedError(
                 f"only {index.size} of the {width} channels of {name} are coupled to it: they are "
-                "padded, sliced or broadcast on the way"
+                "padded, sliced or broadcast in between"
             )
         if index.size and index.max() >= width:
             raise NotFollowedError(f"{name} has {width} channels, fewer than are coupled to it")
@@ -83,7 +83,7 @@ def checked_group(
 
 
 def _by_quota(member: Member, units: int, groups: int) -> Member:
-    """Couple unit j of every convolution group: each group keeps equally many channels."""
+    """Couple unit j of all convolution groups, so that each group keeps equally many channels."""
     index = member.index.reshape(groups, units // groups, -1)
     return Member(member.module, member.axis, np.concatenate(list(index), axis=1))
 
@@ -92,7 +92,7 @@ def _check_spread(member: Member, module: nn.Module) -> None:
     """Raise unless every unit owns equally many channels of every group of a convolution."""
     groups = quotas(module)
     width = channel_count(module, member.axis)
-    share = np.sort(member.index // (width // groups), axis=1)  # conv groups of a unit's channels
+    share = np.sort(member.index // (width // groups), axis=1)  # a unit's convolution groups
     even = np.repeat(np.arange(groups), member.index.shape[1] // groups)
     if groups > 1 and not (share.shape[1] == even.size and (share == even).all()):
         raise NotFollowedError(

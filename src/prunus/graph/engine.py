@@ -1,8 +1,8 @@
-"""Which parameter axes of a network stand and fall together: one forward pass, followed.
+"""Which parameter axes of a network must be pruned together, traced in one forward pass.
 
-The network runs as it is, on real numbers; under it every ATen operation also moves labels
-(`labels`, `operations`). So whatever runs can be followed: reshapes, indexing, control flow, fused
-attention. What an operation mixes stays whole, with the reason.
+The network runs unchanged on real numbers; alongside, every ATen operation also propagates labels
+(`labels`, `operations`). So everything that runs can be traced: reshapes, indexing, control flow,
+fused attention. What an operation mixes is kept whole, with the reason.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def couplings(
     inside_heads: bool = False,
     singles: bool = False,
 ) -> Iterator[tuple[str, Coupling, str]]:
-    """Yield (root, coupling, obstacle) for every root module not yet met as a producer.
+    """Yield (root, coupling, obstacle) for every root module not yet seen as a producer.
 
     `obstacle` is empty, or says why the coupled channels cannot be cut. `model` is a private
-    copy, in the mode in which it is to be followed; `uncalled` layers are called (`called`).
+    copy, in the mode in which it is to be traced; `uncalled` layers are called (`calling`).
     With `inside_heads` the dimensions of all heads are units, not whole heads; with `singles` the
-    channel of a layer that has one alone is followed too, as far as it can be (`follow_single`).
+    channel of a layer with a single channel is traced too, as far as possible (`follow_single`).
 
     Raises:
         TraceError: the network could not be run.
@@ -72,7 +72,7 @@ def couplings(
     except Exception as error:
         text = str(error).splitlines()
         raise TraceError(
-            f"{type(model).__name__} runs, but its channels cannot be followed "
+            f"{type(model).__name__} runs, but its channels cannot be traced "
             f"({type(error).__name__}: {text[0] if text else 'no text'})"
         ) from error
     for tensor in flatten_tensors(outputs):
@@ -89,14 +89,14 @@ def counts_heads(width: str) -> bool:
     return bool(colon) and "head" in number and "dim" not in number and "size" not in number
 
 
-#: What the axes of a linear layer's parameters are.
+#: The meaning of the axes of a linear layer's parameters.
 LINEAR = {("weight", 0): "out", ("weight", 1): "in", ("bias", 0): "out"}
-#: Modules whose numbers the rules of `surgery` keep.
+#: Modules whose numeric attributes the rules of `surgery` maintain.
 RULED = (nn.Linear, CONVOLUTIONS, *PASSING)
 
 
 class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Moves labels beside tensors while a network runs."""
+    """Propagates labels along with tensors while a network runs."""
 
     def __init__(self, model: nn.Module, inside_heads: bool, singles: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -119,7 +119,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._own(name, module, key, tensor)
 
     def _own(self, name: str, module: nn.Module, key: str, tensor: Tensor) -> None:
-        """Give every axis of a parameter or buffer labels of its own."""
+        """Give every axis of a parameter or buffer its own labels."""
         track = Track(tuple(tensor.shape))
         mixing = isinstance(module, (CONVOLUTIONS, nn.Linear))
         for axis, size in enumerate(tensor.shape):
@@ -151,7 +151,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(module, CONVOLUTIONS):
             made = 0
             if isinstance(module, TRANSPOSED) and not is_depthwise(module):
-                made = 1 if module.groups == 1 else -1  # in groups no axis holds all outputs
+                made = 1 if module.groups == 1 else -1  # with groups no axis holds all outputs
             return "out" if key == "bias" or (key == "weight" and axis == made) else ""
         if isinstance(module, PASSING) and axis == 0 and size == channel_count(module, "out"):
             return "out"
@@ -159,7 +159,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Note which module runs."""
+        """Record which module runs."""
         names = {module: name for name, module in named_layers(self.model)}
         handles = []
 
@@ -180,12 +180,12 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 handle.remove()
 
     def track(self, tensor: Tensor) -> Track:
-        """Return a tensor's labels; what no operation made has none."""
+        """Return a tensor's labels; a tensor that no operation made has none."""
         found: Track | None = self.tracks.get(tensor)  # type: ignore[no-untyped-call]
         return Track(tuple(tensor.shape)) if found is None else found
 
     def _filters(self, name: str, args: tuple[Any, ...]) -> tuple[Tensor | None, Tensor | None]:
-        """Return the labels of a convolution's module, also where it works its weight out."""
+        """Return the labels of a convolution's module, even if it computes its weight."""
         if "conv" not in name:
             return None, None
         found = self.filters.get(id(args[1]))
@@ -208,7 +208,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run one operation, and move its labels."""
+        """Run one operation and propagate its labels."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         outputs = flatten_tensors(result)
@@ -235,10 +235,10 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def settle_splits(self) -> None:
-        """Make what goes from every laid-out axis a box: whole rows, or whole columns.
+        """Make what is removed from every factored axis a box: whole rows, or whole columns.
 
-        Of the axes along which labels differ the longest stays free; the same index of it goes
-        everywhere else.
+        Of the axes along which labels differ, the longest stays free; along the others the same
+        index is removed everywhere.
         """
         for _ in range(2):
             for split in self.splits:
@@ -249,10 +249,10 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.labels.join_along(array, varying(array) - {free})
 
     def find_numbers(self) -> None:
-        """Couple a module's numbers with what its reshapes lay out by them: heads, widths.
+        """Couple a module's numeric attributes with the axes that its reshapes split by them.
 
-        A number is one that the reshape's size equals, unless it fits other labels too. Where
-        it means something else, the trial cut fails, and the group stays whole.
+        An attribute matches if it equals the reshape's size and fits no other labels. If it means
+        something else, the trial cut fails and the group stays whole.
         """
         found: dict[str, list[Tensor]] = defaultdict(list)
         for reshape in self.reshapes:
@@ -270,7 +270,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if value == array.numel() and not key.startswith("_")
             ]
             heads = [name for name in fit if counts_heads(name)]
-            if heads:  # of as many dimensions each; those are the last axis of a reshape
+            if heads:  # with equally many dimensions each; those are the last axis of a reshape
                 last = varying(array) == {array.dim() - 1}
                 fit = [name for name in fit if name not in heads] if last else heads
             for name in fit:
@@ -280,7 +280,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.axes[name, "out"] = arrays[:1]
 
     def couplings(self, roots: list[str]) -> Iterator[tuple[str, Coupling, str]]:
-        """Yield each root's coupling, and what stands against cutting it."""
+        """Yield each root's coupling, and what prevents cutting it."""
         part = self.labels.settled()
         owners: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
         for (name, axis), many in self.axes.items():
@@ -315,7 +315,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def keep_whole(
     labels: Labels, name: str, tracks: list[Track], outputs: list[Tensor]
 ) -> list[Track]:
-    """Keep what an operation in the ScriptModule `name` reads, and what will meet its results."""
+    """Fix what an operation in the ScriptModule `name` reads, and what meets its results."""
     reason = f"it meets {name!r}, {OPAQUE}"
     for array in (a for track in tracks for a in track.arrays):
         labels.fix(array, reason)
@@ -323,7 +323,7 @@ def keep_whole(
     for tensor in outputs:
         rank = tensor.dim()
         track = Track(tuple(tensor.shape))
-        for axis in range(1, rank):  # the first is the images'
+        for axis in range(1, rank):  # the first axis is the batch
             nodes = labels.new(tensor.shape[axis])
             labels.fix(nodes, reason)
             track.arrays.append(nodes.view([-1 if d == axis else 1 for d in range(rank)]))

@@ -1,7 +1,7 @@
-"""What must be cut together, who reads it, and what it costs: plain data, no engine.
+"""What must be cut together, its consumers, and its cost: plain data.
 
-A *unit* is what is removed at once. A *group* is a set of module axes whose units are coupled.
-A *consumer* is a module that reads a group and mixes its channels.
+A *unit* is the smallest thing that can be removed. A *group* is a set of module axes whose units
+are coupled. A *consumer* is a module that reads a group and mixes its channels.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from prunus.modules import (
 
 __all__ = ["Axis", "Consumer", "Group", "Groups", "Member", "Unprunable"]
 
-#: `out`: channels a module makes (or a norm passes on). `in`: channels it is given, removed where
-#: they are made. `select`: features it is given and stops reading, though they still arrive.
+#: `out`: channels a module makes (or a norm passes on). `in`: channels of its input, removed where
+#: they are made. `select`: features of its input that it stops reading, although they still arrive.
 Axis = Literal["out", "in", "select"]
 
 Index = NDArray[np.int64]
@@ -55,9 +55,10 @@ class Member:
 class Group:
     """Units that are coupled through `members`; named after the first module that makes them.
 
-    At least `least` units must stay: two where a grouped convolution would otherwise become a
-    depthwise one, whose channels are coupled in another way; none where a branch of a
-    concatenation may go as a whole. What `falls` goes as a whole once nothing reads it any more.
+    At least `least` units must stay: two if a grouped convolution would otherwise become a
+    depthwise one, whose channels are coupled differently; none if a branch of a concatenation may
+    be removed as a whole. A group with `falls` is removed as a whole once nothing reads it any
+    more.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Group:
 
     @property
     def selects(self) -> bool:
-        """Whether its units go where they are read (input pixels, flattened positions)."""
+        """Whether its units are removed where they are read (input pixels, flattened positions)."""
         return any(m.axis == "select" for m in self.members)
 
     def flattens(self, member: Member) -> bool:
@@ -92,8 +93,8 @@ class Consumer:
     """A module that mixes channels, and the features that its statistics are kept for.
 
     `positions` has shape (features, k): feature f stands for the incoming channels
-    `positions[f]`. k is 1 but for a flattened input too wide for a full Gram, where the
-    k positions of a channel are k samples of one feature.
+    `positions[f]`. k is 1 except for a flattened input too wide for a full Gram matrix, where the k
+    positions of a channel are k samples of one feature.
     """
 
     module: str
@@ -108,9 +109,9 @@ class Consumer:
         return lookup
 
     def cells(self, model: nn.Module) -> int:
-        """Return the cells of one feature that the weight reads apart: taps × k.
+        """Return the cells of one feature that the weight reads separately: taps × k.
 
-        1 for a transposed convolution: it spreads a pixel over its taps and reads no patch.
+        1 for a transposed convolution: it spreads a pixel over its taps and does not read patches.
         """
         module = module_at(model, self.module)
         if isinstance(module, TRANSPOSED):
@@ -121,11 +122,11 @@ class Consumer:
     def weight(self, model: nn.Module, cells: int = 1) -> Tensor:
         """Return the weight that reads the features, float64: (features, k × outputs × taps).
 
-        With `cells` = `self.cells(model)`, as a `Scatter` of so many cells has its features:
+        With `cells` = `self.cells(model)`, in the layout of a `Scatter` with that many cells:
         (features × cells, outputs), row f·cells + j·taps + t for tap t of position j.
 
         Raises:
-            PlanError: the weight has another number of cells.
+            PlanError: the weight has a different number of cells.
         """
         module = module_at(model, self.module)
         rows = input_columns(module)[self.columns(module)].double()  # (F, k, O·t)
@@ -133,7 +134,7 @@ class Consumer:
             return rows.flatten(1)
         if cells != self.cells(model):
             raise PlanError(
-                f"module {self.module!r} reads {self.cells(model)} cells a feature, asked for "
+                f"module {self.module!r} reads {self.cells(model)} cells per feature, asked for "
                 f"{cells}: use statistics of sampling='patch', or their pointwise() form"
             )
         split = rows.view(*rows.shape[:2], channel_count(module, "out"), -1)  # (F, k, O, t)
@@ -142,7 +143,7 @@ class Consumer:
     def set_weight_(self, model: nn.Module, W: Tensor, cells: int = 1) -> None:
         """Write a weight, in the layout of `weight(model, cells)`, into the module."""
         module = module_at(model, self.module)
-        columns = input_columns(module).clone()  # without groups it is the weight itself
+        columns = input_columns(module).clone()  # without groups this is the weight itself
         index = self.columns(module)
         if cells > 1:
             W = W.reshape(*index.shape, -1, W.shape[1]).transpose(2, 3)  # (F, k, O, t)
@@ -170,7 +171,7 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Unprunable:
-    """Something that stays whole, and why."""
+    """Something that cannot be pruned, and why."""
 
     module: str
     reason: str
@@ -182,8 +183,8 @@ class Groups(Mapping[str, Group]):
 
     `layers` holds the cost of each module, `total_macs`, `total_params` and `total_bytes` those
     of the whole network; `normalizer` names the BatchNorm that directly follows every call of a
-    module, `normalizers` the one behind each of its calls, in running order, or None;
-    `uncalled` are layers whose weights the network reads without calling them (`graph.called`),
+    module, `normalizers` the one after each of its calls, in execution order, or None;
+    `uncalled` are layers whose weights the network reads without calling them (`modules.uncalled`),
     `worked_out` those that compute the weight they use; `heads` those whose output is the network's
     in evaluation, with no mixing module between.
     """
@@ -242,7 +243,7 @@ class Groups(Mapping[str, Group]):
         )
 
     def require_any(self) -> None:
-        """Raise `NothingToPruneError` where there is no group, saying why for each module."""
+        """Raise `NothingToPruneError` if there is no group, with the reason for each module."""
         if self.entries:
             return
         reasons = "; ".join(f"{u.module}: {u.reason}" for u in self.unprunable[:5])
@@ -259,14 +260,14 @@ class Groups(Mapping[str, Group]):
         """The one module that makes the network's output from its last hidden layer.
 
         Raises:
-            ConfigError: there is none, or there are several, or its input is too wide for a Gram.
+            ConfigError: there is none, or several, or its input is too wide for a Gram matrix.
         """
         if len(self.heads) != 1 or self.heads[0] not in self.consumers:
             found = ", ".join(self.heads) or "no convolution or linear layer"
             raise ConfigError(
-                f"the last hidden layer of {type(self.model).__name__} is what one layer makes the "
-                f"output from, but the output is made by {found}: give a network with one head"
-                + (", or a larger feature_limit" if len(self.heads) == 1 else "")
+                f"the last hidden layer of {type(self.model).__name__} is the input of the one "
+                f"layer that makes the output, but the output is made by {found}: give a network "
+                "with one head" + (", or a larger feature_limit" if len(self.heads) == 1 else "")
             )
         return self.heads[0]
 
@@ -275,7 +276,7 @@ class Groups(Mapping[str, Group]):
         return self.consumers[consumer].weight(self.model, cells)
 
     def without(self, reasons: dict[str, str]) -> Groups:
-        """Return the groups but those named in `reasons`, which become unprunable."""
+        """Return the groups without those named in `reasons`, which become unprunable."""
         return replace(
             self,
             entries=tuple(g for g in self.entries if g.name not in reasons),

@@ -1,4 +1,4 @@
-"""What the head alone reads: `head_groups`."""
+"""The groups of the head's input alone: `head_groups`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ __all__ = ["head_groups"]
 
 
 def head_groups(model: nn.Module, example: Tensor, *, feature_limit: int = 4096) -> Groups:
-    """Return the head as `find_groups` would, its positions too, with no group and no cost.
+    """Return the head as `find_groups` would, including its positions, with no groups and no costs.
 
     For statistics of the last hidden layer alone. The head is what makes the network's output in
     evaluation; the model is left untouched. Cost: one forward pass of the example, and those of
-    `find_groups` only where the head reads a flattened map wider than `feature_limit`.
+    `find_groups` only if the head reads a flattened map wider than `feature_limit`.
 
     Raises:
-        ConfigError: the output is not made by one layer, or its input is too wide for a Gram.
+        ConfigError: the output is not made by a single layer, or its input is too wide for a Gram
+            matrix.
         TraceError: the network cannot be run; names the module.
     """
     wide = widen(model).eval()
@@ -44,8 +45,8 @@ def head_groups(model: nn.Module, example: Tensor, *, feature_limit: int = 4096)
         worked_out=seen.worked_out,
         heads=heads,
     )
-    if len(heads) == 1 and mixing and not found.consumers:  # only its groups know how to fold it
+    if len(heads) == 1 and mixing and not found.consumers:  # only groups tell how to fold it
         folded = find_groups(model, example, feature_limit=feature_limit).consumers
         found = replace(found, consumers={n: folded[n] for n in mixing if n in folded})
-    assert found.head  # or it raises
+    assert found.head  # otherwise it raises
     return found

@@ -1,8 +1,8 @@
-"""Labels: which index of which parameter axis an element of a tensor stands and falls with.
+"""Labels: the index of a parameter axis that an element of a tensor is removed with.
 
-Every index of every axis of every parameter is a *label*. A tensor that a network makes carries
-arrays of labels: element e of the tensor is there as long as `array[e]` is. Operations say
-which labels are one and the same (`Labels.join`) and which can never go (`Labels.fix`).
+Every index of every axis of every parameter is a *label*. A tensor that a network computes carries
+arrays of labels: element e of the tensor exists as long as `array[e]` does. Operations determine
+which labels are the same (`Labels.join`) and which can never be removed (`Labels.fix`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["FIXED", "Labels", "Track", "compress", "varying"]
 
 Nodes = NDArray[np.int64]
 
-#: The label of what always stays.
+#: The label of everything that always stays.
 FIXED = 0
 
 
 class Labels:
-    """A partition of labels that only ever grows coarser (union–find)."""
+    """A partition of labels that only becomes coarser (union–find)."""
 
     def __init__(self) -> None:
         """Start with `FIXED` alone."""
@@ -36,12 +36,12 @@ class Labels:
         self._fixes: list[tuple[Nodes, str]] = []
 
     def new(self, count: int) -> Tensor:
-        """Return `count` labels, each by itself."""
+        """Return `count` new labels, each in its own class."""
         first, self._size = self._size, self._size + count
         return torch.arange(first, self._size)
 
     def join(self, one: Tensor, other: Tensor) -> None:
-        """Make labels one, elementwise after broadcasting."""
+        """Merge labels, elementwise after broadcasting."""
         a, b = torch.broadcast_tensors(one, other)  # type: ignore[no-untyped-call]
         pairs = torch.stack([a.reshape(-1), b.reshape(-1)])
         pairs = pairs[:, pairs[0] != pairs[1]]
@@ -54,7 +54,7 @@ class Labels:
                 self._edges.append((pairs[0].numpy(), pairs[1].numpy()))
 
     def join_along(self, array: Tensor, axes: Iterable[int]) -> Tensor:
-        """Make the labels along `axes` of an array one; return it with size 1 there."""
+        """Merge the labels along `axes` of an array; return it with size 1 there."""
         first = array
         for axis in axes:
             first = first.narrow(axis, 0, 1)
@@ -62,7 +62,7 @@ class Labels:
         return first
 
     def fix(self, labels: Tensor, reason: str) -> None:
-        """Keep labels for good, and remember why."""
+        """Fix labels permanently, and record why."""
         nodes = torch.unique(labels).numpy()
         nodes = nodes[nodes != FIXED]
         if nodes.size:
@@ -70,18 +70,18 @@ class Labels:
             self._edges.append((nodes, np.full_like(nodes, FIXED)))
 
     def find(self, labels: Tensor) -> Tensor:
-        """Return the first label of each one's class; `FIXED` for what stays."""
+        """Return the first label of each label's class; `FIXED` for what stays."""
         self._settle()
         return torch.from_numpy(self._roots(labels.numpy()))
 
     def settled(self) -> Nodes:
-        """Return the first label of the class of every label there is."""
+        """Return the first label of the class of every existing label."""
         self._settle()
         self._parent = self._roots(self._parent)
         return self._parent
 
     def _settle(self) -> None:
-        """Work new edges in: only the classes that they touch are looked at."""
+        """Add new edges; only the classes that they touch are updated."""
         self._parent = np.concatenate([self._parent, np.arange(len(self._parent), self._size)])
         fresh, self._done = self._edges[self._done :], len(self._edges)
         if fresh:
@@ -91,7 +91,7 @@ class Labels:
             self._parent[nodes] = nodes[_merge(a, b, len(nodes))]
 
     def _roots(self, nodes: Nodes) -> Nodes:
-        """Return the first label of each node's class, once edges are worked in."""
+        """Return the first label of each node's class, after adding edges."""
         found = self._parent[nodes]
         while True:
             further = self._parent[found]
@@ -101,7 +101,7 @@ class Labels:
             found = further
 
     def reasons(self) -> dict[int, str]:
-        """Return for every fixed label the first reason that keeps it, or one of its class."""
+        """Return for every fixed label the first reason that fixes it or its class."""
         joins = [edge for edge in self._edges if edge[1][0] != FIXED]
         none = np.zeros(0, dtype=np.int64)
         a, b = (np.concatenate([none, *(edge[i] for edge in joins)]) for i in (0, 1))
@@ -114,7 +114,7 @@ class Labels:
 
 
 def _merge(a: Nodes, b: Nodes, size: int) -> Nodes:
-    """Return the first node of each one's class where edges join a[i] and b[i]."""
+    """Return the first node of each node's class, where edges join a[i] and b[i]."""
     graph = coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(size, size))
     _, part = connected_components(graph, directed=False)
     _, first = np.unique(part, return_index=True)
@@ -127,7 +127,7 @@ class Track:
     """A tensor's shape and its labels.
 
     `arrays` have as many axes as the tensor, each of size 1 where the label does not vary.
-    `single` is the label of the only channel (the second axis), where it is followed.
+    `single` is the label of the only channel (the second axis), if it is traced.
     """
 
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""One forward pass that watches: who runs, how often, on what, and what reaches the output."""
+"""One observed forward pass: which modules run, how often, on what, and what reaches the output."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = ["Probe", "probe"]
 
 @dataclass
 class Probe:
-    """What one forward pass showed.
+    """What was observed in one forward pass.
 
     `positions`: kernel applications per example, by module. `normalizers`: for every call of a
-    module the BatchNorm that reads its output, where it reads that of no other module and nothing
+    module the BatchNorm that reads its output, if it reads no other module's output and nothing
     else reads it, or None; only modules that have one. `ends`: modules whose output reaches the
     network's output with no mixing module between, `heads` those of them that run in evaluation.
     `starts`: linear modules that read the
@@ -63,7 +63,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
     seen = Probe()
     names = {module: name for name, module in named_layers(model)}
     running: list[str] = []
-    kept: list[Tensor] = []  # holds tensors, so that an id means one tensor
+    kept: list[Tensor] = []  # keeps tensors alive, so that an id refers to one tensor
     made_by: dict[int, tuple[str, int]] = {}  # the module, and which of its calls
     runs: collections.Counter[str] = collections.Counter()
     node_of: dict[Any, str] = {}
@@ -109,7 +109,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
         raise TraceError(
             f"{type(model).__name__} cannot be traced: its module {where!r} "
             f"({_kind(model, where)}) failed on an example of shape {shapes}: "
-            f"{_first_line(error)}. Give an example the network accepts, or mend that module"
+            f"{_first_line(error)}. Give an example that the network accepts, or fix that module"
         ) from error
     finally:
         for hook in hooks:
@@ -122,7 +122,7 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
         if is_mixing(layer := module_at(model, name)) or is_depthwise(layer)
         if id(layer.weight) not in calls.weights
     )
-    for name in calls.thrice:  # a third of its rows each time
+    for name in calls.thrice:  # a third of its rows per call
         seen.positions[name] //= 3
     for name, count in runs.items():
         read_by = [consumers.get((name, call), []) for call in range(count)]
@@ -163,7 +163,7 @@ def _reach(nodes: Iterable[Any], node_of: dict[Any, str], stop: dict[Any, str]) 
 
 
 def _positions(module: nn.Module, args: Any, output: Tensor, examples: int) -> int:
-    """Kernel applications per example in one call; windows of an example may be a batch's rows."""
+    """Kernel applications per example in one call; the windows of an example may be batch rows."""
     tensor = output
     if isinstance(module, TRANSPOSED):
         tensor = flatten_tensors(args)[0]

@@ -36,23 +36,23 @@ def find_groups(
     """Find the groups of coupled units of `model`, their consumers and their cost.
 
     Args:
-        example: one input batch (or the tuple of arguments); only its shape matters.
-        ignored_layers: module names whose outputs stay whole.
+        example: one input batch (or the tuple of arguments); only its shape is used.
+        ignored_layers: names of modules whose outputs are not pruned.
         inputs: whether input pixels and single positions of a flattened feature map are units
             too, removed where a linear layer reads them.
-        heads: what of an attention is a unit: `whole` heads, or `dimensions` inside them, the
-            same of every head. Queries and keys keep theirs where PyTorch's default scale counts
-            them.
+        heads: the units of an attention: `whole` heads, or `dimensions` inside them, the same ones
+            in every head. Queries and keys keep theirs if PyTorch's default scale depends on them.
         feature_limit: the widest flattened input that gets a full Gram matrix (8·F² bytes).
-            Wider ones share one statistic a channel, and their positions are no units.
-        drop_branches: whether a branch of a concatenation may go as a whole (`let_branches_go`).
+            Wider ones share one statistic per channel, and their positions are not units.
+        drop_branches: whether a branch of a concatenation may be removed as a whole
+            (`let_branches_go`).
 
     The model is left untouched: tracing runs on a copy, in eval mode; modules that only run in
-    training (auxiliary heads) are met by a second trace in training mode. Frozen parameters
-    make no difference. Cost: two forward passes of the example.
+    training (auxiliary heads) are found by a second trace in training mode. Frozen parameters make
+    no difference. Cost: two forward passes of the example.
 
     Raises:
-        TraceError: the network cannot be run or followed; names the module.
+        TraceError: the network cannot be run or traced; names the module.
         NonFiniteError: a weight is NaN or infinite; names the tensor.
     """
     _check_finite(model)
@@ -110,22 +110,22 @@ def find_groups(
 
 
 def _sole(norms: tuple[str | None, ...]) -> str | None:
-    """Return the norm that follows every call of a module, if it is one and the same."""
+    """Return the norm that follows every call of a module, if it is always the same."""
     return norms[0] if len(set(norms)) == 1 else None
 
 
 def _all_macs(model: nn.Module, layers: dict[str, Layer], arguments: tuple[Any, ...]) -> int:
-    """Return the MACs of an example: the layers', and what else PyTorch's counter sees.
+    """Return the MACs per example: the layers' and all others that PyTorch's counter finds.
 
-    Products of activations (attention) count as if no unit could make them cheaper, so a budget
-    is kept, if anything, by more than was asked.
+    Products of activations (attention) count as if no unit could make them cheaper, so a budget is,
+    if anything, met with a margin.
     """
     own = sum(layer.macs(layer.out, count_inputs(model, n, layer)) for n, layer in layers.items())
     if len(arguments) != 1 or not isinstance(arguments[0], Tensor):
         return own
     try:
         return max(own, count_macs(model, arguments[0]))
-    except Exception:  # whatever a network's code says to tensors without values
+    except Exception:  # networks' code can raise anything on tensors without values
         return own
 
 
@@ -158,7 +158,7 @@ def _probe_all(
 def _couple(
     wide: nn.Module, found: Iterable[tuple[str, Coupling, str]], reasons: dict[str, str]
 ) -> tuple[list[Group], list[Unprunable]]:
-    """Keep the couplings that can be cut exactly; a channel may belong to one group only."""
+    """Keep the couplings that can be cut exactly; a channel may belong to only one group."""
     groups: list[Group] = []
     rejected: list[Unprunable] = []
     owners: dict[tuple[str, str, int], set[str]] = defaultdict(set)
@@ -185,7 +185,7 @@ def _selections(
     seen: Probe,
     ignored: set[str],
 ) -> list[Group]:
-    """Return the groups of units that only their consumer can drop."""
+    """Return the groups of units that only their consumer can remove."""
     flattened = {m.module for g in found for m in g.consumers if g.flattens(m)}
     groups = []
     for name, consumer in consumers.items():
@@ -207,5 +207,5 @@ def _check_finite(model: nn.Module) -> None:
         module = name.rpartition(".")[0] or type(model).__name__
         raise NonFiniteError(
             f"the weights of module {module!r} hold NaN or infinity (tensor {name!r}): "
-            "prune a network that trained without diverging"
+            "prune a network whose training did not diverge"
         )

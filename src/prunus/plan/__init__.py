@@ -1,4 +1,4 @@
-"""Scores and a budget → frozen JSON edits by module name and index."""
+"""Turn scores and a budget into frozen JSON edits by module name and index."""
 
 from prunus.plan.allocate import ALLOCATIONS, check_reachable, least_costs, make_plan
 from prunus.plan.broadcast import broadcast_plan

@@ -1,4 +1,4 @@
-"""Spread a budget over the groups: `make_plan`."""
+"""Distribute a budget over the groups: `make_plan`."""
 
 from __future__ import annotations
 
@@ -46,32 +46,32 @@ def make_plan(
     """Choose the units to remove so that the network costs at most `budget`.
 
     Args:
-        scores: the worth of each unit; groups that were not scored stay whole.
-        budget: `"macs=50%"`, a `Budget`, or limits in units by currency. A floor of accuracy
-            cannot be planned for: search for it with several limits.
-        allocation: `uniform` keeps the same share of every group. `global` removes, again and
-            again, the unit whose score is smallest for what its removal saves *now* (value ÷
-            saving in the budget's currency). `dp` minimises the summed loss along the groups'
-            own orders by dynamic programming (see `allocate_dp`). `threshold` removes
-            what lies below one threshold, the least that meets the budget.
-        least: the share of each group that always stays (at least one unit does, but for
-            branches that may go as a whole: `find_groups(drop_branches=True)`; with a share
-            above 0 none does).
-        round_to: units left of a group at least that wide are a multiple of it, the kept number
-            rounded up; a group of which nothing goes keeps its width.
-        protected: units that never go, by group name.
-        table: the latency table that a limit in `ms` is counted by.
-        curves: each group's measured loss ÷ predicted loss, by group name (1 where none is
-            given). It multiplies the group's costs; `uniform` looks at none. Without curves,
-            scores of unlike scale are divided by their group's mean value.
+        scores: the value of each unit; groups that were not scored are not pruned.
+        budget: `"macs=50%"`, a `Budget`, or absolute limits by currency. An accuracy floor cannot
+            be planned for: search for it with several limits.
+        allocation: `uniform` keeps the same share of every group. `global` repeatedly removes the
+            unit whose score is smallest relative to what its removal *currently* saves (value ÷
+            saving in the budget's currency). `dp` minimises the summed loss along the groups' own
+            orders by dynamic programming (see `allocate_dp`). `threshold` removes all units below
+            one threshold, the lowest that meets the budget.
+        least: the share of each group that is always kept (at least one unit is, except in branches
+            that may be removed as a whole: `find_groups(drop_branches=True)`; with a share above 0
+            none is removed).
+        round_to: the kept units of a group at least that wide are a multiple of it, rounded up; a
+            group that loses nothing keeps its width.
+        protected: units that are never removed, by group name.
+        table: the latency table that limits in `ms` are computed with.
+        curves: each group's measured loss ÷ predicted loss, by group name (1 by default). It
+            multiplies the group's costs; `uniform` ignores it. Without curves, scores that share no
+            scale are divided by their group's mean value.
 
-    Cost: O(units · log groups) for `global`, O(groups · log units) for `uniform`; both together
-    and about O(units · members) a round, at most 8 rounds from each start, for `dp`.
+    Cost: O(units · log groups) for `global`, O(groups · log units) for `uniform`; both together and
+        about O(units · members) per round, at most 8 rounds from each start, for `dp`.
 
     Raises:
-        BudgetError: the budget cannot be reached; says the least that can be.
-        ConfigError: a setting is out of range, or `dp` came with branches that may go.
-        NothingToPruneError: there is no group at all.
+        BudgetError: the budget cannot be reached; gives the least that can be.
+        ConfigError: a setting is out of range, or `dp` was given branches that may be removed.
+        NothingToPruneError: there is no group.
     """
     groups.require_any()
     if allocation not in _ALLOCATE:
@@ -80,13 +80,14 @@ def make_plan(
         budget = Budget.parse(budget)
     if isinstance(budget, Budget) and budget.accuracy is not None:
         raise BudgetError(
-            f"a plan cannot promise {budget}: accuracy is measured on a cut network; give "
-            "make_plan limits alone, and search for the least that keep it, as prune does"
+            f"a plan cannot guarantee {budget}: accuracy is measured on a cut network; give "
+            "make_plan only limits, and search for the lowest that keep the accuracy, as prune "
+            "does"
         )
     rules = Rules.of(groups, least, round_to, protected)
     if allocation == "dp" and any(rules.may_go(group) for group in groups.values()):
         raise ConfigError(
-            "allocation 'dp' cannot let whole branches go: say drop_branches=False, or take "
+            "allocation 'dp' cannot remove whole branches: pass drop_branches=False, or choose "
             "another allocation"
         )
     problem = Problem.of(groups, scores, budget, rules, table, curves)
@@ -94,7 +95,7 @@ def make_plan(
     made = [group for group in problem.pool if not group.selects]
     picking = {"bytes", "ms"} & problem.limits.keys()
     if picking and not tracker.meets(problem.limits) and made:
-        problem = replace(problem, pool=made)  # picking inputs may cost more than it saves
+        problem = replace(problem, pool=made)  # selecting inputs may cost more than it saves
         tracker = _ALLOCATE[allocation](problem)
     finish_(tracker, problem)
     return plan_units(
@@ -111,12 +112,12 @@ def check_reachable(
     protected: Mapping[str, Iterable[int]] | None = None,
     table: LatencyTable | None = None,
 ) -> None:
-    """Raise what `make_plan` would where no plan at all can meet `budget`'s limits.
+    """Raise what `make_plan` would raise if no plan can meet the limits of `budget`.
 
-    A floor of accuracy is not looked at.
+    An accuracy floor is ignored.
 
     Raises:
-        BudgetError: says the least that can be.
+        BudgetError: gives the least that can be reached.
         NothingToPruneError: there is no group.
     """
     groups.require_any()
@@ -133,8 +134,8 @@ def least_costs(
     protected: Mapping[str, Iterable[int]] | None = None,
     table: LatencyTable | None = None,
 ) -> dict[str, float]:
-    """Return the least that any plan can leave, in each currency by itself.
+    """Return the least that any plan can leave, for each currency separately.
 
-    It is the lower end of a search for the smallest network that keeps its accuracy.
+    This is the lower end of a search for the smallest network that keeps its accuracy.
     """
     return Rules.of(groups, least, round_to, protected).least_costs(list(groups.values()), table)

@@ -1,4 +1,4 @@
-"""What may be spent and what must be kept: `macs=50%`, `ms=1.5, bytes=200k`, `accuracy>=97%`."""
+"""Limits on cost and a floor on accuracy: `macs=50%`, `ms=1.5, bytes=200k`, `accuracy>=97%`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunus.core import BudgetError
 
 __all__ = ["CURRENCIES", "Budget", "Limit", "require_counted", "written"]
 
-#: Multiply-accumulates an image, parameters, bytes of the weight file, milliseconds a batch.
+#: Multiply-accumulates per image, parameters, bytes of the weight file, milliseconds per batch.
 CURRENCIES = ("macs", "params", "bytes", "ms")
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _NUMBER = r"([\d_.]+(?:e[+-]?\d+)?)"
@@ -21,14 +21,14 @@ _FLOOR = re.compile(rf"^accuracy\s*(>=|≥|=|<=|≤)\s*{_NUMBER}\s*(%)?$", re.IG
 
 @dataclass(frozen=True)
 class Limit:
-    """At most `amount` of a currency; a share of the dense network's where `relative`."""
+    """At most `amount` of a currency; a share of the dense network's if `relative`."""
 
     currency: str
     amount: float
     relative: bool
 
     def of(self, dense: float) -> float:
-        """Return the limit in units, for a network that costs `dense`; whole but for `ms`."""
+        """Return the limit in units for a network that costs `dense`; whole except for `ms`."""
         amount = dense * self.amount if self.relative else self.amount
         return amount if self.currency == "ms" else int(amount)
 
@@ -45,9 +45,9 @@ class Budget:
     """Limits that must all be met, and the accuracy that must be kept.
 
     Attributes:
-        limits: what may be spent, by counting or by a latency table.
-        accuracy: the least share of right answers, in (0, 1]; None where nothing is asked. It is
-            measured, not counted: a plan cannot promise it, a pipeline searches for it.
+        limits: what the network may cost, counted or from a latency table.
+        accuracy: the least accuracy, in (0, 1]; None without a floor. It is measured, not counted:
+            a plan cannot guarantee it, a pipeline searches for it.
 
     Example:
         >>> str(Budget.parse("params=10%, accuracy>=97%"))
@@ -62,11 +62,11 @@ class Budget:
         """Read `currency=amount` pairs, and `accuracy>=amount`, separated by commas.
 
         An amount is a percentage of the dense network's (`50%`: at most half is *kept*) or a
-        number with an optional decimal suffix k, M or G (none for `ms`). `accuracy` takes a
-        share in (0, 1] or a percentage; of two the higher counts.
+        number with an optional decimal suffix k, M or G (none for `ms`). `accuracy` takes a share
+        in (0, 1] or a percentage; of two the higher one counts.
 
         Raises:
-            BudgetError: says which part cannot be read and what was expected.
+            BudgetError: names the part that cannot be read and what was expected.
         """
         limits: list[Limit] = []
         floors: list[float] = []
@@ -98,7 +98,7 @@ class Budget:
 
 
 def require_counted(currency: str, costs: Mapping[str, float]) -> None:
-    """Raise `BudgetError` where `costs` says nothing of `currency`."""
+    """Raise `BudgetError` if `costs` does not contain `currency`."""
     if currency in costs:
         return
     if currency == "ms":
@@ -112,7 +112,7 @@ def require_counted(currency: str, costs: Mapping[str, float]) -> None:
 
 
 def written(currency: str, cost: float) -> str:
-    """Write a cost; one in ms is rounded up, so that it can be asked for as a limit."""
+    """Format a cost; one in ms is rounded up, so that it can be given as a limit."""
     if currency != "ms":
         return str(math.floor(cost))
     return f"{math.ceil(cost * (1 + 1e-9) * 1e6) / 1e6:.6f}".rstrip("0").rstrip(".")
@@ -137,8 +137,8 @@ def _read_limit(part: str, text: str) -> Limit:
         return Limit(name, amount * _SUFFIX[suffix], relative=False)
     if amount > 100:
         raise BudgetError(
-            f"budget {text!r} asks to keep {amount:g}%: a percentage says how much is kept, at "
-            "most 100%"
+            f"budget {text!r} asks to keep {amount:g}%: a percentage is the share that is kept, "
+            "at most 100%"
         )
     return Limit(name, amount / 100, relative=True)
 
@@ -155,7 +155,7 @@ def _read_floor(part: str) -> float:
 
 
 def _number(text: str) -> float:
-    """Return the number, 0 where it is none."""
+    """Return the number, or 0 if it is not one."""
     try:
         return float(text.replace("_", ""))
     except ValueError:

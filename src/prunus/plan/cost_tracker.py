@@ -1,4 +1,4 @@
-"""The exact cost of a network while units are struck off, in O(members) a unit."""
+"""The exact cost of a network while units are removed, in O(members) per unit."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from prunus.graph import Axis, Branches, Group, Groups
 __all__ = ["CostTracker"]
 
 Mask = NDArray[np.bool_]
-#: Channels of a module that are left: made, read, and arriving at it.
+#: Channels left of a module: outputs, inputs read, inputs that arrive.
 Counts = tuple[int, int, int]
 
 
 class CostTracker:
-    """Which channels of every module are left, and what the network then costs.
+    """Which channels of every module are left, and the resulting cost of the network.
 
     A channel a linear layer no longer reads (`select`) and one that no longer arrives (`in`)
-    are counted once. `totals` holds `params`, `macs` and `bytes`, exact, and with a latency
-    table `ms` by that table.
+    are counted once. `totals` holds the exact `params`, `macs` and `bytes`, and with a latency
+    table its `ms`.
     """
 
     def __init__(self, groups: Groups, table: LatencyTable | None = None) -> None:
@@ -75,8 +75,8 @@ class CostTracker:
     ) -> dict[str, float]:
         """Return what removing `units` next would save, in each currency.
 
-        With `selected`, a consumer that does not select yet is taken to: its index, which the first
-        deselected unit brings, is not set against the saving of that one unit.
+        With `selected`, a consumer that does not select yet is treated as if it did: its index,
+        which the first deselected unit requires, is not deducted from the saving of that one unit.
         """
         changed = self._strike(group, units)
         saved = self._saved(changed, selected=selected and group.selects)
@@ -86,7 +86,7 @@ class CostTracker:
     def _saved(
         self, changed: Iterable[tuple[str, Axis, Mask]], *, selected: bool = False
     ) -> dict[str, float]:
-        """Return what the strikes `changed` save, in each currency."""
+        """Return what the changes `changed` save, in each currency."""
         saved = dict.fromkeys(self.totals, 0.0)
         for name in {module for module, _, _ in changed}:
             before, after = self._costs[name], self._cost(name, self._count(name))
@@ -100,9 +100,9 @@ class CostTracker:
         return saved
 
     def falling(self, group: Group) -> list[Group]:
-        """Return what goes where the whole of `group` does: it, and what dead modules alone read.
+        """Return what is removed together with all of `group`: it, and what only dead modules read.
 
-        Nothing where it may not go as a whole, or is gone already.
+        Empty if it may not be removed as a whole, or is removed already.
         """
         if group.least > 0 or not self.left[group.name].any():
             return []
@@ -111,10 +111,10 @@ class CostTracker:
         return [each for each in self.groups.values() if each.name in names]
 
     def drop(self, fallen: Iterable[Group], *, trial: bool = False) -> dict[str, float] | None:
-        """Strike whole groups off, as `falling` gave them; return what that saves.
+        """Remove whole groups, as `falling` returned them; return what that saves.
 
-        None, and nothing changes, where a living layer would read nothing. With `trial` nothing
-        changes in any case.
+        Returns None, without a change, if a live layer would be left without inputs. With `trial`
+        nothing changes in any case.
         """
         fallen = list(fallen)
         changed = [c for group in fallen for c in self._strike(group, range(group.units))]
@@ -128,14 +128,14 @@ class CostTracker:
         return saved
 
     def _starved(self, changed: Iterable[tuple[str, Axis, Mask]]) -> bool:
-        """Return whether a layer that makes something would read nothing."""
+        """Return whether a layer with outputs would be left without inputs."""
         counts = (self._count(name) for name in {module for module, _, _ in changed})
         return any(made and not read for made, read, _ in counts)
 
     def remove(self, group: Group, units: Iterable[int]) -> None:
-        """Strike `units` of `group` off.
+        """Remove `units` of `group`.
 
-        A unit stays where without it a layer would read nothing at all: the last flattened
+        A unit is kept if a layer would be left without inputs otherwise: the last flattened
         position that is read keeps its channel.
         """
         units = list(units)
@@ -150,7 +150,7 @@ class CostTracker:
         self._update(module for module, _, _ in changed)
 
     def put_back(self, group: Group, units: Iterable[int]) -> None:
-        """Undo the removal of `units`; those that are left already stay as they are."""
+        """Undo the removal of `units`; units that were not removed stay as they are."""
         units = list(units)
         touched = set()
         for member in group.members:
@@ -173,7 +173,7 @@ class CostTracker:
         self._add_up_ms()
 
     def _add_up_ms(self) -> None:
-        """Sum milliseconds anew: a running difference would drift with the way taken."""
+        """Sum milliseconds from scratch: a running difference would accumulate rounding errors."""
         if self.table is not None:
             spent = math.fsum(cost["ms"] for cost in self._costs.values())
             self.totals["ms"] = self.table.rest + spent
@@ -190,18 +190,18 @@ class CostTracker:
         return changed
 
     def _restore(self, changed: list[tuple[str, Axis, Mask]]) -> None:
-        """Undo a strike; a mask struck twice goes back to its first state."""
+        """Undo a removal; a mask that was changed twice goes back to its first state."""
         for module, axis, old in reversed(changed):
             mask = self._mask(module, axis)
             assert mask is not None
             mask[:] = old
 
     def present(self, group: Group) -> Mask:
-        """Return which units are left: neither struck off nor, if selected, without arrival."""
+        """Return which units are left: not removed and, if selected, still arriving."""
         return self.left[group.name] & self.arrives(group)
 
     def arrives(self, group: Group) -> Mask:
-        """Return which units still arrive where they are read; all but for selections."""
+        """Return which units still arrive where they are read; all, except for selections."""
         there = np.ones(group.units, dtype=bool)
         for member in group.members:
             if member.axis == "select":
@@ -209,5 +209,5 @@ class CostTracker:
         return there
 
     def meets(self, limits: Mapping[str, float]) -> bool:
-        """Return whether every limit is kept."""
+        """Return whether every limit is met."""
         return all(self.totals[currency] <= limit for currency, limit in limits.items())

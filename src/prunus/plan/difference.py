@@ -1,4 +1,4 @@
-"""Two plans of one network: which units only one of them removes, and how much is chance."""
+"""Two plans of one network: which units only one of them removes, compared with chance."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from prunus.plan.plan import Edit, Plan
 
 __all__ = ["GroupDifference", "PlanDifference", "compare_plans"]
 
-#: Probabilities below it count as none.
+#: Probabilities below this count as 0.
 NEGLIGIBLE = 1e-18
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupDifference:
-    """Where the `units` of one group go: indices of the dense network, in order."""
+    """How two plans treat the `units` of one group: indices of the dense network, in order."""
 
     group: str
     units: int
@@ -47,7 +47,7 @@ class PlanDifference:
     Attributes:
         groups: every group that either plan names; those that differ most come first.
         only_a, only_b: the groups that one plan cuts and the other keeps whole.
-        modules: the modules that lose other channels, or lose some in one plan alone.
+        modules: the modules that lose different channels, or lose some in only one plan.
         expected: the Jaccard index that `chance_agreement` expects.
     """
 
@@ -103,12 +103,13 @@ class PlanDifference:
 
 
 def compare_plans(a: Plan, b: Plan) -> PlanDifference:
-    """Return which units plan `a` removes and `b` keeps, and the other way round.
+    """Return which units plan `a` removes and `b` keeps, and vice versa.
 
-    A group that a plan does not name is one it keeps whole.
+    A plan keeps all units of a group that it does not name.
 
     Raises:
-        PlanError: the plans are of different networks, or one removes a unit that is not there.
+        PlanError: the plans belong to different networks, or one removes a unit that does not
+            exist.
 
     Example:
         >>> a, b = (Plan({"conv1": Edit(6, gone)}) for gone in ((0, 1, 2), (2, 3)))
@@ -138,9 +139,9 @@ def compare_plans(a: Plan, b: Plan) -> PlanDifference:
 
 
 def chance_agreement(counts: Iterable[tuple[int, int, int]]) -> float:
-    """Return the mean Jaccard index of two random removals that do not know of each other.
+    """Return the mean Jaccard index of two independent random removals.
 
-    Of the n_g units of group g, one takes a_g and the other b_g, all choices alike:
+    Of the n_g units of group g, one takes a_g and the other b_g, all choices equally likely:
     E[I / (Σ_g a_g + Σ_g b_g − I)] with I = Σ_g I_g and I_g ~ Hypergeometric(n_g, a_g, b_g).
 
     Args:
@@ -159,7 +160,7 @@ def chance_agreement(counts: Iterable[tuple[int, int, int]]) -> float:
 
 
 def _overlap(units: int, first: int, second: int) -> NDArray[np.float64]:
-    """Return the hypergeometric probabilities of 0, 1, … units that both choices take."""
+    """Return the hypergeometric probabilities that both choices share 0, 1, … units."""
     found = np.zeros(min(first, second) + 1)
     whole = _log_choose(units, second)
     for k in range(max(0, first + second - units), len(found)):
@@ -172,9 +173,9 @@ def _log_choose(n: int, k: int) -> float:
 
 
 def _channels(plan: Plan) -> dict[tuple[str, str], Edit]:
-    """Return the edits by module and axis; what never arrives is not also left out by `select`.
+    """Return the edits by module and axis; `select` omits what never arrives.
 
-    Plans made in one step and in several say that in two ways and cut the same.
+    Plans made in one step and in several write this differently but cut the same.
     """
     edits = {(n, axis): edit for n, axes in plan.modules.items() for axis, edit in axes.items()}
     for (name, axis), edit in edits.items():
@@ -189,7 +190,8 @@ def _compare(name: str, a: Edit | None, b: Edit | None, *, noun: str = "units") 
     assert known is not None
     if a is not None and b is not None and a.of != b.of:
         raise PlanError(
-            f"these are plans of different networks: {name} has {a.of} {noun} in A and {b.of} in "
+            f"these plans belong to different networks: {name} has {a.of} {noun} in A and {b.of} "
+            "in "
             "B; give two runs of the same network"
         )
     first, second = (set(edit.removed if edit else ()) for edit in (a, b))
@@ -197,7 +199,7 @@ def _compare(name: str, a: Edit | None, b: Edit | None, *, noun: str = "units") 
         side = "A" if wrong[0] in first else "B"
         raise PlanError(
             f"plan {side} removes {wrong[0]} of the {known.of} {noun} of {name}, counted from 0: "
-            "it was edited or is of another network; give a plan.json that a run wrote"
+            "it was edited or belongs to another network; give a plan.json that a run wrote"
         )
     return GroupDifference(
         group=name,

@@ -1,10 +1,10 @@
-"""The `dp` allocation: the least summed loss along every group's own order.
+"""The `dp` allocation: the least summed loss along each group's own order.
 
 Choose how many units n_g each group keeps so that Σ_g loss_g(n_g) is least and cost(n) ≤ limit.
 Source: dynamic programming over measured curves, [SPDY]; theory.md (52), (56).
-Its costs add up over layers; ours do not (a layer costs out·in), so at the current widths n*
-the cost is taken as cost(n*) + Σ_g [cost(n*, but n_g) − cost(n*)], solved, and taken anew at the
-solution; an exact repair, fill and exchange follow. That part is a reconstruction of ours.
+Its costs add up over layers; ours do not (a layer costs out·in), so the cost is linearised at the
+current widths n* as cost(n*) + Σ_g [cost(n* with n_g) − cost(n*)], solved, and linearised again at
+the solution; an exact local search follows. That part is a reconstruction of ours.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def allocate_dp(problem: Problem) -> CostTracker:
     """Minimise the summed loss within the limits.
 
     It starts from the uniform and from the global plan and never ends with a greater loss than
-    either. Several limits are solved as one, their shares weighted by how far each is overdrawn.
+    either. Several limits are solved as one, their shares weighted by how far each is exceeded.
 
     Cost: at most 2 · 8 rounds of O(Σ_g counts_g · (members_g + 4000)), and for the last step
-    O(groups²) exact costs an exchange, of which there are at most 2 · groups.
+        O(groups²) exact costs per swap, of which there are at most 2 · groups.
     """
     state = WidthState(problem)
     best = _Best(dict(state.left))
@@ -58,7 +58,7 @@ def allocate_dp(problem: Problem) -> CostTracker:
                     weights[currency] *= (state.tracker.totals[currency] / max(limit, 1e-30)) ** 2
             _search_locally_(state, best)
     if best.loss == math.inf:
-        return state.tracker  # at its floors, and still above the limits
+        return state.tracker  # at its floors, but still above the limits
     state.move(best.left)
     swap_widths_(state)
     return state.tracker
@@ -66,7 +66,7 @@ def allocate_dp(problem: Problem) -> CostTracker:
 
 @dataclass
 class _Best:
-    """The widths of the least loss that met the limits so far."""
+    """The widths with the least loss that met the limits so far."""
 
     left: dict[str, int]
     loss: float = math.inf
@@ -77,7 +77,7 @@ class _Best:
 
 
 def _search_locally_(state: WidthState, best: _Best) -> None:
-    """Make the state meet the limits exactly, waste none of them, and note it."""
+    """Make the state meet the limits exactly, use what they leave, and record it."""
     narrow_to_limits_(state)
     widen_within_limits_(state)
     best.note(state)
@@ -108,9 +108,9 @@ def _solve(state: WidthState, weights: dict[str, float]) -> dict[str, int]:
 
 
 def knapsack(costs: list[Floats], losses: list[Floats], limit: float) -> list[int]:
-    """Return an option of each group with the least Σ loss and Σ cost ≤ `limit`.
+    """Return one option per group with the least Σ loss and Σ cost ≤ `limit`.
 
-    Costs are counted in 4000 steps, rounded to the nearest; where no choice fits, each group's
+    Costs are counted in 4000 steps, rounded to the nearest; if no choice fits, each group's
     cheapest option is returned.
     """
     lowest = [float(cost.min()) for cost in costs]

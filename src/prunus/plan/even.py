@@ -1,4 +1,4 @@
-"""Which multiple widths should have, by a latency table: `choose_round_to`."""
+"""Choose the multiple that widths are rounded to from a latency table: `choose_round_to`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from prunus.graph import Groups
 
 __all__ = ["Evenness", "choose_round_to"]
 
-#: Share of the layers' time that a multiple has to save: it costs a budget its fineness.
+#: Share of the layers' time that a multiple must save, since it makes a budget coarser.
 LEAST_GAIN = 0.02
-#: Widths that half of the groups can choose from at least.
+#: Least number of widths that half of the groups can choose from.
 CHOICES = 4
 
 
@@ -22,10 +22,10 @@ class Evenness:
     """A multiple for the widths, and why.
 
     Attributes:
-        multiple: 1 where any width will do.
-        excess: by multiple, what the widths between its multiples cost above them: a share of
-            the time of the layers that were looked at, with its 95 % interval (value, low, high).
-        layers: how many layers were looked at.
+        multiple: 1 if any width will do.
+        excess: by multiple, what the widths between its multiples cost above them: a share of the
+            time of the timed layers, with its 95 % interval (value, low, high).
+        layers: how many layers were timed.
         reason: the choice in words.
     """
 
@@ -38,16 +38,14 @@ class Evenness:
 def choose_round_to(table: LatencyTable, groups: Groups) -> Evenness:
     """Choose the multiple of widths whose steps `table.steps` shows: 1, 4, 8 or 16.
 
-    From 1 upwards a coarser multiple is taken where its excess (`excess_shares`) is above that of
-    the one held by more than 2 %, by the lower end of a 95 % bootstrap interval over the rounds:
-    so the smallest wins that no coarser one beats by more than noise. A multiple above a quarter
-    of the groups' median width is no candidate: too few widths would be left to choose from.
-    The same table always gives the same choice. The rule is a reconstruction of ours.
+    From 1 upwards, a coarser multiple replaces the current one if its excess (`excess_shares`) is
+    larger by more than 2 %, by the lower end of a 95 % bootstrap interval over the rounds. So the
+    smallest multiple wins that no coarser one beats by more than noise. A multiple above a quarter
+    of the groups' median width is no candidate: too few widths would be left to choose from. The
+    same table always gives the same choice. The rule is a reconstruction of ours.
     """
     if not table.steps:
-        return Evenness(
-            1, {}, 0, "any width: no layer that can be pruned is wide enough to show steps"
-        )
+        return Evenness(1, {}, 0, "any width: no prunable layer is wide enough to show steps")
     shares = excess_shares(table.steps)
     best, held = 1, np.zeros_like(shares[MULTIPLES[0]])
     widths = [group.units for group in groups.values() if not group.selects]

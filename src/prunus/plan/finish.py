@@ -1,4 +1,4 @@
-"""The last steps of every allocation: what nobody reads goes, widths come out even."""
+"""The last steps of every allocation: remove unread channels, round widths."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["finish_", "sweep_dead_"]
 
 
 def finish_(tracker: CostTracker, problem: Problem) -> None:
-    """Even selections out, sweep dead channels, and check that all that was asked is met.
+    """Round selections, remove dead channels, and check that the budget is met.
 
     Raises:
-        BudgetError: the limits, or multiples of `round_to`, cannot be had with these scores.
+        BudgetError: the limits, or multiples of `round_to`, cannot be met with these scores.
     """
     rules, pool = problem.rules, problem.pool
     for group in (g for g in pool if g.selects):
@@ -27,9 +27,9 @@ def finish_(tracker: CostTracker, problem: Problem) -> None:
     for currency, limit in problem.limits.items():
         if tracker.totals[currency] > limit:
             raise BudgetError(
-                f"budget {currency} ≤ {written(currency, limit)} cannot be reached by these "
+                f"budget {currency} ≤ {written(currency, limit)} cannot be reached with these "
                 f"scores: the least they reach is {currency}="
-                f"{written(currency, tracker.totals[currency])}; ask for no less"
+                f"{written(currency, tracker.totals[currency])}; give at least that"
             )
     for group in pool:
         left = int(tracker.present(group).sum())
@@ -37,16 +37,16 @@ def finish_(tracker: CostTracker, problem: Problem) -> None:
         if left % rules.step(group) and not whole:
             raise BudgetError(
                 f"round_to={rules.round_to} cannot be kept: {left} units of {group.name} must "
-                "stay; allow another multiple, or protect fewer units"
+                "stay; use another multiple, or protect fewer units"
             )
 
 
 def sweep_dead_(tracker: CostTracker, rules: Rules, pool: Iterable[Group]) -> None:
-    """Remove units that nobody reads any more (every flattened position deselected)."""
+    """Remove units that nothing reads any more (every flattened position deselected)."""
     for group in pool:
         flattened = [m for m in group.consumers if m.index.shape[1] > 1]
         if not flattened or len(flattened) < len(group.consumers):
-            continue  # only a flattened consumer can drop all of a channel's positions
+            continue  # only a flattened consumer can remove all of a channel's positions
         read = sum(tracker.reading[m.module][m.index].any(axis=1) for m in flattened)
         there = tracker.left[group.name]
         unread = (there & (read == 0)).nonzero()[0].tolist()
@@ -58,10 +58,10 @@ def sweep_dead_(tracker: CostTracker, rules: Rules, pool: Iterable[Group]) -> No
 
 
 def _even_out_(tracker: CostTracker, group: Group, problem: Problem) -> None:
-    """Bring the units of a selection that are left to a number that may be.
+    """Bring the units left of a selection to a permitted number.
 
-    Where channels went after the selection was made, what is left of it is rarely a multiple:
-    units go down to the next one, or where too few are left, come back up to it.
+    If channels were removed after the selection was made, what is left of it is rarely a multiple:
+    units are removed down to the next one or, if too few are left, put back up to it.
     """
     rules, queue = problem.rules, problem.queue(group)
     there, arriving = tracker.present(group), tracker.arrives(group)

@@ -1,4 +1,4 @@
-"""The `global` allocation: again and again the unit that is worth least for what it saves."""
+"""The `global` allocation: repeatedly remove the unit with the least value per saving."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["allocate_global"]
 
 
 def allocate_global(problem: Problem) -> CostTracker:
-    """Remove the units with the smallest value a saved share, until the limits are met.
+    """Remove the units with the smallest value per saved share, until the limits are met.
 
-    Units go one by one, or down to the next number that may be left. Savings only fall as other
+    Units are removed one by one, or down to the next permitted number. Savings only fall as other
     groups shrink and values never fall along a group's order, so a ratio computed earlier is a
-    lower bound: a heap with lazy re-evaluation finds the smallest. (Interpolated milliseconds
-    need not fall so; the heap is then a good guess. Nor need what a whole branch saves, where
-    more falls with it later.) The last units of a branch that may go as a whole go together with
-    what nothing reads then, by their own value.
+    lower bound: a heap with lazy re-evaluation finds the smallest. (Interpolated milliseconds need
+    not fall like this; the heap is then a good approximation. Nor need the saving of a whole
+    branch, if more is removed with it later.) The last units of a branch that may be removed as a
+    whole are removed together with what nothing reads then, ranked by their own value.
 
     Cost: O(units · log groups).
     """
@@ -34,7 +34,7 @@ def allocate_global(problem: Problem) -> CostTracker:
     taken = dict.fromkeys(queue, 0)
 
     def upcoming(group: Group) -> list[int]:
-        """Return the next units that are still there, none at the group's floor."""
+        """Return the next units that are still present, none at the group's floor."""
         there, waiting = tracker.present(group), queue[group.name]
         left = int(there.sum())
         goal = problem.rules.next_count(group, left)
@@ -57,7 +57,7 @@ def allocate_global(problem: Problem) -> CostTracker:
         return float(worth) / share if share > 0 else math.inf
 
     heap = [(0.0, i) for i in range(len(pool))]
-    last: list[int] = []  # branches that something cannot do without
+    last: list[int] = []  # branches that a consumer still needs
     while heap and not tracker.meets(limits):
         _, i = heapq.heappop(heap)
         group = pool[i]

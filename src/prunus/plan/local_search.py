@@ -1,6 +1,6 @@
 """Exact last steps of an allocation: `narrow_to_limits_`, `widen_within_limits_`, `swap_widths_`.
 
-Each tries one group's next width and counts the whole network anew, so that nothing is linearised.
+Each tries a group's next width and recomputes the cost of the whole network, without linearising.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ __all__ = ["narrow_to_limits_", "swap_widths_", "widen_within_limits_"]
 
 
 def narrow_to_limits_(state: WidthState) -> None:
-    """Narrow groups until the limits are met: always the one that loses least for what it saves.
+    """Narrow groups until the limits are met, each time the one with the least loss per saving.
 
-    Ends above the limits where every group is at its floor.
+    Ends above the limits if every group is at its floor.
     """
     limits = state.problem.limits
     while not state.tracker.meets(limits):
@@ -39,7 +39,7 @@ def narrow_to_limits_(state: WidthState) -> None:
 
 
 def widen_within_limits_(state: WidthState) -> None:
-    """Widen groups while the limits allow it: always the one that wins most loss back."""
+    """Widen groups while the limits allow it, each time the one that reduces the loss most."""
     while True:
         loss, best, chosen = state.loss, 0.0, None
         for name, here in list(state.left.items()):
@@ -59,7 +59,7 @@ def widen_within_limits_(state: WidthState) -> None:
 def swap_widths_(state: WidthState) -> None:
     """Narrow one group by a step to widen another, as long as the loss falls.
 
-    At most 2 · groups exchanges, each the best of all pairs.
+    At most 2 · groups swaps, each the best of all pairs.
     """
     for _ in range(2 * len(state.left)):
         widen_within_limits_(state)
@@ -82,7 +82,7 @@ def swap_widths_(state: WidthState) -> None:
 
 
 def _next(state: WidthState, name: str, way: int) -> int | None:
-    """Return the next narrower (−1) or wider (+1) number that may be left, None at the end."""
+    """Return the next smaller (−1) or larger (+1) permitted number of units, None at the end."""
     group, left = state.group[name], state.left[name]
     if way < 0:
         return state.problem.rules.next_count(group, left)

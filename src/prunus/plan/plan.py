@@ -1,4 +1,4 @@
-"""A plan: which units go, frozen, as JSON by module name and index."""
+"""A plan: which units are removed, frozen, as JSON by module name and index."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Edit:
 
     @property
     def all_gone(self) -> bool:
-        """Whether nothing stays."""
+        """Whether nothing is kept."""
         return len(self.removed) == self.of
 
     def then(self, later: Edit) -> Edit:
-        """Return both edits in one; `later` counts in what this one left."""
+        """Return both edits in one; the indices of `later` count what this one left."""
         kept = self.kept()
         if later.of != len(kept):
             raise PlanError(
@@ -48,9 +48,9 @@ class Plan:
 
     Attributes:
         groups: units removed, by group name.
-        modules: channels removed, by module name and axis (`out`, `in`, `select`). It is all
-            that is needed to replay the plan on the dense network: no tracing, no engine.
-            `select` counts in the features that arrive at the dense module.
+        modules: channels removed, by module name and axis (`out`, `in`, `select`). This is all that
+            is needed to replay the plan on the dense network, without tracing. `select` indexes the
+            features that arrive at the dense module.
     """
 
     groups: Mapping[str, Edit] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Plan:
         return html_table(repr(self), ("group", "units", "removed", "kept", "share kept"), rows)
 
     def then(self, later: Plan) -> Plan:
-        """Return one plan that does this one and then `later`, in this one's indices."""
+        """Return one plan that applies this one and then `later`, in this one's indices."""
         groups = _chained(self.groups, later.groups)
         modules: dict[str, dict[str, Edit]] = {n: dict(axes) for n, axes in self.modules.items()}
         for name, axes in later.modules.items():
@@ -98,7 +98,7 @@ class Plan:
         return Plan(groups, modules)
 
     def empties(self, module: str) -> bool:
-        """Return whether a module loses all that it makes."""
+        """Return whether a module loses all its outputs."""
         axes = self.modules.get(module, {})
         return "out" in axes and axes["out"].all_gone
 
@@ -120,14 +120,14 @@ class Plan:
         """Read what `to_json` wrote.
 
         Raises:
-            PlanError: the text is no plan, of a format this version does not know, or has a field
-                that the format does not have.
+            PlanError: the text is not a plan, has an unknown format version, or has an unknown
+                field.
         """
         try:
             body = json.loads(text)
             if body["format"] != FORMAT:
                 raise PlanError(
-                    f"plan of format {body['format']}, this Prunus reads format {FORMAT}: "
+                    f"the plan has format {body['format']}, this Prunus reads format {FORMAT}: "
                     "load it with the version that wrote it"
                 )
             _only(body, "format", "groups", "modules")
@@ -144,11 +144,11 @@ class Plan:
 def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
     """Return the plan that removes the given units of each group.
 
-    Where a branch goes as a whole, so does what nothing reads then (`graph.branches`).
+    If a branch is removed as a whole, so is what nothing reads then (`graph.branches`).
 
     Raises:
-        PlanError: a unit does not exist, a group would be left empty that may not be, or a
-            module that makes something would read nothing.
+        PlanError: a unit does not exist, a group would become empty that must not, or a module with
+            outputs would be left without inputs.
     """
     edits: dict[str, Edit] = {}
     gone: dict[str, dict[str, set[int]]] = {}
@@ -168,8 +168,8 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
             raise PlanError(f"{group.name} has {group.units} units, asked to remove {wrong}")
         if len(units) > group.units - group.least and group.name not in fallen:
             raise PlanError(
-                f"{len(units)} of the {group.units} units of {group.name} would go: leave at "
-                f"least {group.least}"
+                f"{len(units)} of the {group.units} units of {group.name} would be removed: keep "
+                f"at least {group.least}"
             )
         edits[group.name] = Edit(group.units, tuple(units))
         for member in group.members:
@@ -184,8 +184,8 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
                 units = [u for u, channel in enumerate(member.index[:, 0]) if channel in lost]
                 if len(units) == group.units:
                     raise PlanError(
-                        f"{member.module} would read nothing: no unit of {group.name} is left "
-                        "whose channel is left too"
+                        f"{member.module} would be left without inputs: no unit of {group.name} is "
+                        "left whose channel is left too"
                     )
                 if units:
                     edits[group.name] = Edit(group.units, tuple(units))
@@ -203,15 +203,15 @@ def plan_units(groups: Groups, removed: Mapping[str, Iterable[int]]) -> Plan:
 
 
 def _require_read(groups: Groups, gone: Mapping[str, Mapping[str, set[int]]]) -> None:
-    """Raise `PlanError` where a module would make something of nothing."""
+    """Raise `PlanError` if a module with outputs would be left without inputs."""
     for name, axes in gone.items():
         layer = groups.layers.get(name)
         if layer is None or len(axes.get("in", ())) < layer.in_:
             continue
         if layer.mixing and len(axes.get("out", ())) < layer.out:
             raise PlanError(
-                f"{name} would read nothing: every branch that it reads would go as a whole; "
-                "leave one unit of one"
+                f"{name} would be left without inputs: every branch that it reads would be "
+                "removed; keep one unit of one of them"
             )
 
 

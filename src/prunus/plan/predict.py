@@ -1,4 +1,4 @@
-"""What a plan is expected to cost in quality, before anything is cut: `predict_loss`."""
+"""The predicted loss of a plan, before anything is cut: `predict_loss`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["Prediction", "predict_loss"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The summed cost of what a plan removes.
+    """The summed cost of the units that a plan removes.
 
     Attributes:
         total: the predicted loss, in `unit`.
         low: lower end of its jackknife interval; NaN where the scores have no replicates.
         high: upper end of it.
         unit: what a value means, in words.
-        comparable: whether the groups share a scale; where they do not, the total adds up unlike
-            things and only `by_group` means something.
+        comparable: whether the groups share a scale; where they do not, the total adds up different
+            quantities and only `by_group` is meaningful.
         by_group: the loss of each group that loses units.
     """
 
@@ -52,15 +52,15 @@ def predict_loss(
     cost_g(u) is the unit's cost at its own step along the group's order (`GroupScore.costs`), so
     for units removed in that order the inner sum is the group's loss as the criterion computed
     it; for another set it is an estimate. f_g is the group's factor in `curves`, else 1. The
-    interval sums the replicates of all groups block by block first, for one block of images moves
-    all groups together, and is then the jackknife's (`jackknife_half_width`) at `level`.
+    interval sums the replicates of all groups block by block first, because one block of images
+    moves all groups together, and is then the jackknife's (`jackknife_half_width`) at `level`.
 
     Args:
-        groups: with it, a flattened position whose channel goes too counts with the channel
-            alone, not twice; so does what falls with a branch, with the branch.
+        groups: with it, a flattened position whose channel is removed too counts only with the
+            channel, not twice; likewise what is removed with a branch counts only with the branch.
 
     Raises:
-        PlanError: a group that loses units was not scored, or has another number of units.
+        PlanError: a group that loses units was not scored, or has a different number of units.
     """
     by_group: dict[str, float] = {}
     replicates: list[Tensor | None] = []
@@ -73,13 +73,13 @@ def predict_loss(
         if name not in scores.groups:
             raise PlanError(
                 f"the plan removes units of {name!r}, which the scores of {scores.criterion} do "
-                "not hold: predict with the scores the plan was made of"
+                "not hold: predict with the scores that the plan was made from"
             )
         score = scores[name]
         if len(score.costs) != edit.of:
             raise PlanError(
                 f"the plan expects {edit.of} units of {name!r}, the scores hold "
-                f"{len(score.costs)}: predict with the scores the plan was made of"
+                f"{len(score.costs)}: predict with the scores that the plan was made from"
             )
         factor = (curves or {}).get(name, 1.0)
         by_group[name] = factor * float(score.costs[removed].sum())
@@ -95,7 +95,7 @@ def predict_loss(
 
 
 def _chosen(group: Group, plan: Plan, removed: list[int]) -> list[int]:
-    """Return the removed units that do not go anyway, with a channel or with a dead consumer."""
+    """Return the removed units that would not be lost anyway with a channel or a dead consumer."""
     if group.consumers and all(plan.empties(m.module) for m in group.consumers):
         return []
     for member in group.members:

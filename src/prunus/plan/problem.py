@@ -1,4 +1,4 @@
-"""What every allocation is given: which units may go, in which order, for which limits."""
+"""The input of every allocation: which units may be removed, in which order, for which limits."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Problem:
         table: LatencyTable | None,
         curves: Mapping[str, float] | None,
     ) -> Problem:
-        """Count the limits out and check that they can be met.
+        """Compute the limits in units and check that they can be met.
 
         Raises:
-            BudgetError: a limit is out of reach or cannot be counted.
+            BudgetError: a limit cannot be reached or cannot be counted.
             ConfigError: a curve's factor is not a number above 0, or of no group.
         """
         known = [group.name for group in groups.values()]
@@ -65,27 +65,27 @@ class Problem:
         return CostTracker(self.groups, self.table)
 
     def queue(self, group: Group) -> list[int]:
-        """Return the units that may go, from the first to the last."""
+        """Return the units that may be removed, from the first to the last."""
         kept = self.rules.keeps(group)
         return [u for u in self.scores[group.name].order.tolist() if u not in kept]
 
     def worth(self, group: Group) -> list[float]:
-        """Return what each unit of a group is worth, on a common scale."""
+        """Return the value of each unit of a group, on a common scale."""
         values: list[float] = (self.scores[group.name].values * self.factor(group)).tolist()
         return values
 
     def drop_(self, tracker: CostTracker, branches: Iterable[Group]) -> None:
-        """Drop whole branches, the one whose best unit is worth least first.
+        """Remove whole branches, in order of the value of their best unit.
 
-        The last of a concatenation stays, for what reads it would read nothing.
+        The last branch of a concatenation stays, because its consumer needs an input.
         """
         for group in sorted(branches, key=lambda g: max(self.worth(g))):
             tracker.drop(self.rules.falling(tracker, group))
 
     def factor(self, group: Group) -> float:
-        """Return what turns a group's values into a common scale.
+        """Return the factor that puts a group's values on a common scale.
 
-        That is its measured factor where there are curves; else, of scores that share no scale,
+        This is its measured factor if there are curves; otherwise, for scores that share no scale,
         one over the group's mean value.
         """
         if self.curves is not None:

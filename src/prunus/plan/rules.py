@@ -1,4 +1,4 @@
-"""How far groups may shrink: least shares, even widths, protected units, the least there is."""
+"""How far groups may shrink: least shares, rounded widths, protected units, the minimum."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["Rules"]
 
 @dataclass(frozen=True, eq=False)
 class Rules:
-    """How few units of each group may be left, and which never go.
+    """How few units of each group may be left, and which are never removed.
 
     Attributes:
-        least: the share of each group that always stays.
-        round_to: units left are a multiple of it where a group is at least that wide; a group
-            of which nothing goes keeps its width.
-        protected: units that never go, by group name. What is protected where it is read keeps
-            the channel it comes from.
+        least: the share of each group that is always kept.
+        round_to: the kept units are a multiple of it if a group is at least that wide; a group that
+            loses nothing keeps its width.
+        protected: units that are never removed, by group name. What is protected where it is read
+            also keeps the channel it comes from.
     """
 
     groups: Groups
@@ -45,7 +45,7 @@ class Rules:
         """Check the settings and follow protected positions to their channels.
 
         Raises:
-            ConfigError: a share or `round_to` out of range, a group or unit that is not there.
+            ConfigError: a share or `round_to` is out of range, or a group or unit does not exist.
         """
         if not 0 <= least <= 1:
             raise ConfigError(f"least is {least!r}, expected a share of each group, 0 to 1")
@@ -72,60 +72,60 @@ class Rules:
         return cls(groups, least, round_to, kept)
 
     def keeps(self, group: Group) -> frozenset[int]:
-        """Return the units of `group` that never go."""
+        """Return the units of `group` that are never removed."""
         return self.protected.get(group.name, frozenset())
 
     def step(self, group: Group) -> int:
-        """Return what the number of units left of `group` is a multiple of."""
+        """Return the multiple of the number of units kept of `group`."""
         return self.round_to if group.units >= self.round_to else 1
 
     def floor(self, group: Group) -> int:
-        """Return the fewest units of `group` that may be left, if any are."""
+        """Return the fewest units of `group` that may be left if it is not removed as a whole."""
         floor = max(group.least, 1, math.ceil(group.units * self.least), len(self.keeps(group)))
         step = self.step(group)
         return min(group.units, step * math.ceil(floor / step))
 
     def counts(self, group: Group) -> list[int]:
-        """Return how many units of `group` may be left, from all of them downwards."""
+        """Return the permitted numbers of units of `group`, from all of them downwards."""
         fewer = range(self.floor(group), group.units, self.step(group))
         return [group.units, *reversed(fewer)]
 
     def next_count(self, group: Group, left: int) -> int | None:
-        """Return the greatest number below `left` that may be left, None at the floor."""
+        """Return the largest permitted number below `left`, None at the floor."""
         step = self.step(group)
         fewer = step * ((left - 1) // step)
         return fewer if fewer >= self.floor(group) else None
 
     def count_from(self, group: Group, left: int) -> int:
-        """Return the least number from `left` upwards that may be left."""
+        """Return the smallest permitted number from `left` upwards."""
         step = self.step(group)
         return min(group.units, step * math.ceil(max(left, self.floor(group)) / step))
 
     def may_go(self, group: Group) -> bool:
-        """Return whether `group` may go as a whole, where nothing else stands against it."""
+        """Return whether `group` may be removed as a whole, if nothing else prevents it."""
         return group.least == 0 and self.least == 0 and not self.keeps(group)
 
     def falling(self, tracker: CostTracker, group: Group) -> list[Group]:
-        """Return what goes where the whole of `group` does; nothing where a unit is protected.
+        """Return what is removed together with all of `group`; empty if a unit is protected.
 
-        What falls with it need not be scored: nothing would read it.
+        What is removed with it need not be scored: nothing would read it.
         """
         fallen = tracker.falling(group) if self.may_go(group) else []
         return [] if any(map(self.keeps, fallen)) else fallen
 
     def spare(self, group: Group) -> list[int]:
-        """Return the units that go where only the fewest are left."""
+        """Return the units that are removed when only the fewest are left."""
         free = [u for u in range(group.units) if u not in self.keeps(group)]
         return free[len(free) - (group.units - self.floor(group)) :]
 
     def least_costs(
         self, pool: Iterable[Group], table: LatencyTable | None = None
     ) -> dict[str, float]:
-        """Return, for each currency by itself, the least that `pool` cut to its floors costs.
+        """Return, for each currency separately, the least cost of `pool` cut to its floors.
 
-        A selection that costs more bytes (its index) or milliseconds (picking) than it saves is
-        left out of that least. Of branches that may go as a whole those that save most go first,
-        and one of each concatenation stays; that is the least, or close to it.
+        A selection that costs more bytes (its index) or milliseconds (selecting) than it saves is
+        left out. Of the branches that may be removed as a whole, those that save most are removed
+        first, and one of each concatenation stays; that is the minimum, or close to it.
         """
         pool = list(pool)
         if not any(self.may_go(group) for group in pool):
@@ -136,7 +136,7 @@ class Rules:
     def _least_costs(
         self, pool: list[Group], table: LatencyTable | None, first: str | None
     ) -> dict[str, float]:
-        """Return the least there is; branches go by what they save of the currency `first`."""
+        """Return the least costs; branches are removed by their saving of the currency `first`."""
         tracker = CostTracker(self.groups, table)
         for group in pool:
             if not group.selects:
@@ -156,7 +156,7 @@ class Rules:
         return {**tracker.totals, **lowest}
 
     def _drop_all_(self, tracker: CostTracker, pool: list[Group], currency: str) -> None:
-        """Drop every branch that can go, those that save most first, as long as any does."""
+        """Remove every removable branch, those that save most first, until none is left."""
         going = True
         while going:
             saved = {}
@@ -171,11 +171,11 @@ class Rules:
     def require_reachable(
         self, pool: list[Group], limits: Mapping[str, float], table: LatencyTable | None
     ) -> None:
-        """Raise `BudgetError`, with the least there is, where a limit lies below it."""
+        """Raise `BudgetError`, with the reachable minimum, if a limit is below it."""
         dense = CostTracker(self.groups, table).totals
         lowest = self.least_costs(pool, table)
         bare = all(self.floor(group) == 1 for group in pool)
-        whole_too = " that cannot go as a whole" * any(self.may_go(group) for group in pool)
+        whole_too = " that cannot be removed as a whole" * any(self.may_go(group) for group in pool)
         extra = " and ".join(
             words
             for words, there in (
@@ -190,9 +190,9 @@ class Rules:
                 raise BudgetError(
                     f"budget {currency} ≤ {written(currency, limit)} cannot be reached: the least "
                     f"is {currency}={written(currency, least)} ({100 * least / whole:.3g}% of "
-                    f"{written(currency, whole)}), with what cannot be pruned and "
+                    f"{written(currency, whole)}), with everything that cannot be pruned and "
                     f"{'one unit' if bare else 'the least share'} of every group left"
-                    f"{whole_too}{', ' * bool(extra)}{extra}; ask for no less"
+                    f"{whole_too}{', ' * bool(extra)}{extra}; give at least that"
                 )
 
 

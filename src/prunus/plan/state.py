@@ -15,16 +15,17 @@ __all__ = ["WidthState"]
 
 
 class WidthState:
-    """How many units of each group are left, each group cut along its own order.
+    """How many units of each group are kept, each group cut along its own order.
 
-    loss = Σ_groups factor · Σ_{units gone} cost; a position whose channel went counts with the
-    channel alone. Of a selection, those go first that come first in its order and still arrive.
+    loss = Σ_groups factor · Σ_{units gone} cost; a position whose channel was removed counts only
+    with the channel. In a selection, units that come first in its order and still arrive are
+    removed first.
 
     Attributes:
         group: the groups that may shrink, by name.
         tracker: the exact cost of the network as it is.
-        left: the units wanted of each group. Of a selection fewer may be left, where
-            the channels they come from are gone.
+        left: the requested number of units of each group. A selection may have fewer, if the
+            channels they come from are removed.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -42,11 +43,11 @@ class WidthState:
 
     @property
     def loss(self) -> float:
-        """The summed loss of the units that are gone."""
+        """The summed loss of the removed units."""
         return sum(self._loss.values())
 
     def follow(self, tracker: CostTracker) -> None:
-        """Move to the widths of another tracker, or the next wider ones that may be left."""
+        """Move to the widths of another tracker, or to the next larger permitted ones."""
         left = {}
         for group in self.problem.pool:
             there = int(tracker.present(group).sum())
@@ -55,7 +56,7 @@ class WidthState:
         self.move(left)
 
     def move(self, left: Mapping[str, int]) -> None:
-        """Leave so many units of each group named."""
+        """Keep the given number of units of each named group."""
         named = [self.group[name] for name in left]
         changed = [g for g in named if not g.selects and left[g.name] != self._there(g)]
         self.left.update(left)
@@ -79,7 +80,7 @@ class WidthState:
         return int(np.count_nonzero(self.tracker.left[group.name]))
 
     def _turn(self, group: Group, gone: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> None:
-        """Put back and remove units so that exactly `wanted` are gone."""
+        """Put back and remove units so that exactly `wanted` are removed."""
         back, going = (gone & ~wanted).nonzero()[0], (wanted & ~gone).nonzero()[0]
         if len(back):
             self.tracker.put_back(group, back.tolist())

@@ -1,4 +1,4 @@
-"""The `threshold` allocation: what lies below one threshold goes, in every group."""
+"""The `threshold` allocation: remove the units below one threshold, in every group."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["allocate_threshold", "plan_below"]
 
 
 def allocate_threshold(problem: Problem) -> CostTracker:
-    """Find the least threshold η below which units must go for the limits to be met.
+    """Find the lowest threshold η that meets the limits if all units below it are removed.
 
     [Tian, eq. 3.13], theory.md (55): η is constant over the layers, and raised until the network is
     small enough. Cost: O(units · log units).
     """
     values = {v for g in problem.pool for v in problem.worth(g)}
-    steps = [*sorted(values), float("inf")]  # a unit goes where its value is below η
+    steps = [*sorted(values), float("inf")]  # a unit is removed if its value is below η
     low, high = 0, len(steps) - 1
     while low < high:
         middle = (low + high) // 2
@@ -35,9 +35,9 @@ def allocate_threshold(problem: Problem) -> CostTracker:
 
 
 def cut_below(problem: Problem, eta: float) -> CostTracker:
-    """Return the tracker without the units whose value is below `eta`, as far as groups may go.
+    """Return the tracker without the units whose value is below `eta`, as far as groups may shrink.
 
-    A branch whose every unit is below `eta` goes as a whole where it may.
+    A branch whose units are all below `eta` is removed as a whole if it may be.
     """
     tracker = problem.tracker()
     branches = []
@@ -66,11 +66,12 @@ def plan_below(
 
     [Tian, section 3.2.3]: sweeping η gives a family of networks. Of scores that share no scale,
     values are in units of their group's mean. `least`, `round_to` and `protected` are those of
-    `make_plan`; a group's best unit always stays, but for branches that may go as a whole.
+    `make_plan`; a group's best unit is always kept, except in branches that may be removed as a
+    whole.
 
     Raises:
-        ConfigError: `eta` is negative, or a setting out of range.
-        NothingToPruneError: there is no group at all.
+        ConfigError: `eta` is negative, or a setting is out of range.
+        NothingToPruneError: there is no group.
     """
     groups.require_any()
     if not eta >= 0:

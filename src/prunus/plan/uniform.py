@@ -1,4 +1,4 @@
-"""The `uniform` allocation: the same share of every group stays."""
+"""The `uniform` allocation: keep the same share of every group."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["allocate_uniform"]
 
 
 def allocate_uniform(problem: Problem) -> CostTracker:
-    """Bisect the greatest share of units that keeps within the limits.
+    """Find the largest share of units within the limits by bisection.
 
-    Where only some numbers may be left, each group keeps the next one above its share. A branch
-    whose share is less than half a unit goes as a whole where it may.
+    If only some numbers are permitted, each group keeps the next one above its share. A branch
+    whose share is less than half a unit is removed as a whole if it may be.
     Cost: O(groups · log units).
     """
     pool = [(group, problem.queue(group)) for group in problem.pool]

@@ -269,7 +269,7 @@ def test_findings_that_differ_in_numbers_are_one_row() -> None:
     ("reason", "hint", "fault"),
     [
         ("the network fails when it is cut: mat1 and mat2", "x.shape", True),
-        ("'sort' is not an operation that can be followed", "other torch operations", True),
+        ("'sort' is not an operation that can be traced", "other torch operations", True),
         ("x is coupled to it, and a slice by fixed numbers takes part of its", "chunk", True),
         ("'softmax' runs over its channels", "nothing", False),
         ("n normalises over more or other axes than its channels", "channels alone", False),

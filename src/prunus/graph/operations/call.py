@@ -1,14 +1,14 @@
-"""What each ATen operation does to labels: the only list of operations in the house.
+"""What each ATen operation does to labels: the only list of operations in the package.
 
 | kind | rule |
 |---|---|
-| elementwise | labels that meet are one; a label that meets a fixed size stays |
+| elementwise | labels that meet are merged; a label that meets a fixed size is fixed |
 | shape | the operation itself, run on the labels |
-| contraction (matrix product, convolution) | what is summed over is one, the rest is passed on |
-| over positions (pooling, upsampling) | a channel is one, wherever its elements lie |
-| reduction | a sum uses labels up; a mean, a norm or a softmax over labels keeps them |
+| contraction (matrix product, convolution) | labels summed over are merged, others passed on |
+| over positions (pooling, upsampling) | a channel is one label, at all positions |
+| reduction | a sum consumes labels; a mean, a norm or a softmax over labels fixes them |
 | normalisation | labels meet the norm's own parameters |
-| unknown | keeps every label it reads |
+| unknown | fixes every label it reads |
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ RULES: dict[str, Rule] = {}
 
 @dataclass
 class Split:
-    """Labels of one axis laid out over several, (a₁, …, aₘ): what is cut must stay a box."""
+    """Labels of one axis split into several, (a₁, …, aₘ): what a cut leaves must be a box."""
 
     array: Tensor
 
 
 @dataclass
 class Reshape:
-    """Labels after a reshape in a module, whose numbers may say the sizes."""
+    """Labels after a reshape in a module, whose numeric attributes may give the sizes."""
 
     array: Tensor
     module: str
@@ -58,7 +58,7 @@ class Call:
     module: str  # that runs
     filters: tuple[Tensor | None, Tensor | None] = (None, None)  # a convolution's in and out labels
     own: Callable[[str, int], Tensor | None] = lambda *_: None  # of a norm without parameters
-    in_norm: bool = False  # a norm written out by hand runs, which may reduce over its channels
+    in_norm: bool = False  # a custom norm is running, which may reduce over its channels
     inside_heads: bool = False  # units are dimensions of every head, not whole heads
 
     @property
@@ -67,14 +67,14 @@ class Call:
         return tuple(self.outputs[0].shape)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """Return an argument by place or by name."""
+        """Return an argument by position or by name."""
         if len(self.args) > position:
             return self.args[position]
         return self.kwargs.get(name, default)
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register what operations of these names do."""
+    """Register the rule for operations of these names."""
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
@@ -103,7 +103,7 @@ def meet(
                     for axis in varying(array)
                     if size[axis] > 1 and not any(o.shape[axis] > 1 for o in others)
                 }
-                if alone and alone != varying(array):  # the other has one label for all along it
+                if alone and alone != varying(array):  # the other has one label along it
                     array = labels.join_along(array, alone)  # noqa: PLW2901
                 elif alone:
                     labels.fix(array, f"{name!r} joins it with a tensor of fixed size")
@@ -117,8 +117,8 @@ def meet(
 
 
 def opaque(call: Call) -> list[Track]:
-    """Keep every label that an operation reads."""
+    """Fix every label that an operation reads."""
     for track in call.tracks:
         for array in track.arrays:
-            call.labels.fix(array, f"{call.name!r} is not an operation that can be followed")
+            call.labels.fix(array, f"{call.name!r} is not an operation that can be traced")
     return [Track(tuple(t.shape)) for t in call.outputs]

@@ -1,4 +1,4 @@
-"""Matrix products, convolutions and attention: what is summed over is one."""
+"""Matrix products, convolutions and attention: labels summed over are merged."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def contract(
 ) -> list[Tensor]:
     """Return the arrays of a matrix product over the last axes (…, M, K) × (…, K, N).
 
-    Where the labels of K differ between matrices of a batch (heads), those of one head are
-    one: heads stay whole. Or (`call.inside_heads`) the same index of K goes in every head, as it
-    does where the labels do not differ.
+    Where the labels of K differ between matrices of a batch (heads), those of one head are merged,
+    so heads stay whole. With `call.inside_heads` the same index of K is removed in every head
+    instead, as it is where the labels do not differ.
     """
     labels, rank = call.labels, len(shape)
     sides = ((one, rank - 1, rank - 2), (other, rank - 2, rank - 1))  # K, and the axis that stays
@@ -29,7 +29,7 @@ def contract(
             if axis not in varying(array):
                 out.append(array)
                 continue
-            # Tokens of different channels: the same index goes in all.
+            # Tokens of different channels: the same index is removed in all.
             same = labels.join_along(array, [free])
             heads = varying(same) - {axis}
             if heads and call.inside_heads:
@@ -54,7 +54,7 @@ def contract(
 
 
 def _settled(labels: Labels, array: Tensor) -> Tensor:
-    """Return an array with labels that are one by now written as one."""
+    """Return an array with labels that have been merged written as one."""
     return compress(labels.find(array)) if len(varying(array)) > 1 else array
 
 
@@ -94,7 +94,7 @@ def _convolution(call: Call) -> list[Track]:
     transposed, groups = bool(call.args[6]), int(call.args[8])
     incoming, width = x.shape[1], shape[1]
     read, (own, out) = channels(labels, x), call.filters
-    if out is None and not transposed:  # a weight that was worked out on the way
+    if out is None and not transposed:  # a weight that was computed in the forward pass
         for array in (a for a in weight.arrays if a.shape[0] > 1):
             flat = array.flatten(1)
             labels.join(flat, flat[:, :1])
@@ -105,14 +105,16 @@ def _convolution(call: Call) -> list[Track]:
         elif out is not None:
             labels.fix(out, "it filters channels that stay")
         if width != incoming and out is not None:
-            labels.fix(out, "a depthwise convolution with several filters a channel cannot be cut")
+            labels.fix(
+                out, "a depthwise convolution with several filters per channel cannot be cut"
+            )
     elif own is not None and incoming > 1:
         if read is None:
             labels.fix(own, "what it reads stays")
         else:
             labels.join(own, read)
     elif read is not None:
-        labels.fix(read, "a convolution without a module of its own reads it")
+        labels.fix(read, "a convolution that belongs to no module reads it")
     track = Track(shape, along_axis(out, shape))
     if bias and track.arrays:
         b = bias[0]
@@ -136,7 +138,7 @@ def _attention(call: Call) -> list[Track]:
         for array in (_settled(labels, a) for a in q.arrays):
             inside = call.inside_heads and rank - 1 in varying(array)
             if inside or varying(array) == {rank - 1}:
-                labels.fix(array, "attention's default scale counts the dimensions of a head")
+                labels.fix(array, "attention's default scale depends on the dimensions of a head")
     scores = (*q.shape[:-1], k.shape[-2])
     turned = Track((*k.shape[:-2], *k.shape[:-3:-1]), [a.transpose(-1, -2) for a in k.arrays])
     arrays = contract(call, q, turned, scores, "attention")

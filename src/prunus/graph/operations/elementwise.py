@@ -1,4 +1,4 @@
-"""Operations on elements that meet, and copies."""
+"""Elementwise operations, and copies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def elementwise(call: Call) -> list[Track]:
     "lift_fresh", "_conj",
 )  # fmt: skip
 def same(call: Call) -> list[Track]:
-    """Pass labels on as they are."""
+    """Pass labels on unchanged."""
     return [Track(call.shape, call.tracks[0].arrays)] if call.tracks else [Track(call.shape)]
 
 
@@ -36,5 +36,5 @@ def same(call: Call) -> list[Track]:
     "new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided", "sym_size", "size",
 )  # fmt: skip
 def _blank(call: Call) -> list[Track]:
-    """A tensor of a size that was asked for: what it was asked of has no part in it."""
+    """A new tensor of a given size: independent of the tensor it was created from."""
     return [Track(tuple(t.shape)) for t in call.outputs]

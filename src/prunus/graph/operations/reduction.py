@@ -12,12 +12,12 @@ __all__ = ["along_axis", "channels", "over_positions"]
 
 
 def channels(labels: Labels, track: Track, axis: int = 1) -> Tensor | None:
-    """Return the label of each channel, one wherever its elements lie; None without labels."""
+    """Return the label of each channel, one for all its positions; None without labels."""
     found: Tensor | None = None
     for array in track.arrays:
         if array.shape[axis] == 1:
             if varying(array):
-                labels.fix(array, "its positions are taken for those of an image")
+                labels.fix(array, "its positions are treated as those of an image")
             continue
         flat = array.movedim(axis, 0).flatten(1)
         labels.join(flat, flat[:, :1])
@@ -44,7 +44,7 @@ def along_axis(vector: Tensor | None, shape: tuple[int, ...], axis: int = 1) -> 
     "quantized_max_pool2d", "max_pool2d_with_indices_backward",
 )  # fmt: skip
 def over_positions(call: Call) -> list[Track]:
-    """Pass channels on, each one wherever its elements lie."""
+    """Pass channels on, each with one label for all positions."""
     x = call.tracks[0]
     axis = -3 if "2d" in call.name else -2 if "1d" in call.name else -4
     axis += len(x.shape)
@@ -64,7 +64,7 @@ def _reduce(call: Call, *, consumes: bool) -> list[Track]:
     found = [Track(tuple(t.shape)) for t in call.outputs]
     for array in x.arrays:
         lost = varying(array) & gone
-        if lost and varying(array) - gone:  # several of each channel: they go together
+        if lost and varying(array) - gone:  # several per channel: they are removed together
             array, lost = call.labels.join_along(array, lost), set()  # noqa: PLW2901
         if lost and not consumes:
             call.labels.fix(array, f"{call.name!r} runs over its channels")
@@ -141,7 +141,7 @@ def _layer_norm(call: Call) -> list[Track]:
 def _normalise(call: Call, x: Track, own: list[Track], axis: int) -> list[Track]:
     labels, width = call.labels, x.shape[axis]
     vectors = [a.flatten() for t in own for a in t.arrays if t.shape == (width,)]
-    if not own:  # no parameters: the module itself has the width
+    if not own:  # no parameters: the width is the module's attribute
         bare = call.own("out", width)
         vectors = [] if bare is None else [bare]
     along = x.along(axis)

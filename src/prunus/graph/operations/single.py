@@ -1,10 +1,10 @@
-"""A channel alone: the label that no array can hold.
+"""A single channel: the label that no array can hold.
 
-An array of size 1 along an axis says that labels do not vary there, so a tensor of one channel has
-no array for it: that channel cannot go while its layer keeps one. Where whole branches may go it
-can. Then such a tensor carries the label beside its arrays, from the convolution that makes it
-through norms, activations and pooling to the concatenation or convolution that reads it;
-whatever else reads it keeps it for good.
+An array of size 1 along an axis means that labels do not vary there, so a tensor of one channel has
+no array for it: that channel cannot be removed while its layer must keep one. If whole branches may
+be removed, it can. Then such a tensor carries the label in addition to its arrays, from the
+convolution that makes it through norms, activations and pooling to the concatenation or convolution
+that reads it; any other operation that reads it fixes it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from prunus.graph.operations.reduction import over_positions
 
 __all__ = ["follow_single"]
 
-#: Rules of operations that pass every channel on by itself, where they read one tensor.
+#: Rules of operations on one tensor that pass each channel on independently.
 BY_CHANNEL = (elementwise, same, over_positions)
 
 
 def follow_single(call: Call, made: list[Track]) -> None:
-    """Pass the label of a channel alone on to the results `made`, or keep it for good."""
+    """Pass the label of a single channel on to the results `made`, or fix it."""
     labels, x = call.labels, call.tracks[0]
     given = [track.single for track in call.tracks if track.single is not None]
     if "conv" in call.name:
