@@ -1,4 +1,4 @@
-"""Statistics and read-only weights → what each unit is worth."""
+"""Score the units of groups from statistics and read-only weights."""
 
 from __future__ import annotations
 

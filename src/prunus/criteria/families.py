@@ -1,4 +1,4 @@
-"""Groups that one consumer concatenates: what one of them costs depends on the others."""
+"""Groups that one consumer concatenates: the cost of one of them depends on the others."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = [
 
 
 def find_families(groups: Iterable[Group], statistics: Statistics) -> list[list[Group]]:
-    """Part groups into families: those that a chain of common consumers connects.
+    """Partition groups into families: groups connected by a chain of common consumers.
 
-    The branches of an Inception module are one, the layers of a dense block, most groups are
-    alone. Groups that choose inputs own no channel of their own and stay alone, as do groups of
+    The branches of an Inception module are one family, as are the layers of a dense block; most
+    groups are alone. Groups that select inputs own no channels and stay alone, as do groups of
     kernel statistics, which hold no scatter.
     """
     found: list[tuple[set[str], list[Group]]] = []
@@ -49,7 +49,7 @@ def find_families(groups: Iterable[Group], statistics: Statistics) -> list[list[
 def families_of(
     rule: Criterion, groups: Iterable[Group], statistics: Statistics
 ) -> list[list[Group]]:
-    """Part groups into those that a criterion scores together: each alone where it does not."""
+    """Partition groups into those that a criterion scores together; each alone if it does not."""
     if hasattr(rule, "jointly"):
         return find_families(groups, statistics)
     return [[group] for group in groups]
@@ -62,10 +62,10 @@ def score_family(
     statistics: Statistics,
     order: Tensor | None = None,
 ) -> dict[str, GroupScore]:
-    """Score the groups of a family; a given `order` is costed where the criterion can.
+    """Score the groups of a family, along a given `order` if the criterion supports it.
 
     Raises:
-        NotScoredError: the criterion finds nothing in a group that it looks at.
+        NotScoredError: a group has nothing that the criterion scores.
     """
     if len(family) > 1:
         found: dict[str, GroupScore] = rule.jointly(groups, family, statistics, order)  # type: ignore[attr-defined]
@@ -81,10 +81,10 @@ def consumers_of(
 ) -> list[tuple[Consumer, Scatter, Index]]:
     """Return the consumers of a family that have samples, with the features of all its units.
 
-    A consumer has none where its input is too wide for a Gram matrix, and where it did not run
-    (an auxiliary head that runs in training only). Features are rows of the scatter, shape
-    (units, k): the units of the first group, then those of the second, and so on; padded with
-    −1, all along where a unit is not read there.
+    A consumer has none if its input is too wide for a Gram matrix, or if it did not run (an
+    auxiliary head that runs only in training). Features are rows of the scatter, shape (units, k):
+    the units of the first group, then those of the second, and so on; padded with −1, entirely if a
+    unit is not read there.
 
     Raises:
         ConfigError: the statistics are kernels (`sampling="dual"`), which hold no scatter.

@@ -1,4 +1,4 @@
-"""Jackknife replicates of scores: the same order, costed again without each block of images."""
+"""Jackknife replicates of scores: the costs along the same order without each block of images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["add_replicates", "has_intervals"]
 
 
 def has_intervals(rule: Criterion) -> bool:
-    """Return whether a criterion's costs can be had without each block of images.
+    """Return whether a criterion's costs can be computed without each block of images.
 
-    Gradients and traces are summed over all images at once; a criterion that reads them and cannot
-    cost a given order (`along`) has no intervals.
+    Gradients and traces are summed over all images at once; a criterion that reads them, or cannot
+    compute costs along a given order (`along`), has no intervals.
     """
     return hasattr(rule, "along") or not {"gradients", "traces"} & needs_of(rule)
 
@@ -30,8 +30,8 @@ def add_replicates(
 ) -> dict[str, GroupScore]:
     """Return the scores with their `replicates` (K, units): costs without each of K blocks.
 
-    The removal order is that of all images. A criterion that looks at weights alone has the
-    same costs whatever the images.
+    The removal order is that of all images. A criterion that uses only weights has the same costs
+    for all images.
 
     Raises:
         ConfigError: the statistics are one block, or the criterion reads gradients or traces,

@@ -1,4 +1,4 @@
-"""Scores from kernel statistics (`sampling="dual"`), one number a channel."""
+"""Scores from kernel statistics (`sampling="dual"`), one number per channel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["dual_score", "require_scatters"]
 def dual_score(group: Group, statistics: Statistics, pick: Callable[[Dual], Tensor]) -> GroupScore:
     """Score each unit by the sum of `pick` (C,) over its channels in every consumer.
 
-    Exact where a unit is one channel of a consumer; costs of several are added as if they were
+    Exact if a unit is one channel of a consumer; costs of several are added as if they were
     independent.
     """
     duals = statistics.duals
@@ -27,18 +27,18 @@ def dual_score(group: Group, statistics: Statistics, pick: Callable[[Dual], Tens
         if member.module in duals:
             padded = torch.cat([pick(duals[member.module]).cpu().double(), total.new_zeros(1)])
             blocks = statistics.features(member.module, member.index)
-            total += padded[torch.from_numpy(blocks)].sum(1)  # −1 in a block counts nothing
+            total += padded[torch.from_numpy(blocks)].sum(1)  # −1 in a block counts as 0
     return GroupScore.of(total)
 
 
 def require_scatters(statistics: Statistics) -> None:
-    """Raise where statistics hold kernels and no scatter.
+    """Raise if statistics hold kernels instead of scatters.
 
     Raises:
-        ConfigError: they are of `sampling="dual"`.
+        ConfigError: they were collected with `sampling="dual"`.
     """
     if statistics.duals:
         raise ConfigError(
             "statistics of sampling='dual' hold kernels, not the scatters that this criterion "
-            "needs: take criterion 'di' or 'diloss', or collect with sampling='patch' or 'pixel'"
+            "needs: use criterion 'di' or 'diloss', or collect with sampling='patch' or 'pixel'"
         )

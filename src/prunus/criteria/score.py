@@ -40,14 +40,14 @@ def score(
     Args:
         criterion: a name of `CRITERIA`, or any object of the `Criterion` protocol.
         intervals: also score without each of the statistics' K blocks, along the same order, so
-            that `GroupScore.interval` knows the jackknife interval of each cost. Costs K more
-            scorings and no pass over the data.
-        options: passed to the criterion when it is given by name.
+            that `GroupScore.interval` returns the jackknife interval of each cost. This takes K
+            more scorings and no pass over the data.
+        options: passed to the criterion if it is given by name.
 
     Raises:
         UnknownNameError: lists the known criteria.
         ConfigError: the criterion has no such option, the statistics lack what it needs, or
-            intervals were asked of one block.
+            intervals were requested with one block.
     """
     if isinstance(criterion, str):
         name, rule = criterion, make_criterion(criterion, **options)
@@ -58,7 +58,8 @@ def score(
     for group in groups.values():
         if rule.needs_statistics and not _is_read(groups, group, statistics):
             skipped[group.name] = (
-                "no consumer has statistics: too wide for a Gram matrix (feature_limit), or not run"
+                "no consumer has statistics: it is too wide for a Gram matrix (feature_limit), or "
+                "did not run"
             )
         else:
             read.append(group)

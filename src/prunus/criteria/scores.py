@@ -1,4 +1,4 @@
-"""What a criterion returns: a value and a place in the removal order for every unit."""
+"""The result of a criterion: a value and a place in the removal order for every unit."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GroupScore:
-    """The worth of each unit of one group.
+    """The value of each unit of one group.
 
     Attributes:
-        values: shape (units,), float64, ≥ 0: what removing the unit costs, in `Scores.unit`,
-            made to rise (running maximum) along `order`, or that of all groups scored with
-            this one, so that it ranks units.
+        values: shape (units,), float64, ≥ 0: the cost of removing the unit, in `Scores.unit`, made
+            non-decreasing (running maximum) along `order`, or along the order of all groups scored
+            with this one, so that it ranks units.
         order: shape (units,): units from the first to remove to the last. A criterion that
-            re-scores after each removal (greedy elimination) gives the marginal cost of each
-            step, so the order says more than the values.
+            re-scores after each removal (greedy elimination) gives the marginal cost of each step,
+            so the order is more informative than the values.
         costs: shape (units,): the cost of each unit at its own step, as computed. Its sum over
             the units removed, first to last, is the predicted loss.
         replicates: shape (K, units): `costs` without each of the K blocks of the statistics,
-            along the same order; None where no intervals were asked for.
-        steps: shape (units,): when each unit goes, counted over all groups that were scored
+            along the same order; None if no intervals were requested.
+        steps: shape (units,): when each unit is removed, counted over all groups that were scored
             with this one (`criteria.families`); None for a group that was scored alone.
     """
 
@@ -54,7 +54,7 @@ class GroupScore:
 
     @classmethod
     def of(cls, costs: Tensor, order: Tensor | None = None) -> GroupScore:
-        """Sort by `costs`, or take them as the marginal costs along a given removal `order`."""
+        """Sort by `costs`, or treat them as the marginal costs along a given removal `order`."""
         costs = costs.double().cpu()
         if order is None:
             return cls(costs, torch.argsort(costs, stable=True), costs)
@@ -101,10 +101,10 @@ class Scores(Mapping[str, GroupScore]):
     Attributes:
         groups: a `GroupScore` by group name.
         criterion: the criterion's name.
-        unit: what a value means, in words.
-        comparable: whether values of different groups share a scale. Where they do not, a
-            global plan first divides each group's values by their mean.
-        skipped: groups that could not be scored, and why; they stay whole.
+        unit: the meaning of a value, in words.
+        comparable: whether values of different groups share a scale. If they do not, a global plan
+            first divides each group's values by their mean.
+        skipped: groups that could not be scored, and why; they are not pruned.
     """
 
     groups: dict[str, GroupScore]
@@ -154,19 +154,19 @@ class Scores(Mapping[str, GroupScore]):
 
 
 class NotScoredError(PrunusError):
-    """A criterion finds nothing in a group to look at; `score` notes why in `Scores.skipped`."""
+    """A group has nothing that a criterion scores; `score` records why in `Scores.skipped`."""
 
 
 class Criterion(Protocol):
-    """Statistics and read-only weights → a score a unit.
+    """Compute a score per unit from statistics and read-only weights.
 
-    `unit` says in words what a value means, `comparable` whether values of different groups
-    share a scale, `needs_statistics` whether the data are looked at. A criterion whose costs
-    depend on what is gone already may have a method `along(groups, group, statistics, order)`
-    that returns the costs (units,) along a given removal order; intervals need it. Where they
-    depend on what is gone of other groups too, `jointly(groups, family, statistics, order)` scores
-    groups with common consumers together, see `Elimination.jointly`. One that needs more than plain
-    statistics says so in `needs`, see `needs_of`.
+    `unit` gives the meaning of a value in words, `comparable` whether values of different groups
+    share a scale, `needs_statistics` whether the data are used. A criterion whose costs depend on
+    what has been removed already may have a method `along(groups, group, statistics, order)` that
+    returns the costs (units,) along a given removal order; intervals need it. If costs also depend
+    on what has been removed from other groups, `jointly(groups, family, statistics, order)` scores
+    groups with common consumers together, see `Elimination.jointly`. A criterion that needs more
+    than plain statistics lists it in `needs`, see `needs_of`.
     """
 
     unit: str
@@ -177,15 +177,15 @@ class Criterion(Protocol):
         """Score the units of one group.
 
         Raises:
-            NotScoredError: there is nothing in it that the criterion looks at.
+            NotScoredError: the group has nothing that the criterion scores.
         """
         ...
 
 
 def needs_of(rule: Criterion | type) -> frozenset[str]:
-    """Return what statistics must hold besides: "gradients", "parents", "traces", or nothing.
+    """Return what statistics must hold in addition: "gradients", "parents", "traces", or nothing.
 
-    The first two are asked of `collect`; traces come from `trace_utility`, by `with_traces`.
+    The first two are options of `collect`; traces come from `trace_utility` and `with_traces`.
     """
     return frozenset(getattr(rule, "needs", ()))
 

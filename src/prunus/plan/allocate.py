@@ -66,7 +66,7 @@ def make_plan(
             scale are divided by their group's mean value.
 
     Cost: O(units · log groups) for `global`, O(groups · log units) for `uniform`; both together and
-        about O(units · members) per round, at most 8 rounds from each start, for `dp`.
+    about O(units · members) per round, at most 8 rounds from each start, for `dp`.
 
     Raises:
         BudgetError: the budget cannot be reached; gives the least that can be.

@@ -37,7 +37,7 @@ def allocate_dp(problem: Problem) -> CostTracker:
     either. Several limits are solved as one, their shares weighted by how far each is exceeded.
 
     Cost: at most 2 · 8 rounds of O(Σ_g counts_g · (members_g + 4000)), and for the last step
-        O(groups²) exact costs per swap, of which there are at most 2 · groups.
+    O(groups²) exact costs per swap, of which there are at most 2 · groups.
     """
     state = WidthState(problem)
     best = _Best(dict(state.left))

@@ -25,7 +25,7 @@ class Prediction:
         total: the predicted loss, in `unit`.
         low: lower end of its jackknife interval; NaN where the scores have no replicates.
         high: upper end of it.
-        unit: what a value means, in words.
+        unit: the meaning of a value, in words.
         comparable: whether the groups share a scale; where they do not, the total adds up different
             quantities and only `by_group` is meaningful.
         by_group: the loss of each group that loses units.

@@ -1,4 +1,4 @@
-"""Criteria to compare with: weights, activations, gradients, chance."""
+"""Baseline criteria: weights, activations, gradients, random numbers."""
 
 from prunus.criteria.baselines.activation import ActivationMean, ActivationVariance
 from prunus.criteria.baselines.geometric_median import GeometricMedian

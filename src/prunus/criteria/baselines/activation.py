@@ -1,4 +1,4 @@
-"""How large, and how variable, is what a unit's consumers are given."""
+"""The size and the variance of the activations that a unit's consumers read."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def _mean_of_features(
         index = torch.from_numpy(blocks)
         owned = (index >= 0).sum(1)
         padded = torch.cat([values(scatter).cpu(), torch.zeros(1, dtype=torch.float64)])
-        total += padded[index].sum(1) / owned.clamp(min=1)  # −1 in a block counts nothing
+        total += padded[index].sum(1) / owned.clamp(min=1)  # −1 in a block counts as 0
         consumers += owned > 0
     return GroupScore.of(total / consumers.clamp(min=1))
 
 
 @CRITERIA.register("activation_mean")
 class ActivationMean:
-    """|μ_i| = |Σ_n x_in|/N of what the consumers read; after a ReLU that is the mean activation.
+    """|μ_i| = |Σ_n x_in|/N of what the consumers read; after a ReLU this is the mean activation.
 
-    Θ_MA of [Taylor, section 2.2]. A unit of several features (taps, flattened positions) gets their
-    mean, and that of its consumers.
+    Θ_MA of [Taylor, section 2.2]. A unit with several features (taps, flattened positions) gets
+    their mean, averaged over its consumers.
     """
 
     unit = "mean activation"
@@ -49,10 +49,11 @@ class ActivationMean:
 
 @CRITERIA.register("activation_variance")
 class ActivationVariance:
-    """σ_i² = S_ii/N of what the consumers read: a feature that never changes is a bias.
+    """σ_i² = S_ii/N of what the consumers read: a constant feature can be replaced by a bias.
 
     [Polyak-Wolf, section 3] (their inbound pruning keeps the channels of the largest variance). A
-    unit of several features (taps, flattened positions) gets their mean, and that of its consumers.
+    unit with several features (taps, flattened positions) gets their mean, averaged over its
+    consumers.
     """
 
     unit = "variance of the activation"

@@ -1,4 +1,4 @@
-"""Filters near the middle of their layer can be told by the others: the geometric median."""
+"""Filters near the middle of their layer are redundant: the geometric median."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class GeometricMedian:
     """g_i = Σ_j ‖F_i − F_j‖₂, the distance of a unit's filter to all others of its layer.
 
     [FPGM, eq. 4–6]: the filter with the least g is nearest the layer's geometric median, so the
-    others can stand in for it. Coupled layers add up; units that nothing makes are told by the
-    weights that read them.
+    others can replace it. Coupled layers add up; units without a producer are scored by the weights
+    that read them.
     """
 
     unit = "distance to the layer's other filters"
@@ -31,6 +31,6 @@ class GeometricMedian:
         for member in makers(groups, group):
             filters = member_weight(groups, member)
             if filters is not None:
-                exact = "donot_use_mm_for_euclid_dist"  # the fast form leaves rounding at 0
+                exact = "donot_use_mm_for_euclid_dist"  # the fast form leaves rounding errors at 0
                 values += torch.cdist(filters, filters, compute_mode=exact).sum(1)
         return GroupScore.of(values)

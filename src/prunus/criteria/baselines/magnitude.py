@@ -1,4 +1,4 @@
-"""Han's weight magnitudes: single weights are zeroed, wherever they are."""
+"""Han's weight magnitudes: single weights are zeroed, unstructured."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["Magnitude", "Sparsity", "han_sparsity"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sparsity:
-    """What zeroing the smallest weights of a network would leave.
+    """The result of zeroing the smallest weights of a network.
 
-    This is sparsity and never speed: the tensors keep their shape, so a dense device does the
-    same work. Compare it with other networks' parameters, not with their MACs or milliseconds.
+    This is sparsity, not speed: the tensors keep their shape, so dense hardware does the same work.
+    Compare it with other networks' parameters, not with their MACs or milliseconds.
 
     Attributes:
         threshold: weights of at most this magnitude are zeroed.
-        weights: how many weights the kernel of each layer has, by module name.
-        nonzero: how many of them are left.
+        weights: the number of weights of each layer's kernel, by module name.
+        nonzero: the number of them that are left.
         others: parameters that are never zeroed (biases, norms).
     """
 
@@ -52,8 +52,8 @@ def han_sparsity(model: nn.Module, sparsity: float) -> Sparsity:
 
     One threshold t on |w| for the kernels of all convolutions and linear layers, the
     ⌊sparsity·n⌋-th smallest magnitude of n ([Han, section 3]; they set thresholds by layer and
-    retrain, the global one is the common form). The model is not touched; the result is reported as
-    sparsity, never as speed.
+    retrain, the global one is the common form). The model is left untouched; the result is reported
+    as sparsity, never as speed.
 
     Raises:
         ConfigError: `sparsity` is not in [0, 1), or the network has no such layer.
@@ -81,7 +81,7 @@ def han_sparsity(model: nn.Module, sparsity: float) -> Sparsity:
 
 
 def _threshold(magnitudes: Tensor, sparsity: float) -> float:
-    """Return the largest magnitude that goes; −1, below all, where none does."""
+    """Return the largest magnitude that is zeroed; −1, below all, if none is."""
     gone = int(sparsity * len(magnitudes))
     return float(magnitudes.kthvalue(gone).values) if gone else -1.0
 
@@ -90,10 +90,10 @@ def _threshold(magnitudes: Tensor, sparsity: float) -> float:
 class Magnitude:
     """What Han's pruning of single weights leaves of a unit: Σ w²·[|w| > t] over its members.
 
-    t is the network's global threshold at `sparsity` (`han_sparsity`). A unit gets 0 where all
-    weights that make it, or all that read it, are zeroed: "neurons with zero input connections
-    or zero output connections may be safely pruned" [Han, section 3.5]. The sum for the
-    others is a reconstruction of ours.
+    t is the network's global threshold at `sparsity` (`han_sparsity`). A unit gets 0 if all weights
+    that make it, or all that read it, are zeroed: "neurons with zero input connections or zero
+    output connections may be safely pruned" [Han, section 3.5]. The sum for the others is a
+    reconstruction of ours.
     """
 
     unit = "energy of the weights above Han's threshold"

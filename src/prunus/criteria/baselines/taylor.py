@@ -1,4 +1,4 @@
-"""First-order Taylor: what the gradient says of a unit's removal."""
+"""First-order Taylor expansion: the effect of removing a unit according to the gradient."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Taylor:
 
     [Taylor, eq. 8], theory.md (36), without their division by the number of positions: L is the
     loss of one image. a is what the consumers read. The positions of a flattened map are features
-    of their own there, so a channel gets the sum of their |·|. Several consumers give their mean,
-    not their sum: each one's gradient is the total one of the tensor it reads.
+    of their own there, so a channel gets the sum of their |·|. Several consumers are averaged, not
+    added: each one's gradient is the total gradient of the tensor that it reads.
     """
 
     unit = "first-order change of the loss of an image"
@@ -32,12 +32,12 @@ class Taylor:
 
         Raises:
             ConfigError: the statistics were collected without gradients.
-            NotScoredError: no consumer's gradient was seen.
+            NotScoredError: no consumer's gradient was collected.
         """
         if all(output.taylor is None for output in statistics.outputs.values()):
             raise ConfigError(
-                "criterion 'taylor' needs gradients, and these statistics have none: collect "
-                "with gradients=True"
+                "criterion 'taylor' needs gradients, but these statistics have none: collect with "
+                "gradients=True"
             )
         total = torch.zeros(group.units, dtype=torch.float64)
         consumers = 0
@@ -50,5 +50,7 @@ class Taylor:
             total += padded[index].sum(1)
             consumers += 1
         if not consumers:
-            raise NotScoredError("no consumer's gradient was seen: too wide, or it did not run")
+            raise NotScoredError(
+                "no consumer's gradient was collected: it is too wide, or did not run"
+            )
         return GroupScore.of(total / (consumers * max(statistics.images, 1)))

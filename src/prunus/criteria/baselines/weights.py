@@ -1,4 +1,4 @@
-"""Scores that look at weights or at nothing: the rows every table must have."""
+"""Scores from weights alone, and random scores: the baselines of every comparison."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["L1", "BNScale", "GroupL2", "Random", "makers", "member_weight"]
 def makers(groups: Groups, group: Group) -> tuple[Member, ...]:
     """Return the members whose filters make the units.
 
-    Units that nothing makes (input pixels, flattened positions) are told by the members that
+    Units without a producer (input pixels, flattened positions) are represented by the members that
     read them.
     """
     mixing = [m for m in group.producers if is_mixing(module_at(groups.model, m.module))]
@@ -34,7 +34,7 @@ def makers(groups: Groups, group: Group) -> tuple[Member, ...]:
 
 
 def member_weight(groups: Groups, member: Member) -> Tensor | None:
-    """Return the weights a member holds for each unit: (units, numbers), or None without any."""
+    """Return the weights that a member holds for each unit: (units, numbers), or None."""
     module = module_at(groups.model, member.module)
     index = torch.from_numpy(member.index)
     if member.axis == "out":
@@ -58,7 +58,7 @@ def member_weight(groups: Groups, member: Member) -> Tensor | None:
 
 @CRITERIA.register("random")
 class Random:
-    """Uniform random numbers: the row below which no criterion is worth its name."""
+    """Uniform random numbers: the baseline that every criterion must beat."""
 
     unit = "random number"
     comparable = True
@@ -78,8 +78,8 @@ class Random:
 class L1:
     """Σ|w| of the filters that make a unit [Li, section 3.1].
 
-    Units that nothing makes (input pixels, flattened positions) are scored by the weights that
-    read them. Coupled producers add up.
+    Units without a producer (input pixels, flattened positions) are scored by the weights that read
+    them. Coupled producers add up.
     """
 
     unit = "L1 norm of the filter"
@@ -98,7 +98,7 @@ class L1:
 
 @CRITERIA.register("l2")
 class GroupL2:
-    """Mean over the group's members of Σw² a unit (the group norm of [DepGraph]).
+    """Mean over the group's members of Σw² per unit (the group norm of [DepGraph]).
 
     Torch-Pruning's default: every layer that makes, normalises or reads the unit counts.
     """
@@ -121,8 +121,8 @@ class GroupL2:
 class BNScale:
     """Mean |γ| of the BatchNorms that normalise a unit [Slimming, section 3].
 
-    Meant for networks trained with an L1 penalty on γ. Where several BatchNorms are coupled (a
-    residual stream) their mean counts. A group without a BatchNorm is not scored.
+    Meant for networks trained with an L1 penalty on γ. If several BatchNorms are coupled (a
+    residual stream), their mean is taken. A group without a BatchNorm is not scored.
     """
 
     unit = "scale of the BatchNorm, absolute"

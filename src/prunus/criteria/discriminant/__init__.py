@@ -1,4 +1,4 @@
-"""Criteria made of discriminant information and its relatives."""
+"""Criteria based on discriminant information and related measures."""
 
 from prunus.criteria.discriminant.cherry import CherryPicking
 from prunus.criteria.discriminant.classes import best_units, class_scores

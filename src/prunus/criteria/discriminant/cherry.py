@@ -1,4 +1,4 @@
-"""Cherry picking: forward selection, the mirror image of greedy elimination."""
+"""Cherry picking: forward selection, the counterpart of greedy elimination."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ __all__ = ["CherryPicking", "select"]
 
 
 def select(states: Sequence[Pivots], units: int, rounds: int) -> GroupScore:
-    """Pick the unit that gains most again and again, summing gains over `states`.
+    """Repeatedly pick the unit with the largest gain, summed over `states`.
 
     With A the features picked so far, picking P too gains tr(E_Pᵀ C_PP⁻¹ E_P) of DI, where
-    C = M − M_·A M_AA⁻¹ M_A· and E = D − M_·A M_AA⁻¹ D_A: pivots on M and D. At most `rounds`
-    times are the gains evaluated anew, as in `eliminate`. The removal order is the reverse of
-    the order of picking; costs are gains at picking, so that what is left of n units is worth
-    the sum of their costs.
+    C = M − M_·A M_AA⁻¹ M_A· and E = D − M_·A M_AA⁻¹ D_A: pivots on M and D. The gains are evaluated
+    at most `rounds` times, as in `eliminate`. The removal order is the reverse of the picking
+    order; costs are gains at picking, so that the units left are worth the sum of their costs.
     """
     costs, order = run_greedily(states, units, rounds, largest=True)
     return GroupScore.of(torch.from_numpy(costs), torch.tensor(order[::-1]))
@@ -37,13 +36,13 @@ def select(states: Sequence[Pivots], units: int, rounds: int) -> GroupScore:
 
 @CRITERIA.register("cherry")
 class CherryPicking(Elimination):
-    """Cherry picking: the units that gain most discriminant information, picked one by one.
+    """Cherry picking: pick the units that gain most discriminant information, one by one.
 
     Forward selection by DI, for high compression [Kung-slides, "DI-based Cherry Picking"]; the
-    rank-one form is a reconstruction of ours, theory.md (22). Where few units stay, the order
-    of picking is better than that of elimination, which must get everything right that comes
-    before. Values are fractions of the consumers' DI; along the order they add up to it, as
-    those of `di` do. Cost a consumer: O(F³ + F²·q).
+    rank-one form is a reconstruction of ours, theory.md (22). If few units are kept, the picking
+    order is better than the elimination order, which depends on all the decisions before. Values
+    are fractions of the consumers' DI; along the order they add up to it, like those of `di`. Cost
+    per consumer: O(F³ + F²·q).
     """
 
     unit = "share of the discriminant information gained when picked"

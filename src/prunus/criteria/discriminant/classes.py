@@ -1,4 +1,4 @@
-"""What units know of single classes: which of them a class cannot do without."""
+"""What units contribute to single classes: which of them a class depends on."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ __all__ = ["best_units", "class_ratio", "class_scores"]
 
 
 def class_ratio(scatter: Scatter, class_index: int) -> Tensor:
-    """Return how well each feature alone tells class l from all others, in [0, 1]. Shape (F,).
+    """Return how well each feature alone separates class l from all others, in [0, 1]. Shape (F,).
 
-    FDR of the two classes "l" and "not l": their means lie at μ_l and
+    FDR of the two classes "l" and "not l": their means are μ_l and
     μ_r = μ − N_l/(N−N_l)·(μ_l−μ), so N_l(μ_l−μ)² + (N−N_l)(μ_r−μ)² =
     N_l(μ_l−μ)²·N/(N−N_l), and the ratio divides it by S_ii ([Kung-Hou, eq. 5] for two classes).
     A class without samples, or a lone one, gives 0.
 
     Raises:
-        ConfigError: there is no such class.
+        ConfigError: the class does not exist.
     """
     classes = len(scatter.teacher_total)
     if not scatter.discrete or not 0 <= class_index < classes:
         raise ConfigError(
-            f"class {class_index} was asked for, the teacher "
+            f"class {class_index} was requested, the teacher "
             + (f"has classes 0 … {classes - 1}" if scatter.discrete else "is continuous")
         )
     return fisher_ratio(scatter.coarsen((torch.arange(classes) == class_index).long()))
 
 
 def class_scores(groups: Groups, statistics: Statistics, class_index: int) -> dict[str, Tensor]:
-    """Return, by group, how well each unit tells one class from all others: (units,), in [0, 1].
+    """Return, by group, how well each unit separates a class from all others: (units,), in [0, 1].
 
     The greatest `class_ratio` over the unit's features (a patch's taps, a map's positions) in
-    any consumer. Groups without a consumer that ran have no entry.
+    any consumer. Groups none of whose consumers ran have no entry.
 
     Raises:
-        ConfigError: there is no such class, or the statistics are kernels.
+        ConfigError: the class does not exist, or the statistics are kernels.
     """
     ratios: dict[str, Tensor] = {}
     scores: dict[str, Tensor] = {}
@@ -62,9 +62,9 @@ def class_scores(groups: Groups, statistics: Statistics, class_index: int) -> di
 def best_units(
     groups: Groups, statistics: Statistics, classes: Sequence[int], share: float = 0.1
 ) -> dict[str, Tensor]:
-    """Return, by group, the units that are among the best `share` for any of `classes`.
+    """Return, by group, the units among the best `share` for any of `classes`.
 
-    At least one a class. Units come in rising order, int64.
+    At least one per class. Units are in ascending order, int64.
 
     Raises:
         ConfigError: `share` is not in (0, 1], or a class does not exist.

@@ -1,15 +1,15 @@
 """Discrimination-aware channel pruning (DCP) in closed form, and its bootstrap on DI.
 
-DCP adds, again and again, the channel whose weights have the largest gradient of
-L = MSE(feature maps) + λ·CE(auxiliary head), and re-solves the weights of those chosen
-[DCP, eq. 4–7, algorithm 2]. A reconstruction of ours, theory.md (31), does that on the statistics:
-the auxiliary head becomes its ridge-regression twin, so L is quadratic, and both its targets are
+DCP repeatedly adds the channel whose weights have the largest gradient of
+L = MSE(feature maps) + λ·CE(auxiliary head), and re-solves the weights of the chosen channels [DCP,
+eq. 4–7, algorithm 2]. A reconstruction of ours, theory.md (31), does that on the statistics: the
+auxiliary head becomes its ridge-regression twin, so L is quadratic, and both its targets are
 stacked. With M = S + ρI, the full weights B = [W/√energy | √(λ/DI)·G] and weights V on the chosen
 features alone,
 
     L(V) = tr((B−V)ᵀM(B−V)),  ∂L/∂V = −2E,  E = M(B−V),
 
-E being 0 on the chosen features once V is re-solved: what `Pivots` keep, for a target MB
+where E is 0 on the chosen features once V is re-solved. `Pivots` maintain this, for a target MB
 instead of D: block orthogonal matching pursuit [Block-OMP].
 """
 
@@ -35,7 +35,7 @@ __all__ = ["DCP", "Bootstrap", "SteepestPicker"]
 
 
 class SteepestPicker(Pivots):
-    """Picks by ‖∂L/∂W_P‖²_F/4, the gradient in the raw weights, instead of by what it gains.
+    """Picks by ‖∂L/∂W_P‖²_F/4, the gradient in the raw weights, instead of the gain.
 
     B is the gradient (up to −2) in weights that read standardised features; a raw feature's is
     σ times that. `scale` is σ, (F,).
@@ -46,7 +46,7 @@ class SteepestPicker(Pivots):
         self.variance = scale.square().cpu().numpy()
 
     def priorities(self, units: Index) -> Floats:
-        """Return the squared gradient of each of `units`, as things stand."""
+        """Return the current squared gradient of each of `units`."""
         slopes = np.append(self.variance[self.own], 0.0) * np.square(self.B).sum(1)
         squares: Floats = slopes[self.blocks[units]].sum(1)
         return squares
@@ -54,14 +54,14 @@ class SteepestPicker(Pivots):
 
 @CRITERIA.register("dcp")
 class DCP(StackedConsumer):
-    """DCP's channel selection: units chosen last are removed first.
+    """DCP's channel selection: the units chosen last are removed first.
 
-    The unit with the largest ‖∂L/∂W_c‖_F is added, the weights of those chosen are re-solved,
-    and so on, with L = MSE + λ·(auxiliary head) ([DCP]; in closed form on the
-    statistics, a reconstruction of ours, see the module). The loss is `stacked`'s with μ = λ;
-    the choice is by gradient and forward. A unit's cost is what L rises by when it goes at its
-    place in the order: a share of the consumer's output energy plus λ times a share of its DI,
-    summed over consumers. Cost a consumer: O(F³ + F²·q).
+    The unit with the largest ‖∂L/∂W_c‖_F is added, the weights of the chosen units are re-solved,
+    and so on, with L = MSE + λ·(auxiliary head) ([DCP]; in closed form on the statistics, a
+    reconstruction of ours, see the module). The loss is `stacked`'s with μ = λ; the choice is by
+    gradient and forward. A unit's cost is the rise of L when it is removed at its place in the
+    order: a share of the consumer's output energy plus λ times a share of its DI, summed over
+    consumers. Cost per consumer: O(F³ + F²·q).
     """
 
     unit = "share of output energy and discriminant information lost after repair"
@@ -81,7 +81,7 @@ class DCP(StackedConsumer):
     def pickers(
         self, groups: Groups, family: Sequence[Group], statistics: Statistics, units: Index
     ) -> list[SteepestPicker]:
-        """Return the state of a selection among `units`: a picker a consumer."""
+        """Return the state of a selection among `units`: one picker per consumer."""
         pickers = []
         for consumer, scatter, blocks in consumers_of(groups, family, statistics):
             _, B = self.coefficients(groups, statistics, consumer, scatter)
@@ -95,15 +95,14 @@ class Bootstrap(DCP):
     """DCP's selection on a DI-pruned network [Kung-Hou, section 6.2.1].
 
     The first `share` of a group's units is removed by exact greedy ΔDI, the consumer is
-    re-solved on the rest, and DCP orders what is left. Re-solved or not, the selection is the
-    same: M_KK V_K = (MB)_K is the gradient that it starts from. Costs are DCP's along the whole
-    order.
+    re-solved on the rest, and DCP orders the rest. Re-solved or not, the selection is the same:
+    M_KK V_K = (MB)_K is the gradient that it starts from. Costs are DCP's along the whole order.
     """
 
     def __init__(
         self, share: float = 0.5, lam: float = 1.0, ridge: float = 1e-3, rounds: int = 1024
     ) -> None:
-        """`share` of each group's units, in (0, 1), goes by DI before DCP looks."""
+        """`share` of each group's units, in (0, 1), is removed by DI before DCP starts."""
         super().__init__(lam, ridge, rounds)
         if not 0 < share < 1:
             raise ConfigError(f"share is {share}, expected a number between 0 and 1")

@@ -1,4 +1,4 @@
-"""Deep LDA: what a unit contributes to the separation of classes at the end of the network."""
+"""Deep LDA: the contribution of a unit to the separation of classes at the end of the network."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["DeepLDA"]
 class DeepLDA:
     """u_c/s: traced utility of a channel, in standard deviations s of its layer's.
 
-    [Tian, eq. 3.11–3.13], theory.md (44): u_c = max over positions of the mean over images of what
-    the chosen dimensions of the last hidden layer come from (`trace_utility`), s the standard
-    deviation of the layer's utilities other than 0. A unit goes where u_c < η·s, with one η for all
-    layers, so values of all groups share a scale, and the `threshold` allocation cuts as the thesis
-    does. A unit of several features gets the greatest; so does one of several consumers, where each
-    counts in its own s (the thesis has one consumer a layer). The chosen dimensions themselves go
-    last of all: they were chosen by v_j, whatever their scale. Input pixels are not scored:
-    deconvolution tells what a filter would see there, also where images are always black
-    (docs/results.md).
+    [Tian, eq. 3.11–3.13], theory.md (44): u_c = max over positions of the mean over images of the
+    utility traced back from the chosen dimensions of the last hidden layer (`trace_utility`), s the
+    standard deviation of the layer's utilities other than 0. A unit is removed if u_c < η·s, with
+    one η for all layers, so values of all groups share a scale, and the `threshold` allocation cuts
+    as in the thesis. A unit with several features gets the largest value; so does one with several
+    consumers, each measured in its own s (the thesis has one consumer per layer). The chosen
+    dimensions themselves are removed last: they were chosen by v_j, whatever their scale. Input
+    pixels are not scored: deconvolution shows what a filter would respond to there, even where
+    images are always black (docs/results.md).
     """
 
     unit = "traced utility, in standard deviations of the layer's (η)"
@@ -38,14 +38,16 @@ class DeepLDA:
 
         Raises:
             ConfigError: the statistics hold no traces.
-            NotScoredError: no consumer was reached by the trace, or its units are input pixels.
+            NotScoredError: the trace reached no consumer, or the units are input pixels.
         """
         if group.kind == "inputs":
-            raise NotScoredError("a trace tells what filters look for in pixels, not what is there")
+            raise NotScoredError(
+                "a trace shows what filters respond to in pixels, not what the images contain"
+            )
         traces = statistics.traces
         if traces is None:
             raise ConfigError(
-                "criterion 'deep_lda' needs traces, and these statistics have none: collect, then "
+                "criterion 'deep_lda' needs traces, but these statistics have none: collect, then "
                 "statistics.with_traces(trace_utility(model, loader, groups, dimensions))"
             )
         best = torch.zeros(group.units, dtype=torch.float64)
@@ -63,7 +65,7 @@ class DeepLDA:
             best = torch.maximum(best, padded[index].amax(1))
             reached += 1
         if not reached:
-            raise NotScoredError("no consumer was reached by the trace: it did not run")
+            raise NotScoredError("the trace reached no consumer: it did not run")
         return GroupScore.of(best)
 
 

@@ -1,4 +1,4 @@
-"""Exact elimination: what removal costs once the rest has made up for it.
+"""Exact elimination: the cost of a removal after the rest has compensated for it.
 
 Let M = S + ρI over a consumer's input features and B (F×q) any coefficients that read them:
 the ridge classifier G = M⁻¹D, or the consumer's own weights Wᵀ. Removing the features P and
@@ -73,12 +73,12 @@ def information_share(D: Tensor, inverse: Tensor, G: Tensor) -> tuple[Tensor, Te
 def eliminate(
     states: list[Pivots], units: int, rounds: int, order: Tensor | None = None
 ) -> GroupScore:
-    """Remove the cheapest unit again and again, summing costs over `states`.
+    """Repeatedly remove the cheapest unit, with costs summed over `states`.
 
-    At most `rounds` times are the costs evaluated anew: up to that many units the greedy order
-    is exact, above it ⌈left/rounds left⌉ units go at once. With `order` (units,) that order is
-    followed instead. Costs are the marginal ones along the order in either case, so the sum
-    over the first n is exactly what removing these n loses.
+    The costs are evaluated at most `rounds` times: up to that many units the greedy order is exact,
+    above it ⌈left/rounds left⌉ units are removed at once. With `order` (units,) that order is
+    followed instead. Costs are the marginal ones along the order in either case, so the sum over
+    the first n is exactly what removing these n loses.
     """
     if order is None:
         costs, chosen = run_greedily(states, units, rounds, largest=False)
@@ -91,7 +91,7 @@ def eliminate(
 
 
 class Elimination(ABC):
-    """A criterion that removes greedily and costs exactly; `coefficients` says what reads."""
+    """A criterion with greedy removal and exact costs; `coefficients` defines M⁻¹ and B."""
 
     unit: str
     comparable = True
@@ -102,7 +102,7 @@ class Elimination(ABC):
         self.ridge, self.rounds = positive("ridge", ridge), int(positive("rounds", rounds))
 
     def __call__(self, groups: Groups, group: Group, statistics: Statistics) -> GroupScore:
-        """Score one group, as if those that its consumers read beside it stayed."""
+        """Score one group, as if the others that its consumers read were kept."""
         return self.jointly(groups, [group], statistics)[group.name]
 
     def along(self, groups: Groups, group: Group, statistics: Statistics, order: Tensor) -> Tensor:
@@ -118,8 +118,9 @@ class Elimination(ABC):
     ) -> dict[str, GroupScore]:
         """Score groups that common consumers read in one elimination over all their units.
 
-        Each by itself may look dispensable for the others know the same; here what is gone is
-        gone for all of them. `order` is given over the units of all, group after group.
+        Each group alone may look dispensable, because the others carry the same information; here
+        what is removed is removed for all of them. `order` covers the units of all groups, group
+        after group.
         """
         if order is None:
             return split(self.ranked(groups, family, statistics), family)
@@ -152,12 +153,11 @@ class ExactDI(Elimination):
     """Exact loss of discriminant information, ΔDI_P = tr(G_Pᵀ[(M⁻¹)_PP]⁻¹G_P), greedily.
 
     DI = tr(M⁻¹S_B) is the share of the class labels that a ridge classifier on these features
-    explains (at most L−1). Values are fractions of the consumers' DI. The greedy order removes
-    the unit that costs least, downdates M⁻¹ and G, and goes on ([Kung-slides], DI(I) − DI(W_drop);
-    theory.md (18), (21)). Cost a consumer: O(F³).
+    explains (at most L−1). Values are fractions of the consumers' DI. The greedy order removes the
+    cheapest unit, downdates M⁻¹ and G, and repeats ([Kung-slides], DI(I) − DI(W_drop); theory.md
+    (18), (21)). Cost per consumer: O(F³).
 
-    Statistics of `sampling="dual"` hold the ΔDI of each channel by itself: their order is not
-    greedy.
+    Statistics of `sampling="dual"` hold the ΔDI of each channel alone: their order is not greedy.
     """
 
     unit = "share of the discriminant information lost"

@@ -1,4 +1,4 @@
-"""One feature at a time: Fisher's ratio and the derivative of DI."""
+"""Scores of single features: Fisher's ratio and the derivative of DI."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _sum_features(
     total = torch.zeros(group.units, dtype=torch.float64)
     for _, scatter, blocks in consumers_of(groups, [group], statistics):
         padded = torch.cat([values(scatter).cpu(), torch.zeros(1, dtype=torch.float64)])
-        total += padded[torch.from_numpy(blocks)].sum(1)  # −1 in a block counts nothing
+        total += padded[torch.from_numpy(blocks)].sum(1)  # −1 in a block counts as 0
     return GroupScore.of(total)
 
 
@@ -38,7 +38,7 @@ class FDR:
     """Fisher discriminant ratio of each feature alone, FDR_i = (S_B)_ii / (S_ii + ρ).
 
     [Kung-Hou, eq. 5–6], theory.md (25), with ρ = ridge·S_ii, so a constant feature gets 0. A unit
-    of several features gets their sum; several consumers add up.
+    with several features gets their sum; several consumers add up.
     """
 
     unit = "Fisher discriminant ratio"
@@ -63,10 +63,10 @@ class DiLOSS:
     """DiLOSS_i = 2ρ‖G_i‖², the derivative of DI in the scale of feature i.
 
     [Kung-Hou, eq. 20–22], theory.md (16), on standardised features. It is X-Learning's criterion
-    and the right sensitivity to noise, theory.md (17), but as a removal loss it is poor: it falls
-    to 0 with ρ, and two copies of a good feature both look dispensable at full value. A unit of
-    several features gets their sum; several consumers add up. Kernel statistics (`sampling="dual"`)
-    give the mean over their batches.
+    and the right sensitivity to noise, theory.md (17), but it is a poor removal loss: it falls to 0
+    with ρ, and two copies of a good feature both keep their full value. A unit with several
+    features gets their sum; several consumers add up. With kernel statistics (`sampling="dual"`) it
+    is the mean over their batches.
     """
 
     unit = "DiLOSS, derivative of the discriminant information"

@@ -1,4 +1,4 @@
-"""Teachers that go from coarse to fine with depth: multi-granularity DI."""
+"""Teachers from coarse to fine with depth: multi-granularity DI."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Granular", "depth_weights", "granular_D"]
 
 
 def depth_weights(statistics: Statistics) -> dict[str, float]:
-    """Return w_l = l/(n−1) of the l-th of n consumers in the order in which they run.
+    """Return w_l = l/(n−1) of the l-th of n consumers in execution order.
 
     From 0 at the first to 1 at the last; a lone consumer has 1. [Kung-Hou, section 8.1, Figure 12]
     names a layer-wise granularity; the weights are a reconstruction of ours, theory.md (15).
@@ -38,8 +38,8 @@ def granular_D(scatter: Scatter, parents: tuple[Tensor, ...], weight: float) -> 
 
     Between-class scatters of granularities are additive, S_B(fine) = S_B(coarse) +
     S_B(fine|coarse), so tr(M⁻¹D_wD_wᵀ) = DI_coarse + w·DI_{fine|coarse}, theory.md (15), and
-    D_w = [√(1−w)·D_coarse, √w·D_fine]. With G coarser granularities w·G runs through them from
-    the coarsest (0) to the finest (G), between two neighbours at a time.
+    D_w = [√(1−w)·D_coarse, √w·D_fine]. With G coarser granularities, w·G interpolates between
+    neighbours from the coarsest (0) to the finest (G).
     """
     levels = [scatter, *(scatter.coarsen(parent) for parent in parents)]
     place = (1 - weight) * (len(levels) - 1)  # 0 is the finest, as in `levels`
@@ -51,14 +51,14 @@ def granular_D(scatter: Scatter, parents: tuple[Tensor, ...], weight: float) -> 
 
 @CRITERIA.register("granular")
 class Granular(Elimination):
-    """Exact loss of DI under a teacher that goes from coarse to fine classes with depth.
+    """Exact loss of DI under a teacher from coarse to fine classes with depth.
 
-    DI_w = DI_coarse + w_l·DI_{fine|coarse} at layer l: an early layer need not tell a cat from a
-    dog, only an animal from a car. Greedy and exact as `di`; values are fractions of the
+    DI_w = DI_coarse + w_l·DI_{fine|coarse} at layer l: an early layer need not separate a cat from
+    a dog, only an animal from a car. Greedy and exact as `di`; values are fractions of the
     consumers' DI_w. Needs labels of several granularities.
 
     Raises:
-        ConfigError: the statistics know no coarser classes, or a consumer has no weight.
+        ConfigError: the statistics have no coarser classes, or a consumer has no weight.
     """
 
     unit = "share of the multi-granularity discriminant information lost"

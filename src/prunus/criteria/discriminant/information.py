@@ -1,4 +1,4 @@
-"""What a whole layer knows of the teacher: DI, RidgeLSE, their matrices, and the layers' ranking.
+"""What a whole layer explains of the teacher: DI, RidgeLSE, their matrices, the layers' ranking.
 
 All of it is on standardised features, with ρ = ridge·N as in `discriminant_inverse`.
 """
@@ -32,7 +32,7 @@ __all__ = [
 def discriminant_information(scatter: Scatter, ridge: float = 1e-3) -> float:
     """Return DI = tr([S + ρI]⁻¹S_B), from 0 to tr(YYᵀ), which is L−1 for L classes.
 
-    [Kung-Hou, eq. 8, 10]; of continuous targets [Kung-Hou, eq. 14]; theory.md (6).
+    [Kung-Hou, eq. 8, 10]; for continuous targets [Kung-Hou, eq. 14]; theory.md (6).
     """
     _, G = discriminant_inverse(scatter, ridge)
     return float((scatter.standard_D * G).sum())
@@ -62,7 +62,7 @@ def discriminant_matrix(scatter: Scatter, ridge: float = 1e-3) -> Tensor:
     """
     if not scatter.discrete:
         raise ConfigError(
-            "the discriminant matrix needs class labels, the teacher is continuous: take "
+            "the discriminant matrix needs class labels, but the teacher is continuous: use "
             "regression_matrix"
         )
     return regression_matrix(scatter, ridge)
@@ -70,7 +70,7 @@ def discriminant_matrix(scatter: Scatter, ridge: float = 1e-3) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerInformation:
-    """What the input of one consumer explains of the teacher.
+    """How much of the teacher the input of one consumer explains.
 
     Attributes:
         module: the consumer.
@@ -78,8 +78,9 @@ class LayerInformation:
         information: DI.
         share: DI/tr(YYᵀ), in [0, 1]: the span of the teacher; the rest is its residual
             [Kung-Hou, section 2.2].
-        low, high: jackknife interval of the share; NaN where the statistics are one block.
-        gain: `share` less that of the layer that runs before; its own at the first layer.
+        low, high: jackknife interval of the share; NaN if the statistics are one block.
+        gain: `share` minus that of the layer that runs before; the share itself for the first
+            layer.
     """
 
     module: str
@@ -94,11 +95,11 @@ class LayerInformation:
 def rank_layers(
     groups: Groups, statistics: Statistics, ridge: float = 1e-3, level: float = 0.95
 ) -> list[LayerInformation]:
-    """Return the information of every consumer that ran, in the order in which they run.
+    """Return the information of every consumer that ran, in execution order.
 
-    `sort_layers` ranks them [Kung-slides, "Ranking of Layers"]. Two branches run one after the
-    other, so the gain of a branch is not that over what it reads. Statistics of `sampling="dual"`
-    give the mean over their batches, with the ridge they were collected with.
+    `sort_layers` ranks them [Kung-slides, "Ranking of Layers"]. Branches run one after the other,
+    so the gain of a branch is not relative to its own input. Statistics of `sampling="dual"` give
+    the mean over their batches, with the ridge used in collecting them.
     """
     names = execution_order(statistics)
     found = [_information(statistics, name, ridge) for name in names]
@@ -126,18 +127,18 @@ def rank_layers(
 
 
 def sort_layers(layers: list[LayerInformation], by: str = "share") -> list[LayerInformation]:
-    """Return the layers ranked by `share`, `gain` or `information`, the greatest first.
+    """Return the layers ranked by `share`, `gain` or `information`, in descending order.
 
     Raises:
-        ConfigError: `by` is none of them.
+        ConfigError: `by` is something else.
     """
     if by not in ("share", "gain", "information"):
-        raise ConfigError(f"layers cannot be ranked by {by!r}: take share, gain or information")
+        raise ConfigError(f"layers cannot be ranked by {by!r}: choose share, gain or information")
     return sorted(layers, key=lambda layer: float(getattr(layer, by)), reverse=True)
 
 
 def execution_order(statistics: Statistics) -> list[str]:
-    """Return the consumers that ran, first to last: that is how `collect` met them."""
+    """Return the consumers that ran, in execution order, as `collect` recorded them."""
     if statistics.duals:
         return list(statistics.duals)
     return [name for name in statistics if statistics[name].samples > 0]

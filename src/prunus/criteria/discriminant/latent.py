@@ -1,8 +1,8 @@
-"""What the dimensions of the last hidden layer are worth: Fisher's ratio of each, and their choice.
+"""The utility of the dimensions of the last hidden layer: Fisher's ratio of each, and a selection.
 
-Source: [Tian, section 3.2.1]. Under its assumption that what the head reads is
-all but decorrelated, the discriminants of Fisher's analysis are the dimensions themselves, so
-dimensions can be dropped without turning the space first.
+Source: [Tian, section 3.2.1]. Under its assumption that the dimensions that the head reads are
+    nearly decorrelated, the discriminants of Fisher's analysis are the dimensions themselves, so
+    dimensions can be removed without rotating the space first.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ COPY = 1 - 1e-9
 
 @dataclass(frozen=True, eq=False)
 class LatentUtility:
-    """The discriminants of what the head reads.
+    """The discriminants of the head's input.
 
     Attributes:
         module: the head.
-        values: v_j = σ_b²(j)/σ_w²(j) of each dimension, 0 for one that is constant or a copy of an
-            earlier one (eq. 3.8 and 4.13; both are removed there beforehand). Shape (F,).
+        values: v_j = σ_b²(j)/σ_w²(j) of each dimension, 0 if it is constant or a copy of an earlier
+            one (eq. 3.8 and 4.13; both are removed beforehand there). Shape (F,).
         constant, copy: which dimensions those are. Shape (F,), bool.
         scatter: the sums it comes from.
         ridge: of `eigenvalues`.
@@ -57,10 +57,10 @@ class LatentUtility:
 
     @cached_property
     def eigenvalues(self) -> Tensor:
-        """The discriminants of Σ_b e = v (Σ_w + c·I) e, falling (eq. 3.6). Shape (L − 1,).
+        """The discriminants of Σ_b e = v (Σ_w + c·I) e, descending (eq. 3.6). Shape (L − 1,).
 
-        On standardised features without constants and copies, c = ridge·tr(Σ_w)/F. There are
-        no more than one less than the classes that occur.
+        On standardised features without constants and copies, c = ridge·tr(Σ_w)/F. There are at
+        most one fewer than the classes that occur.
         """
         alive = (~(self.constant | self.copy)).nonzero()[:, 0]
         n = max(self.scatter.samples, 1e-300)
@@ -68,18 +68,18 @@ class LatentUtility:
         within = self.scatter.correlation[alive][:, alive] - D @ D.T
         c = self.ridge * float(within.diagonal().clamp(min=0).mean()) + 1e-12 if len(alive) else 1.0
         inverse = within + c * torch.eye(len(alive), dtype=D.dtype, device=D.device)
-        small = D.T @ torch.linalg.solve(inverse, D)  # (L, L): the same eigenvalues but for zeros
+        small = D.T @ torch.linalg.solve(inverse, D)  # (L, L): the same nonzero eigenvalues
         found: Tensor = torch.linalg.eigvalsh((small + small.T) / 2).flip(0).clamp(min=0)
         return found[: max(int((self.scatter.teacher_total > 0).sum()) - 1, 0)]
 
     def top(self, count: int) -> Tensor:
-        """Return the `count` most discriminative dimensions that carry anything, in order.
+        """Return the `count` most discriminative dimensions with a utility above 0, in order.
 
         Raises:
             ConfigError: `count` is below 1.
         """
         if count < 1:
-            raise ConfigError(f"{count} latent dimensions were asked for, expected at least 1")
+            raise ConfigError(f"{count} latent dimensions were requested, expected at least 1")
         chosen = self.order[:count]
         return chosen[(self.values[chosen] > 0) | (torch.arange(len(chosen)) == 0)]
 
@@ -94,12 +94,12 @@ def latent_utility(groups: Groups, statistics: Statistics, ridge: float = 1e-3) 
     """Return v_j = σ_b²(j)/σ_w²(j) of every dimension that the head reads.
 
     [Tian, eq. 3.8], theory.md (38). With the share r_j = (S_B)_jj/S_jj of a dimension's variance
-    that lies between classes, v_j = r_j/(1 − r_j). A convolution for a head has its pixels for
+    that is between classes, v_j = r_j/(1 − r_j). If the head is a convolution, its pixels are the
     samples.
 
     Raises:
         ConfigError: the network has no single head, its teacher is continuous, or the statistics
-            are kernels or hold none of its input.
+            are kernels or do not cover its input.
     """
     head = groups.head
     if statistics.duals or statistics[head].samples == 0:
@@ -110,8 +110,8 @@ def latent_utility(groups: Groups, statistics: Statistics, ridge: float = 1e-3) 
     scatter = statistics[head].pointwise().to("cpu")
     if not scatter.discrete:
         raise ConfigError(
-            "latent utility tells classes apart, and the teacher is continuous: collect with "
-            "class labels"
+            "latent utility needs class labels, but the teacher is continuous: collect with class "
+            "labels"
         )
     constant = scatter.constant
     near = scatter.correlation.tril(-1) > COPY
@@ -123,14 +123,14 @@ def latent_utility(groups: Groups, statistics: Statistics, ridge: float = 1e-3) 
 
 
 def otsu_threshold(values: Tensor) -> float:
-    """Return the threshold that splits numbers into the two classes that lie farthest apart.
+    """Return the threshold that splits numbers into the two classes that are farthest apart.
 
     The split of the sorted values after the i-th, of all n−1, with the greatest
     i·(n−i)·(μ₁ − μ₀)², half way between its neighbours. [Otsu, eq. 18], on the values
     themselves instead of a histogram.
 
     Raises:
-        ConfigError: fewer than two values came.
+        ConfigError: fewer than two values are given.
 
     Example:
         >>> otsu_threshold(torch.tensor([0.1, 5.0, 0.2, 6.0]))

@@ -1,4 +1,4 @@
-"""Block pivoting: one algebra for removing units and for picking them, theory.md (19).
+"""Block pivoting: one algebra for removing and for picking units, theory.md (19).
 
 Let A (F×F) be positive definite and B (F×q). Pivoting on the features P costs (or gains)
 
@@ -6,11 +6,11 @@ Let A (F×F) be positive definite and B (F×q). Pivoting on the features P costs
 
 and leaves A −= R [A_PP]⁻¹ Rᵀ and B −= R [A_PP]⁻¹ B_P with R = A_·P. With A = M⁻¹ = (S + ρI)⁻¹
 and B any coefficients that read the features, P is *removed* and the others re-solved; with
-A = M and B = D, P is *picked*. With the Cholesky factor A_PP = LLᵀ, b = L⁻¹B_P has the marginal
-cost ‖b_i‖² of each feature, one after the other: a whole order is one factorisation.
+A = M and B = D, P is *picked*. With the Cholesky factor A_PP = LLᵀ, b = L⁻¹B_P gives the marginal
+cost ‖b_i‖² of each feature in turn: a whole order takes one factorisation.
 
-Blocks of A are kept up to date for every unit, columns of A are worked out when their unit is
-pivoted on: A_now = A − HᵀH, H the rows L⁻¹Rᵀ of all pivots so far.
+Blocks of A are kept up to date for every unit; columns of A are computed when their unit is pivoted
+on: A_now = A − HᵀH, where H holds the rows L⁻¹Rᵀ of all pivots so far.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ __all__ = ["Floats", "Pivots", "indefinite", "run_greedily"]
 class Pivots:
     """One consumer's A and B, and the features of each unit.
 
-    `blocks` has shape (units, k), padded with −1 where a unit owns fewer features. Features that
-    no unit owns are left out; `own` (n,) says which are in.
+    `blocks` has shape (units, k), padded with −1 where a unit owns fewer features. Features that no
+    unit owns are left out; `own` (n,) lists the others.
 
     Memory: 16·F² bytes. Pivoting on all units costs O(F³ + F²·q).
     """
@@ -42,12 +42,12 @@ class Pivots:
     def __init__(self, A: Tensor, B: Tensor, blocks: Index) -> None:
         self.own = np.unique(blocks[blocks >= 0])
         n = len(self.own)
-        place = np.full(len(A) + 1, n)  # the last is the padding's, and n its row of zeros
+        place = np.full(len(A) + 1, n)  # the last is the padding's; n is its row of zeros
         place[self.own] = np.arange(n)
         self.blocks = place[blocks]
         self.A = A.cpu().numpy()[np.ix_(self.own, self.own)]
         rows = B.cpu().numpy()[self.own]
-        if rows.shape[1] > n:  # of B only BBᵀ matters
+        if rows.shape[1] > n:  # only BBᵀ of B matters
             rows = qr(rows.T, mode="economic")[1].T
         self.B = np.concatenate([rows, np.zeros((1, rows.shape[1]))])
         self.H = np.zeros((n, n + 1))
@@ -69,7 +69,7 @@ class Pivots:
         return costs
 
     def priorities(self, units: Index) -> Floats:
-        """Return what units are chosen by: `costs`, unless a subclass knows better."""
+        """Return the priorities of units: `costs`, unless a subclass overrides them."""
         return self.costs(units)
 
     def along(self, units: Index) -> Floats:
@@ -113,7 +113,7 @@ class Pivots:
         """Return L of block = LLᵀ."""
         if not len(block):
             return block
-        if len(block) == 1 and block[0, 0] > 0:  # SciPy's checks take longer than the root
+        if len(block) == 1 and block[0, 0] > 0:  # SciPy's checks take longer than the factorisation
             return np.sqrt(block)
         try:
             L: Floats = cholesky(block, lower=True)
@@ -135,7 +135,7 @@ class Pivots:
 
 
 def indefinite(features: int) -> ConfigError:
-    """Return what to raise where M has no Cholesky factor."""
+    """Return the error to raise if M has no Cholesky factor."""
     return ConfigError(
         f"M = S + ρI over {features} features is not positive definite in float64: the ridge is "
         "too small for them, expected at least about 1e-8"
@@ -145,10 +145,10 @@ def indefinite(features: int) -> ConfigError:
 def run_greedily(
     states: Sequence[Pivots], units: int, rounds: int, largest: bool
 ) -> tuple[Floats, list[int]]:
-    """Pivot on the unit of the least (or `largest`) priority again and again, over all `states`.
+    """Repeatedly pivot on the unit with the least (or `largest`) priority, over all `states`.
 
-    Returns the marginal cost of each unit (units,) and the order. At most `rounds` times are
-    the priorities evaluated anew; with fewer rounds than units, ⌈left/rounds left⌉ go at once.
+    Returns the marginal cost of each unit (units,) and the order. The priorities are evaluated at
+    most `rounds` times; with fewer rounds than units, ⌈left/rounds left⌉ are pivoted on at once.
     """
     left = np.arange(units)
     order: list[int] = []
@@ -173,7 +173,7 @@ def _by_unit(owner: Index, b: Floats, units: int) -> Floats:
 
 
 def _solve(L: Floats, right: Floats) -> Floats:
-    """Return L⁻¹·right of a lower triangle."""
+    """Return L⁻¹·right for a lower triangular L."""
     if not len(L):
         return right
     if len(L) == 1:

@@ -1,4 +1,4 @@
-"""Other readings of the discriminant matrix: RidgeLSE, trace FDR, determinant FDR."""
+"""Other measures from the discriminant matrix: RidgeLSE, trace FDR, determinant FDR."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from prunus.statistics import Scatter, Statistics
 
 __all__ = ["DFDR", "TFDR", "RidgeLSE", "dfdr"]
 
-#: Floor of an eigenvalue of the discriminant matrix: what float32 activations leave of zero.
+#: Floor of the eigenvalues of the discriminant matrix: the resolution of float32 activations.
 FLOOR = 1e-12
 
 
 @CRITERIA.register("ridge_lse")
 class RidgeLSE(Elimination):
-    """Rise of the ridge regression's loss when a unit goes, as a share of tr(YYᵀ), greedily.
+    """Rise of the ridge regression's loss when a unit is removed, as a share of tr(YYᵀ), greedily.
 
     RidgeLSE = min_W ‖WᵀX − Y‖²_F + ρ‖W‖²_F = C − DI with C = tr(YYᵀ) ([Kung-Hou, eq. 11–12]
-    for classes, 13–15 for continuous targets; theory.md (7)), so its rise is ΔDI. Against `di`, a
-    layer that explains little of the teacher has little to lose: values of layers share the scale
-    C.
+    for classes, 13–15 for continuous targets; theory.md (7)), so its rise is ΔDI. Unlike with `di`,
+    a layer that explains little of the teacher has little to lose: values of all layers share the
+    scale C.
     """
 
     unit = "rise of the ridge regression's loss, as a share of the teacher"
@@ -45,11 +45,11 @@ class RidgeLSE(Elimination):
 
 @CRITERIA.register("tfdr")
 class TFDR:
-    """Loss of the trace Fisher ratio TFDR = tr([S + ρI]⁻¹S_B) = DI, every unit by itself.
+    """Loss of the trace Fisher ratio TFDR = tr([S + ρI]⁻¹S_B) = DI, for each unit alone.
 
     [Kung-Hou, eq. 8]; the loss is the DI(I) − DI(W_drop) of [Kung-slides], exact for one unit,
-    theory.md (18). It is what `di` finds in its first round, without going on: of two copies of a
-    good feature both look dispensable. Values are fractions of the consumers' DI.
+    theory.md (18). It is the first round of `di` alone: of two copies of a good feature both look
+    dispensable. Values are fractions of the consumers' DI.
     """
 
     unit = "share of the discriminant information lost, one unit alone"
@@ -72,15 +72,15 @@ class TFDR:
 
 @CRITERIA.register("dfdr")
 class DFDR:
-    """Loss of the logarithm of the determinant Fisher ratio [Rao], every unit by itself.
+    """Loss of the logarithm of the determinant Fisher ratio [Rao], for each unit alone.
 
     DFDR = det([S + ρI]⁻¹S_B) [Kung-Hou, eq. 7], cost_P = ln DFDR − ln DFDR without P. S_B has
     rank L−1, so with more features than that the determinant is 0; here it is the product of
     the min(F, L−1) largest eigenvalues (a reconstruction of ours), each at least 10⁻¹².
 
-    As [Kung-Hou, section 3.1.3] warns, removal may raise DFDR where F < L: such units come first,
-    the most harmful first, at cost 0. With F ≥ L + |P| the number of factors stays and the cost is
-    never negative. Cost a consumer: O(F³ + units·q³).
+    As [Kung-Hou, section 3.1.3] warns, removal may raise DFDR if F < L: such units come first, the
+    most harmful first, at cost 0. With F ≥ L + |P| the number of factors stays the same and the
+    cost is never negative. Cost per consumer: O(F³ + units·q³).
     """
 
     unit = "logarithm of the determinant Fisher ratio lost"

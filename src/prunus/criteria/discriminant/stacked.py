@@ -1,4 +1,4 @@
-"""The real consumer and a virtual classifier in one: the stacked score."""
+"""The actual consumer and a virtual classifier combined: the stacked score."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["StackedConsumer"]
 
 @CRITERIA.register("stacked")
 class StackedConsumer(Elimination):
-    """Loss of the real consumer and of a virtual classifier: [OBS] on [W ; √μ·Gᵀ].
+    """Loss of the actual consumer and of a virtual classifier: [OBS] on [W ; √μ·Gᵀ].
 
     cost_P = tr(W_P[(M⁻¹)_PP]⁻¹W_Pᵀ)/tr(W S Wᵀ) + μ·ΔDI_P/DI: the share of the consumer's output
     energy that is lost after the best linear compensation, plus μ times the share of DI,
     theory.md (29). The compensation that `surgery` applies is the one this score assumes:
-    with statistics of `sampling="patch"` a unit is its k×k taps, and the score is that of the
-    patch repair; by pixel a convolution's taps count as outputs of a 1×1 one. Outputs are weighed
-    by γ/σ of the BatchNorm that directly follows: it is part of the same linear map.
+    with statistics of `sampling="patch"` a unit is its k×k taps, and the score is that of the patch
+    repair; by pixel a convolution's taps count as outputs of a 1×1 convolution. Outputs are
+    weighted by γ/σ of the BatchNorm that directly follows: it is part of the same linear map.
 
     Whitened, W becomes Γ^½W, so that tr(W_P·W_Pᵀ) turns into tr(W_PᵀΓW_P) and an output error
-    counts by what it does to the loss: [K-FAC, eq. 1], theory.md (30), Γ the mean
-    g gᵀ of g = ∂L/∂output. The jackknife holds Γ fixed.
+    counts by its effect on the loss: [K-FAC, eq. 1], theory.md (30), Γ the mean g gᵀ of g =
+    ∂L/∂output. The jackknife holds Γ fixed.
 
-    Cost a consumer: O(F³ + F²·q).
+    Cost per consumer: O(F³ + F²·q).
     """
 
     unit = "share of the consumer's output energy lost after repair"
@@ -38,9 +38,9 @@ class StackedConsumer(Elimination):
     def __init__(
         self, mu: float = 0.1, ridge: float = 1e-3, rounds: int = 1024, whiten: bool = False
     ) -> None:
-        """`mu` weighs discrimination against reconstruction; 0 is optimal brain surgery.
+        """`mu` weights discrimination against reconstruction; 0 is optimal brain surgery.
 
-        `whiten` weighs outputs by the loss's gradients; needs `collect(gradients=True)`.
+        `whiten` weights outputs by the loss's gradients; needs `collect(gradients=True)`.
         """
         super().__init__(ridge, rounds)
         if mu < 0:
@@ -55,7 +55,7 @@ class StackedConsumer(Elimination):
         inverse, G = discriminant_inverse(scatter, self.ridge)
         W = self._weight(groups, statistics, consumer, scatter).to(G.device)
         W = W * scatter.scale[:, None]
-        W[scatter.constant] = 0  # what a constant gives, a bias can give
+        W[scatter.constant] = 0  # a bias can replace a constant feature
         energy = scatter.samples * (W * (scatter.correlation @ W)).sum()
         information = (scatter.standard_D * G).sum().clamp(min=1e-12)
         W, G = W / energy.clamp(min=1e-30).sqrt(), (self.mu / information).sqrt() * G
@@ -82,7 +82,7 @@ class StackedConsumer(Elimination):
         return weighed.flatten(1)
 
     def _root(self, groups: Groups, statistics: Statistics, name: str) -> Tensor:
-        """Return a root of what outputs weigh: Γ^½, or the gain of the norm behind them."""
+        """Return a root of the output weighting: Γ^½, or the gain of the norm that follows."""
         if not self.whiten:
             module = module_at(groups.model, name)
             norm = groups.normalizer.get(name)
@@ -101,7 +101,7 @@ class StackedConsumer(Elimination):
 
 
 def norm_gain(norm: nn.Module) -> Tensor:
-    """Return γ/σ of a BatchNorm in eval mode, (channels,); γ or 1 where σ is the batch's own."""
+    """Return γ/σ of a BatchNorm in eval mode, (channels,); γ or 1 if σ is taken from the batch."""
     gain = torch.ones(channel_count(norm, "out"))
     variance, weight = norm._buffers.get("running_var"), norm._parameters.get("weight")
     if variance is not None:

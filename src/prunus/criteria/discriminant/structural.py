@@ -1,4 +1,4 @@
-"""Structural energy E_S = DI − λ‖a‖₀: which units are worth less than their place."""
+"""Structural energy E_S = DI − λ‖a‖₀: which units are worth less than they cost."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Structural", "calibrate", "deleterious"]
 
 @CRITERIA.register("structural")
 class Structural(Elimination):
-    """Exact loss of DI in units of λ: a unit is deleterious where its value is below 1.
+    """Exact loss of DI in units of λ: a unit is deleterious if its value is below 1.
 
-    E_S = DI − λ‖a‖₀ changes by λ − |ΔDI_i| when unit i goes [Kung-Hou, eq. 16–18], so E_S rises
-    as long as ΔDI_i/λ < 1. The paper puts the derivative DiLOSS for ΔDI (eq. 23), here it is
+    E_S = DI − λ‖a‖₀ changes by λ − |ΔDI_i| when unit i is removed [Kung-Hou, eq. 16–18], so E_S
+    rises as long as ΔDI_i/λ < 1. The paper uses the derivative DiLOSS for ΔDI (eq. 23); here it is
     exact and greedy, theory.md (23). λ "needs to be empirically and independently specified for
-    each layer" (§4.3): given, or by `calibrate`. DI is not divided by anything, several consumers
-    add up.
+    each layer" (§4.3): given, or by `calibrate`. DI is not normalised, and several consumers add
+    up.
     """
 
     unit = "discriminant information lost, in units of λ"
@@ -39,7 +39,7 @@ class Structural(Elimination):
         rounds: int = 1024,
         level: float = 0.95,
     ) -> None:
-        """`lam` is λ, one number or one a group; by default `calibrate` finds it at `level`."""
+        """`lam` is λ, one number or one per group; by default `calibrate` sets it at `level`."""
         super().__init__(ridge, rounds)
         for value in lam.values() if isinstance(lam, Mapping) else [lam] * (lam is not None):
             positive("lam", value)  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ class Structural(Elimination):
         """Return λ of one group.
 
         Raises:
-            ConfigError: λ was given by group, and this one has none.
+            ConfigError: λ was given by group, but not for this one.
         """
         if self.lam is None:
             return calibrate(groups, group, statistics, self.ridge, self.level)
@@ -92,15 +92,14 @@ def calibrate(
     ridge: float = 1e-3,
     level: float = 0.95,
 ) -> float:
-    """Return λ of a group: the ΔDI that a unit which knows nothing shows by chance.
+    """Return λ of a group: the ΔDI that an uninformative unit shows by chance.
 
     With labels shuffled, E[DDᵀ] = tr(YYᵀ)/(n−1)·S, so a feature gains ν = tr(YYᵀ)/(n−1) on
-    average, n the number of independent samples; pixels of one image are not independent, so n
-    lies between images and samples. What lies between is taken from the jackknife's estimate of
-    the bias of DI, ν = (K−1)(mean_k DI_(k) − DI)/F, clamped to these two. ΔDI of a unit of k
-    such features is ν/q·χ² with q·k degrees of freedom, q the rank of the teacher; λ is its
-    quantile at `level`, summed over the consumers. A reconstruction of ours, theory.md (24);
-    [Kung-Hou, section 4.3] leaves λ to trial.
+    average, n the number of independent samples; pixels of one image are not independent, so n is
+    between images and samples. It is estimated from the jackknife's bias of DI, ν = (K−1)(mean_k
+    DI_(k) − DI)/F, clamped to these two limits. ΔDI of a unit of k such features is ν/q·χ² with q·k
+    degrees of freedom, q the rank of the teacher; λ is its quantile at `level`, summed over the
+    consumers. A reconstruction of ours, theory.md (24); [Kung-Hou, section 4.3] leaves λ to trial.
     """
     total = 0.0
     for consumer, scatter, blocks in consumers_of(groups, [group], statistics):
@@ -122,7 +121,7 @@ def calibrate(
 
 
 def _sizes(scatter: Scatter, statistics: Statistics) -> tuple[float, float]:
-    """Return the most and the fewest independent samples there can be."""
+    """Return the largest and the smallest possible number of independent samples."""
     return scatter.samples, min(float(statistics.images), scatter.samples)
 
 
@@ -136,7 +135,7 @@ def deleterious(
 
     In removal order, int64: the longest start of the greedy order with every ΔDI_i < λ
     [Kung-Hou, eq. 23], with the exact ΔDI. `options` are those of `Structural`. All units of a
-    group may be deleterious; what must stay is the plan's business.
+    group may be deleterious; the plan decides what must be kept.
     """
     rule = Structural(lam, **options)  # type: ignore[arg-type]
     found = {}

@@ -1,4 +1,4 @@
-"""Subspaces of a layer: what a set of units knows, and the directions that know most."""
+"""Subspaces of a layer: the DI of a set of units, and the most informative directions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
     "subspace_information",
 ]
 
-#: Eigenvalues below this share of the greatest are rounding.
+#: Eigenvalues below this share of the largest are rounding errors.
 TOLERANCE = 1e-10
 
 
@@ -32,8 +32,8 @@ class SubspaceInformation:
 
     Attributes:
         total: DI(I).
-        keep: DI(W_keep), what the features know by themselves; for one feature its FDR.
-        drop: DI(W_drop), what is left of the layer without them.
+        keep: DI(W_keep), the DI of the features alone; for one feature its FDR.
+        drop: DI(W_drop), the DI of the layer without them.
     """
 
     total: float
@@ -55,15 +55,15 @@ def subspace_information(
     [Kung-slides, "Subspace DI"]. ρ = ridge·N of standardised features, the same for each of them.
 
     Raises:
-        ConfigError: a feature does not exist or comes twice.
+        ConfigError: a feature does not exist or is repeated.
     """
     index = torch.as_tensor(kept, dtype=torch.long).flatten()
     inside = torch.zeros(scatter.features, dtype=torch.bool)
     wrong = len(index) and not 0 <= int(index.min()) <= int(index.max()) < scatter.features
     if wrong or len(set(index.tolist())) != len(index):
         raise ConfigError(
-            f"features {index.tolist()[:8]} were asked for, expected different ones of "
-            f"0 … {scatter.features - 1}"
+            f"features {index.tolist()[:8]} were requested, expected different ones of 0 … "
+            f"{scatter.features - 1}"
         )
     inside[index] = True
 
@@ -86,7 +86,7 @@ class Components:
 
     Attributes:
         vectors: shape (F, c), over standardised features, normalised to vᵀ(S + ρI)v = 1.
-        information: DI of each component, falling, in [0, 1]. Shape (c,). By canonical
+        information: DI of each component, in descending order, in [0, 1]. Shape (c,). By canonical
             orthogonality they add up: the first c are worth their sum [Kung-Hou, section 3.1.3].
         total: DI of the layer.
     """
@@ -119,10 +119,10 @@ def DCA(scatter: Scatter, ridge: float = 1e-3, components: int | None = None) ->
 
 @dataclass(frozen=True, eq=False)
 class KungTian:
-    """The bridge between Kung's bounded and Tian's unbounded measure, at ρ = 0.
+    """The relation between Kung's bounded and Tian's unbounded measure, at ρ = 0.
 
     Attributes:
-        ratios: v = eig(Σ_w⁻¹Σ_b), falling, from 0 to ∞. Shape (r,), r ≤ L−1. Tian's.
+        ratios: v = eig(Σ_w⁻¹Σ_b), in descending order, from 0 to ∞. Shape (r,), r ≤ L−1. Tian's.
         shares: v/(1+v), in [0, 1]: Kung's; they add up to DI. Shape (r,).
     """
 
@@ -131,7 +131,7 @@ class KungTian:
 
     @property
     def information(self) -> float:
-        """DI = Σ v/(1+v), at most L−1; Σ v is dominated by the greatest v."""
+        """DI = Σ v/(1+v), at most L−1; Σ v is dominated by the largest v."""
         return float(self.shares.sum())
 
 
@@ -139,13 +139,13 @@ def kung_tian(scatter: Scatter) -> KungTian:
     """Return the eigenvalues v of Σ_w⁻¹Σ_b, and v/(1+v) of S⁻¹S_B, theory.md (12).
 
     S = S_B + S_W, so both have the same eigenvectors. Directions without any scatter
-    (constant and duplicated features) are left out; v is ∞ where classes have no width.
+    (constant and duplicated features) are left out; v is ∞ where classes have no scatter.
 
     Raises:
         ConfigError: the teacher is continuous and has no within-class scatter.
     """
     if not scatter.discrete:
-        raise ConfigError("Tian's ratio needs class labels, the teacher is continuous")
+        raise ConfigError("Tian's ratio needs class labels, but the teacher is continuous")
     values, vectors = torch.linalg.eigh(max(scatter.samples, 1.0) * scatter.correlation)
     alive = values > TOLERANCE * values[-1].clamp(min=1e-300)
     half = (vectors[:, alive] / values[alive].sqrt()).T @ scatter.standard_D  # S^−½D
