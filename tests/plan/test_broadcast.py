@@ -12,5 +12,5 @@ def test_one_process_keeps_its_plan() -> None:
 
 
 def test_no_plan_is_named() -> None:
-    with pytest.raises(PlanError, match="rank 0 gave no plan"):
+    with pytest.raises(PlanError, match="rank 0 passed no plan"):
         broadcast_plan(None)

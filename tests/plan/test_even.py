@@ -123,4 +123,4 @@ def test_the_same_table_gives_the_same_choice_also_from_its_file() -> None:
 def test_without_steps_any_width_will_do() -> None:
     found = choose_round_to(replace(table(up_to(8)), steps=()), wide(256))
     assert (found.multiple, found.excess, found.layers) == (1, {}, 0)
-    assert "no layer that can be pruned is wide enough" in found.reason
+    assert "no prunable layer is wide enough" in found.reason

@@ -120,8 +120,8 @@ def test_each_on_its_own_where_asked() -> None:
         ("wrapped", 1, "model.module"),
         ("two ways", 0, "rank 1 sampled by 'patch', rank 0 by 'pixel'"),
         ("two ways", 1, "rank 1 sampled by 'patch', rank 0 by 'pixel'"),
-        ("no plan", 0, "PlanError: rank 0 gave no plan"),
-        ("no plan", 1, "PlanError: rank 0 gave no plan"),
+        ("no plan", 0, "PlanError: rank 0 passed no plan"),
+        ("no plan", 1, "PlanError: rank 0 passed no plan"),
     ],
 )
 def test_no_rank_waits_for_one_that_failed(what: str, rank: int, text: str) -> None:

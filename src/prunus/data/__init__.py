@@ -1,4 +1,4 @@
-"""Data by name: a name and a seed in, deterministic loaders out."""
+"""Data sets by name: a name and a seed give deterministic loaders."""
 
 from prunus.data.load import find_data, load_data
 from prunus.data.pairs import rgb_to_luma

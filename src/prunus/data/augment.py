@@ -1,4 +1,4 @@
-"""Random changes of a whole batch at once, drawn from PyTorch's global generator."""
+"""Random augmentation of a whole batch at once, drawn from PyTorch's global generator."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Augmentation = Callable[[Tensor], Tensor]
 
 
 def shift_images(x: Tensor, reach: int | tuple[int, int]) -> Tensor:
-    """Move each image by its own whole pixels, up to `reach` along each axis, zeros moving in.
+    """Shift each image by its own whole pixels, up to `reach` along each axis, padding with zeros.
 
-    The same as padding with `reach` zeros on every side and cropping at random to the old size.
+    This is padding with `reach` zeros on every side and cropping at random to the original size.
 
     Shapes: (B, C, H, W) → (B, C, H, W).
 
@@ -33,7 +33,7 @@ def shift_images(x: Tensor, reach: int | tuple[int, int]) -> Tensor:
 
 
 def flip_images(x: Tensor) -> Tensor:
-    """Mirror each image left to right with probability ½.
+    """Flip each image left to right with probability ½.
 
     Shapes: (B, C, H, W) → (B, C, H, W).
     """
@@ -42,9 +42,9 @@ def flip_images(x: Tensor) -> Tensor:
 
 
 def cut_out(x: Tensor, side: tuple[int, int], fill: Tensor) -> Tensor:
-    """Fill one rectangle of `side` (height, width) in each image with `fill`, one value a channel.
+    """Fill one rectangle of `side` (height, width) per image with `fill`, one value per channel.
 
-    Its centre is any pixel with equal probability, so that it may hang over the edge.
+    Its centre is any pixel with equal probability, so it may extend beyond the edge.
 
     Shapes: (B, C, H, W), fill (C,) → (B, C, H, W).
 

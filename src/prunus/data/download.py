@@ -1,4 +1,4 @@
-"""Fetching what is missing through torchvision, or saying where it is to be had."""
+"""Download what is missing through torchvision, or report where to get it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["download"]
 
 
 def download(name: str, data_root: Path, files: str, fetch: Callable[[Any], object]) -> None:
-    """Call `fetch` with the module `torchvision.datasets`, and see that the data set is there.
+    """Call `fetch` with the module `torchvision.datasets`, and check that the data set is present.
 
     Raises:
-        DataError: it could not be fetched; the message says why, and where to put `files`.
+        DataError: the download failed; the message says why, and where to put `files`.
     """
     try:
-        fetch(importlib.import_module("torchvision.datasets"))  # heavy: only where asked for
-    except Exception as error:  # no network, no mirror, or a folder that is read-only
+        fetch(importlib.import_module("torchvision.datasets"))  # slow to import: only when needed
+    except Exception as error:  # no network, no mirror, or a read-only folder
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise missing(name, data_root, files, reason.rstrip(".: ")) from error
     if DATASETS[name].find(data_root, "") is None:
-        raise missing(name, data_root, files, "the download left them out")
+        raise missing(name, data_root, files, "the download did not contain them")

@@ -1,4 +1,4 @@
-"""Image files on disk, already divided into parts, wrapped into loaders."""
+"""Loaders for image files on disk that are already split."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from prunus.data.splits import DataSplits, make_splits
 
 __all__ = ["split_files"]
 
-_FEW = 2_000  # images up to which workers cost more than they save
-_VERIFIED = 20_000  # images up to which every file is checked before training starts
+_FEW = 2_000  # images up to which workers are not worth their overhead
+_VERIFIED = 20_000  # images up to which every file is checked before training
 
 
 def split_files(
@@ -29,17 +29,17 @@ def split_files(
 ) -> DataSplits:
     """Wrap the files of 'train', 'validation' and 'test' into loaders, at 3×224×224 by default.
 
-    `num_workers` is 0 for up to 2 000 images and otherwise up to 4. Up to 20 000 images are
-    checked beforehand, as far as their headers go.
+    `num_workers` is 0 for up to 2 000 images and otherwise up to 4. For up to 20 000 images, the
+    headers are checked beforehand.
 
     Raises:
-        DataError: an image cannot be read, or `input_shape` asks for other than 1 or 3 channels.
+        DataError: an image cannot be read, or `input_shape` has other than 1 or 3 channels.
     """
     input_shape = settings.input_shape or (3, 224, 224)
     if input_shape[0] not in (1, 3):
         raise DataError(
-            f"image files give 1 or 3 channels, {input_shape[0]} were asked for: "
-            "choose one of these in input_shape"
+            f"image files have 1 or 3 channels, {input_shape[0]} were requested: set 1 or 3 in "
+            "input_shape"
         )
     count = sum(len(files.paths) for files in parts.values())
     if count <= _VERIFIED:

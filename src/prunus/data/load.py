@@ -1,4 +1,4 @@
-"""The one way in: a name and a seed."""
+"""The entry point: load a data set by name and seed."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def load_data(
     input_shape: tuple[int, int, int] | None = None,
     augment: bool = False,
 ) -> DataSplits:
-    """Load the data set `name`, as 'digits', 'cifar10:cutout' or 'folder:PATH'.
+    """Load the data set `name`, such as 'digits', 'cifar10:cutout' or 'folder:PATH'.
 
-    `DATASETS` tells what there is, and each builder's docstring where it is read from and how it
-    is split. The test split is the published one and the same for every seed, so that runs can be
-    compared; `seed` picks the validation images out of the rest (where they are not published
-    as well), and the order of training. The same seed gives the same splits. Images are resized
-    to `input_shape` (C, H, W), by default the data set's own; grey ones are repeated to C
-    channels. `augment` shifts, or crops and flips, the training images (not those of
-    `calibration`), by PyTorch's global generator.
+    `DATASETS` lists the data sets, and each builder's docstring says where it is read from and how
+    it is split. The test split is the published one and the same for every seed, so that runs can
+    be compared; `seed` selects the validation images among the rest (unless they are published as
+    well), and the order of training. The same seed gives the same splits. Images are resized to
+    `input_shape` (C, H, W), by default the data set's own; grey ones are repeated to C channels.
+    `augment` shifts, or crops and flips, the training images (not those of `calibration`), by
+    PyTorch's global generator.
 
     Raises:
         UnknownNameError: no such data set; the message lists the known ones.
@@ -50,9 +50,13 @@ def load_data(
     kind, colon, argument = name.partition(":")
     entry = DATASETS[kind]
     if entry.needs_argument and not argument:
-        raise DataError(f"{kind} came without its {entry.argument}: write {kind}:{entry.argument}")
+        raise DataError(
+            f"{kind} was given without its {entry.argument}: write {kind}:{entry.argument}"
+        )
     if colon and not entry.argument:
-        raise DataError(f"{kind} takes nothing after its name, but {argument!r} came: write {kind}")
+        raise DataError(
+            f"{kind} takes nothing after its name, but was given {argument!r}: write {kind}"
+        )
     return entry.build(
         DataSettings(
             argument=argument,
@@ -66,9 +70,9 @@ def load_data(
 
 
 def find_data(name: str, data_root: Path = Path("data")) -> Path | None:
-    """Return the folder that holds the data set `name`, None where it is not there whole.
+    """Return the folder of the data set `name`, or None if it is incomplete.
 
-    Looks at names of files alone and downloads nothing; a file that is there may still be broken.
+    Only file names are checked, and nothing is downloaded; an existing file may still be broken.
 
     Raises:
         UnknownNameError: no such data set.

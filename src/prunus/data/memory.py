@@ -1,4 +1,4 @@
-"""Images held in memory as bytes, made into batches of floats by one index."""
+"""Images held in memory as bytes, converted to float batches by one indexing operation."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Batch = tuple[Tensor, Tensor]
 
 
 def as_is(batch: Batch) -> Batch:
-    """Collate nothing: `MemoryImages` gives whole batches."""
+    """Return the batch unchanged: `MemoryImages` returns whole batches."""
     return batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """How bytes become what a network reads: (bytes / `most` - `mean`) / `std`, by channel."""
+    """How bytes are converted to network inputs: (bytes / `most` - `mean`) / `std`, by channel."""
 
     most: float = 255
     mean: tuple[float, ...]
@@ -41,16 +41,16 @@ class Scaling:
 
 
 class MemoryImages(Dataset[Batch]):
-    """Images and labels, resized, augmented and normalised when fetched, a whole batch at once.
+    """Images and labels, resized, augmented and normalised on access, a whole batch at once.
 
-    x = (augmented(resized(bytes / most)) - mean) / std. Grey images are repeated to as many
-    channels as are asked for; colour ones are asked for as 3 channels, or as 1: their luma
-    .299 R + .587 G + .114 B, normalised by the luma of `mean` and the average of `std`.
+    x = (augmented(resized(bytes / most)) - mean) / std. Grey images are repeated to the requested
+    number of channels; colour images can be requested with 3 channels, or with 1: their luma .299 R
+    + .587 G + .114 B, normalised by the luma of `mean` and the average of `std`.
 
     Shapes: images uint8 (N, c, h, w), labels int64 (N,) → float32 (B, C, H, W), int64 (B,).
 
     Raises:
-        DataError: `input_shape` asks for channels that cannot be made.
+        DataError: `input_shape` has a number of channels that cannot be made.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class MemoryImages(Dataset[Batch]):
         channels = images.shape[1]
         if channels not in (1, input_shape[0]) and (channels, input_shape[0]) != (3, 1):
             raise DataError(
-                f"these images have {channels} channels, {input_shape[0]} were asked for: "
-                f"choose {channels} or 1 in input_shape"
+                f"these images have {channels} channels, {input_shape[0]} were requested: set "
+                f"{channels} or 1 in input_shape"
             )
         self.images, self.labels = images, labels
         self.grey = (channels, input_shape[0]) == (3, 1)
@@ -101,7 +101,7 @@ class MemoryImages(Dataset[Batch]):
 
 
 def _column(values: tuple[float, ...]) -> Tensor:
-    """Return one value a channel, (c, 1, 1)."""
+    """Return one value per channel, (c, 1, 1)."""
     return torch.tensor(values)[:, None, None]
 
 
@@ -119,17 +119,17 @@ def split_in_memory(
     parents: tuple[int, ...] | None = None,
     parent_names: tuple[str, ...] = (),
 ) -> DataSplits:
-    """Split validation off `rest` by the seed, and wrap all into loaders.
+    """Split validation off `rest` by the seed, and return loaders for all splits.
 
-    `rest` and `test` are images uint8 (N, c, h, w) and labels int64 (N,). Which images are the
-    validation depends on the seed and on `name` up to its colon. `augment` is for the training
-    images, where the settings ask for it.
+    `rest` and `test` are images uint8 (N, c, h, w) and labels int64 (N,). The choice of validation
+    images depends on the seed and on `name` up to its colon. `augment` applies to the training
+    images, if the settings enable it.
     """
     input_shape = settings.input_shape or default_shape
     kept, taken = split_stratified(
         rest[1], validation_size, derive_seed(settings.seed, name.partition(":")[0], "validation")
     )
-    train = rest[0][kept], rest[1][kept]  # once: training and calibration share it
+    train = rest[0][kept], rest[1][kept]  # only once: training and calibration share it
 
     def images(batch: Batch, augment: Augmentation | None = None) -> MemoryImages:
         return MemoryImages(*batch, scaling=scaling, input_shape=input_shape, augment=augment)

@@ -1,4 +1,4 @@
-"""The registry of data sets: what is known of each name, whether it is there, how it is loaded."""
+"""The registry of data sets: metadata of each name, whether it is present, how it is loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """What every data set is asked for; `argument` is the text after the name's colon.
+    """The settings of every data set; `argument` is the text after the name's colon.
 
     Raises:
         ConfigError: the batch is empty, or `input_shape` is not three positive numbers.
@@ -55,34 +55,34 @@ class DatasetBuilder(Protocol):
     """Builds the loaders of one data set."""
 
     def __call__(self, settings: DataSettings) -> DataSplits:
-        """Return the loaders that `settings` ask for."""
+        """Return the loaders for `settings`."""
         ...
 
 
 class DatasetFinder(Protocol):
-    """Looks whether a data set is there, by the names of its files alone."""
+    """Checks whether a data set is present, by its file names alone."""
 
     def __call__(self, data_root: Path, argument: str) -> Path | None:
-        """Return the folder that holds it whole, None where something is missing."""
+        """Return the folder of the data set, or None if something is missing."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataEntry:
-    """A data set by name: whose it is, what it holds, where it lies, how it is loaded.
+    """A data set by name: its source, content, location and loader.
 
     | field | meaning |
     | --- | --- |
     | build | makes the loaders |
-    | find | where it is, without reading it; None: not there |
+    | find | where it is, without reading it; None if not present |
     | task | classification, or restoration: pairs of images, no classes |
-    | source | whose it is and where it is described, one line |
+    | source | its authors and reference, one line |
     | terms | its licence or terms of use, one line |
-    | input_shape | (C, H, W) it is shown at unless asked otherwise |
-    | num_classes | 0: not known before the data are seen, or restoration |
+    | input_shape | its default (C, H, W) |
+    | num_classes | 0: not known before the data are read, or restoration |
     | sizes | images of each published split, by its name; empty: the user's own |
-    | argument | what follows the colon of its name; "" if nothing, "[…]" if it may be left out |
-    | place | where its files go, below data_root; "" if nowhere |
+    | argument | what follows the colon of its name; "" if nothing, "[…]" if optional |
+    | place | the folder of its files in data_root; "" if none |
     | get | where to get them |
     """
 
@@ -100,7 +100,7 @@ class DataEntry:
 
     @property
     def needs_argument(self) -> bool:
-        """Whether the name alone says too little, as `folder` without its path."""
+        """Whether the name needs an argument, as `folder` needs its path."""
         return bool(self.argument) and not self.argument.startswith("[")
 
 
@@ -110,7 +110,7 @@ B = TypeVar("B", bound=DatasetBuilder)
 
 
 def find_nothing(data_root: Path, argument: str) -> Path | None:
-    """Find a data set that lies nowhere, because it comes with a package: `data_root` itself."""
+    """Find a data set without files, because it comes with a package: `data_root` itself."""
     return data_root
 
 
@@ -128,7 +128,7 @@ def register_data(
     place: str = "",
     get: str = "",
 ) -> Callable[[B], B]:
-    """Return a decorator that files a builder under `name`; see `DataEntry` for the rest."""
+    """Return a decorator that registers a builder under `name`; see `DataEntry` for the rest."""
 
     def file(build: B) -> B:
         DATASETS.register(name)(
@@ -152,13 +152,13 @@ def register_data(
 
 
 def missing(name: str, data_root: Path, files: str, reason: str = "") -> DataError:
-    """Return the one sentence that a data set is not there, where to get it and where to put it.
+    """Return the error that a data set is missing, with where to get it and where to put it.
 
-    `files` says what is missing; `reason`, why it was not downloaded, where that was tried.
+    `files` says what is missing; `reason`, why a download failed, if one was tried.
     """
     entry = DATASETS[name]
     tried = f" and could not be downloaded ({reason})" if reason else ""
     return DataError(
-        f"{name} is not whole in {data_root / entry.place}{tried}: get it from {entry.get}, "
+        f"{name} is incomplete in {data_root / entry.place}{tried}: get it from {entry.get}, "
         f"put {files} there, or name another data_root"
     )

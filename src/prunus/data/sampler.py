@@ -1,4 +1,4 @@
-"""Orders of the training images that depend on the seed and the epoch alone."""
+"""Orders of the training images that depend only on the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ClassBalancedBatches", "SeededSampler", "balanced_loader"]
 
 
 class SeededSampler(Sampler[int]):
-    """Shuffle `dataset` anew each epoch, by `seed` and the epoch and nothing else.
+    """Shuffle `dataset` each epoch, depending only on `seed` and the epoch.
 
     As with `DistributedSampler`, call `set_epoch` before each epoch: iterating twice without it
     gives the same order twice, which is what lets a resumed run repeat an epoch.
@@ -46,14 +46,14 @@ class SeededSampler(Sampler[int]):
 
 
 class ClassBalancedBatches(Sampler[list[int]]):
-    """Batches over a random subset of classes, as many images of each class (one more or less).
+    """Batches over a random subset of classes, equally many images of each class (up to one).
 
-    [Tian, section 4.1.1]: scatter matrices need several images of a class, at least 8. Classes
-    come around in random order, none a second time before all came once, and so do the images of
-    a class. An epoch has ⌈N/batch_size⌉ whole batches: about N images, those of small classes
-    more often than those of large ones, and within a batch only where a class has too few.
+    [Tian, section 4.1.1]: scatter matrices need several images of a class, at least 8. Classes come
+    in random order, none a second time before all came once, and likewise the images of a class. An
+    epoch has ⌈N/batch_size⌉ full batches, about N images. Images of small classes appear more often
+    than those of large ones, and repeatedly within a batch only if a class has too few.
 
-    Repeatable by `seed` and `set_epoch` as `SeededSampler`.
+    Repeatable by `seed` and `set_epoch`, like `SeededSampler`.
 
     Example:
         >>> labels = torch.arange(40) % 4
@@ -71,28 +71,28 @@ class ClassBalancedBatches(Sampler[list[int]]):
         per_class: int = 8,
         seed: int = 0,
     ) -> None:
-        """Choose how a batch is made up.
+        """Set the composition of a batch.
 
         Args:
             labels: class of each image, (N,).
-            batch_size: images of a batch.
-            classes: of a batch; None for as many as fit, or all.
-            per_class: least images of a class in a batch.
+            batch_size: images per batch.
+            classes: number of classes per batch; None for as many as fit, at most all.
+            per_class: least number of images of a class in a batch.
             seed: of the order.
 
         Raises:
-            ConfigError: the batch is too small, or there are fewer classes than asked for.
+            ConfigError: the batch is too small, or there are fewer classes than requested.
         """
         if batch_size < 2 * per_class:
             raise ConfigError(
-                f"class-balanced batches need {per_class} images of at least 2 classes, and "
+                f"class-balanced batches need {per_class} images of at least 2 classes, but "
                 f"batch_size is {batch_size}: set it to {2 * per_class} or more"
             )
         self.members = [torch.nonzero(labels == each).flatten() for each in torch.unique(labels)]
         fit = min(batch_size // per_class, len(self.members))
         if classes is not None and classes > fit:
             raise ConfigError(
-                f"batches of {classes} classes were asked for, and {batch_size} images hold at "
+                f"batches of {classes} classes were requested, but {batch_size} images hold at "
                 f"most {fit} of the {len(self.members)} classes with {per_class} images each: "
                 "lower push.classes or raise batch_size"
             )
@@ -122,7 +122,7 @@ class ClassBalancedBatches(Sampler[list[int]]):
 
 
 class _Turns:
-    """Draws from 0 … n−1, none again before all came, and none twice in one draw of up to n."""
+    """Draws from 0 … n−1: no repeats before all were drawn, and none within one draw of up to n."""
 
     def __init__(self, n: int, generator: torch.Generator) -> None:
         self.n, self.generator = n, generator
@@ -134,7 +134,7 @@ class _Turns:
         while len(taken) < count:
             times = Counter(taken)
             fresh = torch.randperm(self.n, generator=self.generator).tolist()
-            fresh.sort(key=times.__getitem__)  # those taken just now come last
+            fresh.sort(key=times.__getitem__)  # those just drawn come last
             more = count - len(taken)
             taken, self.waiting = taken + fresh[:more], fresh[more:]
         return taken
@@ -145,11 +145,11 @@ def balanced_loader(
 ) -> Iterable[Any]:
     """Return a loader of the same images in class-balanced batches of the same size.
 
-    Labels are the data set's `labels` or `targets`, or else read image by image. What is no
-    `DataLoader` of numbered images, or has batches of its own making, is returned as it is.
+    Labels are the data set's `labels` or `targets`, or else read image by image. Anything but a
+    `DataLoader` of indexed images, or one with its own batches, is returned unchanged.
 
     Raises:
-        ConfigError: the targets are images; or as `ClassBalancedBatches`.
+        ConfigError: the targets are images, or as for `ClassBalancedBatches`.
     """
     if not isinstance(loader, DataLoader) or loader.batch_size is None:
         return loader
@@ -180,7 +180,7 @@ def _labels(dataset: Any) -> Tensor:
     targets = torch.as_tensor(dataset[0][1])
     if targets.dim() or targets.is_floating_point():
         raise ConfigError(
-            "class-balanced batches need class labels, and the targets are images: "
+            "class-balanced batches need class labels, but the targets are images: "
             "set train.push to null"
         )
     return torch.tensor([int(dataset[i][1]) for i in range(len(dataset))])

@@ -23,14 +23,14 @@ class DataSplits:
 
     Classification: images are float32 (B, C, H, W), normalised, with (C, H, W) = `input_shape`;
     labels are int64 (B,) in 0 … `num_classes` - 1, and `class_names[label]` is the class's name.
-    `parents[label]` is its published coarse class, where the data set has some, and
-    `parent_names[parents[label]]` that one's name.
+    `parents[label]` is its published coarse class, if the data set has them, and
+    `parent_names[parents[label]]` the name of that class.
 
     Restoration: degraded images float32 (B, C, H, W) and targets (B, C, s·H, s·W), s = `scale`,
     black 0 and white 1 (noise may leave that range); there are no classes. `input_shape` is that
     of the training images; `test` comes in batches of one, as its images may be of any size.
 
-    `train` is shuffled by a `SeededSampler` and augmented where asked for; `calibration` holds
+    `train` is shuffled by a `SeededSampler` and augmented if requested; `calibration` holds
     the same images in a fixed order, unaugmented, for collecting scores; `validation` and `test`
     are unshuffled and unaugmented. Iterating the last three leaves the global generators alone.
     """
@@ -50,15 +50,15 @@ class DataSplits:
 
 
 def split_stratified(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Take `size` of the indices of `labels`, each class in proportion, at least one of each.
+    """Take `size` of the indices of `labels`, each class proportionally, at least one of each.
 
-    With n_c images of class c among N, a class gives ⌊size·n_c/N⌋ or one more, the largest
-    remainders first (Hamilton's apportionment), but never none and never all.
+    With n_c images of class c among N, ⌊size·n_c/N⌋ or one more are taken, the largest remainders
+    first (Hamilton's apportionment), but never none and never all.
 
     Args:
         labels: (N,) class of each image.
         size: how many to take.
-        seed: picks the images; the counts do not depend on it.
+        seed: selects the images; the counts do not depend on it.
 
     Returns:
         The rest (N - size,) and what was taken (size,), both ascending.
@@ -103,11 +103,10 @@ def make_splits(
     parents: tuple[int, ...] | None = None,
     parent_names: tuple[str, ...] = (),
 ) -> DataSplits:
-    """Wrap the data sets 'train', 'calibration', 'validation' and 'test' into loaders.
+    """Return loaders for the data sets 'train', 'calibration', 'validation' and 'test'.
 
-    The parts named in `one_by_one` come in batches of one, for images of different sizes. The
-    last training batch is dropped where it would be a single image, of which BatchNorm has no
-    variance.
+    The parts named in `one_by_one` come in batches of one, for images of different sizes. The last
+    training batch is dropped if it would be a single image, for which BatchNorm has no variance.
     """
 
     def loader(part: str) -> DataLoader[Any]:

@@ -42,7 +42,7 @@ def build_external(
 
 
 def _torchvision(name: str, num_classes: int, input_shape: tuple[int, int, int]) -> Any:
-    models = importlib.import_module("torchvision.models")  # heavy: only where asked for
+    models = importlib.import_module("torchvision.models")  # slow to import: only when needed
     how = "python -c 'import torchvision; print(torchvision.models.list_models())'"
     _require("torchvision", name, models.list_models(module=models), how)
     if input_shape[0] != 3:
@@ -58,7 +58,7 @@ def _torchvision(name: str, num_classes: int, input_shape: tuple[int, int, int])
 
 
 def _timm(name: str, num_classes: int, input_shape: tuple[int, int, int]) -> Any:
-    timm = importlib.import_module("timm")  # heavy: only where asked for
+    timm = importlib.import_module("timm")  # slow to import: only when needed
     how = "python -c 'import timm; print(timm.list_models())'"
     _require("timm", name, timm.list_models(), how)
     return timm.create_model(

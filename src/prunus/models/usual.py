@@ -28,7 +28,7 @@ def usual_input(spec: str) -> tuple[Shape, int]:
         return entry.input_shape, entry.num_classes
     prefix, _, name = spec.partition(":")
     if prefix == "timm":
-        timm = importlib.import_module("timm")  # heavy: only where asked for
+        timm = importlib.import_module("timm")  # slow to import: only when needed
         own = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
         channels, height, width = own.input_size if own is not None else (3, 224, 224)
         return (channels, height, width), 1000

@@ -77,7 +77,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise WeightsError(
-                f"{path} is not a whole .safetensors file ({error}): copy or save it anew"
+                f"{path} is not a whole .safetensors file ({error}): copy or save it again"
             ) from error
     if path.suffix not in (".pt", ".pth"):
         raise WeightsError(
@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             "save model.state_dict() alone"
         ) from error
     except Exception as error:  # zip, tar and legacy readers each raise their own
-        raise WeightsError(f"{path} cannot be read by torch.load: copy or save it anew") from error
+        raise WeightsError(f"{path} cannot be read by torch.load: copy or save it again") from error
     return _state_dict(loaded, path)
 
 

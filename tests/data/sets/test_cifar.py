@@ -150,7 +150,7 @@ def rewrite(path: Path, **more) -> None:
 @pytest.mark.parametrize(
     ("file", "more", "sentence"),
     [
-        ("train", {"data": [1, 2]}, "no bytes of images"),
+        ("train", {"data": [1, 2]}, "no image bytes"),
         ("train", {"data": pixels(1000, 3071)}, "images of 3071 bytes, expected 3072"),
         ("test", {"fine_labels": [1]}, "1 fine_labels, expected one for each of 100"),
         ("test", {"data": pixels(0, 3072), "fine_labels": []}, "one for each of 0"),
@@ -185,7 +185,7 @@ class Evil:
         (b"", "cannot be read"),
         (b"no pickle", "cannot be read"),
         (pickle.dumps([1], protocol=2), "holds a list, expected a dictionary"),
-        (pickle.dumps(Evil(), protocol=2), "asks for .*print, which is no data"),
+        (pickle.dumps(Evil(), protocol=2), "asks for .*print, which is not data"),
         (pickle_as_python2({"data": pixels(9, 3072)})[:-9], "cannot be read"),
     ],
 )

@@ -199,5 +199,5 @@ def test_odd_fold_files_are_named(root):
     with pytest.raises(DataError, match=r"fold_2_data\.txt labels no face by age"):
         load("adience:age", root)
     path.write_text("\n".join(lines[1:]), encoding="utf-8")
-    with pytest.raises(DataError, match=r"fold_2_data\.txt has no head with age, face_id, orig"):
+    with pytest.raises(DataError, match=r"fold_2_data\.txt has no header with age, face_id, orig"):
         load("adience:age", root)

@@ -121,7 +121,9 @@ def test_a_failed_download_says_which_files_go_where(raw, tmp_path, monkeypatch,
 
 def test_a_download_that_brings_nothing_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "MNIST", lambda root, download: None)
-    with pytest.raises(DataError, match=r"the download left them out.*train-images-idx3-ubyte"):
+    with pytest.raises(
+        DataError, match=r"the download did not contain them.*train-images-idx3-ubyte"
+    ):
         load_data("mnist", data_root=tmp_path)
 
 

@@ -79,5 +79,7 @@ def test_the_missing_one_of_two_is_named(tmp_path, monkeypatch):
     write_svhn(tmp_path)
     (tmp_path / "test_32x32.mat").unlink()
     monkeypatch.setattr(torchvision.datasets, "SVHN", lambda root, split, download: None)
-    with pytest.raises(DataError, match=r"the download left them out\).*, put test_32x32\.mat th"):
+    with pytest.raises(
+        DataError, match=r"the download did not contain them\).*, put test_32x32\.mat th"
+    ):
         load_data("svhn", data_root=tmp_path)

@@ -1,4 +1,4 @@
-"""Formats that data sets are kept in: read, checked, turned into arrays."""
+"""File formats of data sets: reading, checking, conversion to arrays."""
 
 from prunus.data.files.cifar_compact import find_compact, read_compact
 from prunus.data.files.cifar_pickles import find_pickles, read_pickles

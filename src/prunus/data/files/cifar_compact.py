@@ -36,7 +36,7 @@ _SHA256 = {  # of the decoded images (N, 32, 32, 3), and of the labels, as bytes
 
 
 def find_compact(data_root: Path) -> Path | None:
-    """Return the folder of the compact CIFAR-10, None where a part is missing."""
+    """Return the folder of the compact CIFAR-10, or None if a part is missing."""
     folder = data_root / "cifar10"
     parts = (*_PARTS["train"], *_PARTS["test"])
     return folder if all((folder / part).is_file() for part in parts) else None
@@ -46,9 +46,9 @@ def read_compact(folder: Path) -> Cifar:
     """Read train_1.npz … train_5.npz and test.npz, the original batches in their order.
 
     Each holds `data`, the bytes of WebP images joined together; `offsets`, where each begins and
-    the last ends; `labels`. A WebP image is a strip, 32 pixels wide, of images one below the
-    other. The images and labels must be CIFAR-10's to the last bit (SHA-256). Decoding all
-    60 000 takes some eight seconds.
+    the last ends; `labels`. A WebP image is a strip, 32 pixels wide, of images stacked vertically.
+    The images and labels must be bit-identical to CIFAR-10's (SHA-256). Decoding all 60 000 takes
+    about eight seconds.
 
     Raises:
         DataError: a file cannot be read, or decodes to something else.
@@ -67,16 +67,16 @@ def _read(folder: Path, split: str) -> Batch:
                 data, offsets = part["data"], part["offsets"].tolist()
                 labels.append(part["labels"].astype(np.uint8))
             strips += [_decode(data[start:end]) for start, end in pairwise(offsets)]
-        except Exception as error:  # zip, NumPy, Pillow: each raises its own
+        except Exception as error:  # zip, NumPy and Pillow each raise their own errors
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{path} cannot be read ({reason}): copy it anew") from error
+            raise DataError(f"{path} cannot be read ({reason}): copy it again") from error
     images, classes = np.concatenate(strips), np.concatenate(labels)
     found = tuple(hashlib.sha256(array.data).hexdigest() for array in (images, classes))
-    for what, came, expected in zip(("images", "labels"), found, _SHA256[split], strict=True):
-        if came != expected:
+    for what, found_hash, expected in zip(("images", "labels"), found, _SHA256[split], strict=True):
+        if found_hash != expected:
             raise DataError(
-                f"{folder} holds {what} for {split} with the SHA-256 {came[:12]}…, CIFAR-10's is "
-                f"{expected[:12]}…: copy the parts anew"
+                f"{folder} holds {what} for {split} with the SHA-256 {found_hash[:12]}…, CIFAR-10's is "
+                f"{expected[:12]}…: copy the parts again"
             )
     channels_first = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     return channels_first, torch.from_numpy(classes).long()

@@ -55,7 +55,7 @@ _FILES = {
 
 
 def find_pickles(data_root: Path, classes: int) -> Path | None:
-    """Return the folder of the published files, None where one of them is missing."""
+    """Return the folder of the published files, or None if one of them is missing."""
     files = _FILES[classes]
     folder = data_root / files.folder
     needed = (*files.train, *files.test, files.meta)
@@ -65,12 +65,12 @@ def find_pickles(data_root: Path, classes: int) -> Path | None:
 def read_pickles(folder: Path, classes: int) -> Cifar:
     """Read the "python version" of CIFAR with 10 or 100 `classes`.
 
-    Each file is a pickled dictionary: `data` is uint8 (N, 3072), the red plane, the green, the
-    blue; `labels`, or `fine_labels` and `coarse_labels`, are N numbers. Nothing but arrays,
-    numbers and text is unpickled.
+    Each file is a pickled dictionary: `data` is uint8 (N, 3072), the red, green and blue planes;
+    `labels`, or `fine_labels` and `coarse_labels`, are N numbers. Nothing but arrays, numbers and
+    text is unpickled.
 
     Raises:
-        DataError: a file cannot be read, or does not hold what it should.
+        DataError: a file cannot be read, or has unexpected content.
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Dataset layout".
     """
@@ -101,7 +101,7 @@ def _read(folder: Path, names: tuple[str, ...], labels: dict[str, int]) -> list[
         held = _unpickle(folder / name)
         data = held.get("data")
         if not (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2):
-            raise _odd(folder / name, "no bytes of images", "data, uint8 (N, 3072)")
+            raise _odd(folder / name, "no image bytes", "data, uint8 (N, 3072)")
         if data.shape[1] != 3072:
             raise _odd(folder / name, f"images of {data.shape[1]} bytes", "3072")
         part = [torch.from_numpy(data.copy()).view(-1, 3, 32, 32)]
@@ -117,7 +117,7 @@ def _read(folder: Path, names: tuple[str, ...], labels: dict[str, int]) -> list[
 
 
 def _parents(fine: Tensor, coarse: Tensor, *, path: Path) -> tuple[int, ...]:
-    """Return the coarse class of each fine class, as the labels of the images say."""
+    """Return the coarse class of each fine class, according to the labels of the images."""
     parents = torch.full((100,), -1).scatter_(0, fine, coarse)
     if not torch.equal(parents[fine], coarse):
         raise _odd(path, "fine classes with two coarse ones", "one each")
@@ -126,28 +126,28 @@ def _parents(fine: Tensor, coarse: Tensor, *, path: Path) -> tuple[int, ...]:
     return tuple(parents.tolist())
 
 
-def _odd(path: Path, came: str, expected: str) -> DataError:
-    return DataError(f"{path} holds {came}, expected {expected}: put the original file there")
+def _odd(path: Path, found: str, expected: str) -> DataError:
+    return DataError(f"{path} holds {found}, expected {expected}: put the original file there")
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             held = _Arrays(file, encoding="latin1").load()
-    except Exception as error:  # a broken pickle raises nearly anything
+    except Exception as error:  # a broken pickle can raise almost any exception
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} cannot be read ({reason}): download it anew") from error
+        raise DataError(f"{path} cannot be read ({reason}): download it again") from error
     if not isinstance(held, dict):
         raise _odd(path, f"a {type(held).__name__}", "a dictionary")
     return held
 
 
 def _dtype(kind: str, align: int = 0, copy: int = 1) -> np.dtype[Any]:
-    """Make a dtype as Python 2 pickled it, with numbers where NumPy now wants booleans."""
+    """Make a dtype as Python 2 pickled it, with numbers where NumPy now expects booleans."""
     return np.dtype(kind, align=bool(align), copy=bool(copy))
 
 
-_RECONSTRUCT: Any = np.zeros(1).__reduce__()[0]  # NumPy's own, wherever this version keeps it
+_RECONSTRUCT: Any = np.zeros(1).__reduce__()[0]  # NumPy's own, wherever this version defines it
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -162,5 +162,5 @@ class _Arrays(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no data")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not data")
         return _ALLOWED[module, name]

@@ -1,4 +1,4 @@
-"""Image files on disk: which there are, and how one becomes a tensor."""
+"""Image files on disk: listing them, and decoding one to a tensor."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _GREY = ((0.449,), (0.226,))  # their averages
 class UnreadableImageError(DataError):
     """An image file cannot be decoded.
 
-    A loader's worker process has PyTorch make this error anew from a whole printed traceback;
-    the sentence is its last line.
+    In a loader's worker process PyTorch re-creates this error from a printed traceback; the
+    sentence is its last line.
     """
 
     def __init__(self, message: str) -> None:
@@ -56,15 +56,13 @@ class Files:
 
 
 def find_layout(root: Path) -> dict[str, Path]:
-    """Return the folder of 'train' and, where `root` holds them, of 'test' and 'validation'.
+    """Return the folder of 'train' and, if `root` has them, of 'test' and 'validation'.
 
     Raises:
         DataError: `root` is not a folder.
     """
     if not root.is_dir():
-        raise DataError(
-            f"there is no folder {root}: give one that holds a subfolder for each class"
-        )
+        raise DataError(f"there is no folder {root}: give one with a subfolder for each class")
     train, validation, test = (root / part for part in ("train", "val", "test"))
     if not train.is_dir() or not (validation.is_dir() or test.is_dir()):
         return {"train": root}
@@ -75,7 +73,7 @@ def find_layout(root: Path) -> dict[str, Path]:
 
 
 def find_images(root: Path, *, least: int) -> tuple[tuple[str, ...], Files]:
-    """Return the class names, which are the subfolders of `root` in order, and the images in them.
+    """Return the class names, which are the sorted subfolders of `root`, and the images in them.
 
     Raises:
         DataError: there are no classes, there is only one, or one has fewer than `least` images.
@@ -94,14 +92,14 @@ def find_images(root: Path, *, least: int) -> tuple[tuple[str, ...], Files]:
         )
     if len(found) == 1:
         raise DataError(
-            f"{root} holds one class, {folders[0].name!r}, and there is nothing to tell apart: "
+            f"{root} holds one class, {folders[0].name!r}, so there is nothing to classify: "
             "give at least two subfolders"
         )
     for name, paths in found.items():
         if len(paths) < least:
             raise DataError(
                 f"class {name!r} of {root} has {len(paths)} images, but the split needs at "
-                f"least {least} of each class: add images or take the folder away"
+                f"least {least} of each class: add images or remove the folder"
             )
     labels = [label for label, paths in enumerate(found.values()) for _ in paths]
     files = Files(tuple(p for paths in found.values() for p in paths), torch.tensor(labels))
@@ -109,70 +107,70 @@ def find_images(root: Path, *, least: int) -> tuple[tuple[str, ...], Files]:
 
 
 def same_classes(root: Path, expected: tuple[str, ...]) -> Files:
-    """Return the images in the subfolders of `root`, which are those of another part.
+    """Return the images in the subfolders of `root`, another split of the same classes.
 
     Raises:
-        DataError: the classes are others, or one of them has no image.
+        DataError: the classes differ, or one of them has no image.
     """
     classes, files = find_images(root, least=1)
     odd = sorted(set(classes) ^ set(expected))
     if odd:
         where = "only there" if odd[0] in classes else "missing there"
         raise DataError(
-            f"{root} has other classes than the training split, {odd[0]!r} is {where}: "
+            f"{root} has different classes than the training split: {odd[0]!r} is {where}: "
             "give every split the same class folders"
         )
     return files
 
 
 def verify_images(paths: tuple[Path, ...]) -> None:
-    """Check the headers, and the checksums where the format has some, of all files.
+    """Check the headers and, if the format has them, the checksums of all files.
 
     Raises:
-        UnreadableImageError: names the first that is broken.
+        UnreadableImageError: names the first broken file.
     """
     for path in paths:
         try:
             with Image.open(path) as image:
                 image.verify()
-        except Exception as error:  # each format raises its own
+        except Exception as error:  # each format raises its own errors
             raise _unreadable(path, error) from error
 
 
 def read_image(path: Path, channels: int) -> Image.Image:
-    """Return the image as RGB, or as grey where `channels` is 1.
+    """Return the image as RGB, or as greyscale if `channels` is 1.
 
     Raises:
-        UnreadableImageError: the file is broken, or has more than 8 bits a channel.
+        UnreadableImageError: the file is broken, or has more than 8 bits per channel.
     """
     try:
         with Image.open(path) as image:
-            if image.mode[0] in "IF":  # conversion would clip these to white
-                raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+            if image.mode[0] in "IF":  # conversion would clip these values to white
+                raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
             whole = image.convert("RGBA") if "transparency" in image.info else image
             return whole.convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # each format raises its own
+    except Exception as error:  # each format raises its own errors
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return UnreadableImageError(
-        f"image {path} cannot be read ({reason}): replace it, or take it out of the folder"
+        f"image {path} cannot be read ({reason}): replace it, or remove it from the folder"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a file becomes an image (C, H, W) of the size asked for.
+    """How a file is converted to an image (C, H, W) of the requested size.
 
     | field | meaning |
     | --- | --- |
     | margin | the shorter side becomes `margin` × max(H, W) before the centre is cropped |
-    | least_area | augmented: the share of the image that a random crop keeps at least |
-    | squash | resized to H×W without keeping its proportions, so that nothing is cropped |
+    | least_area | augmented: the least share of the image that a random crop keeps |
+    | squash | resized to H×W without keeping the aspect ratio, so that nothing is cropped |
 
-    Augmented images are mirrored at random, too.
+    Augmented images are also flipped at random.
     """
 
     margin: float = 1.0
@@ -181,7 +179,7 @@ class Recipe:
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
-    """Image files, decoded and transformed when fetched.
+    """Image files, decoded and transformed on access.
 
     Shapes: index → float32 (C, H, W) of `input_shape`, and the label.
     """
@@ -212,7 +210,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
 
 def _transform(input_shape: tuple[int, int, int], augment: bool, recipe: Recipe) -> Any:
-    v2 = importlib.import_module("torchvision.transforms.v2")  # heavy: only where asked for
+    v2 = importlib.import_module("torchvision.transforms.v2")  # slow to import: only when needed
     C, H, W = input_shape
     if augment:
         area = (recipe.least_area, 1.0)

@@ -1,4 +1,4 @@
-"""MATLAB's .mat files: version 5 to 7 by SciPy, version 7.3 by h5py where that is installed."""
+"""MATLAB's .mat files: version 5 to 7 by SciPy, version 7.3 by h5py if it is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["read_mat"]
 
 
 def read_mat(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Return the variables `names` of a .mat file, shaped as MATLAB shows them.
+    """Return the variables `names` of a .mat file, with the shapes that MATLAB shows.
 
     Cell arrays of text become arrays of `str`.
 
@@ -29,9 +29,9 @@ def read_mat(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         held = _read_73(path, names) if new else _read_5(path, names)
     except DataError:
         raise
-    except Exception as error:  # SciPy and h5py raise many kinds
+    except Exception as error:  # SciPy and h5py raise many kinds of errors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} cannot be read ({reason}): download it anew") from error
+        raise DataError(f"{path} cannot be read ({reason}): download it again") from error
     lost = [name for name in names if name not in held]
     if lost:
         raise DataError(f"{path} holds no variable {lost[0]!r}: put the original file there")
@@ -39,7 +39,7 @@ def read_mat(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
 
 
 def _read_5(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    loadmat = importlib.import_module("scipy.io").loadmat  # heavy: only where asked for
+    loadmat = importlib.import_module("scipy.io").loadmat  # slow to import: only when needed
     held = loadmat(path, variable_names=list(names))
     return {name: _texts(held[name]) for name in names if name in held}
 

@@ -1,4 +1,4 @@
-"""Degraded images beside their originals, for restoration."""
+"""Pairs of degraded images and their originals, for restoration."""
 
 from prunus.data.pairs.bicubic import rgb_to_luma
 from prunus.data.pairs.degrade import Degradation, Downsampling, GaussianNoise, JpegCompression

@@ -1,4 +1,4 @@
-"""What spoils an image: down-sampling, Gaussian noise, JPEG. The network is to undo it."""
+"""Image degradations that a network learns to undo: down-sampling, Gaussian noise, JPEG."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Degradation", "Downsampling", "GaussianNoise", "JpegCompression", "d
 
 
 class Degradation(Protocol):
-    """Makes the network's input out of the image that it is to give back.
+    """Makes the network's input from the image that the network should restore.
 
-    What it makes of a pixel depends on the pixels less than `margin` away, and on where the pixel
-    lies modulo `align`: `degrade_crop` needs no more to treat a crop as the whole image would be.
+    The result at a pixel depends on the pixels less than `margin` away, and on the pixel's position
+    modulo `align`. With these two, `degrade_crop` treats a crop exactly like the whole image.
     """
 
     @property
@@ -31,31 +31,32 @@ class Degradation(Protocol):
 
     @property
     def align(self) -> int:
-        """The period, in pixels, of what is done."""
+        """The spatial period of the degradation, in pixels."""
         ...
 
     @property
     def margin(self) -> int:
-        """So many pixels around a crop, from where `align` lets it start, reach into it."""
+        """How many pixels around a crop, aligned to `align`, influence it."""
         ...
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return float32 (C, H/scale, W/scale) of the bytes `image` (C, H, W); black is 0, white 1.
 
-        Where chance plays a part it comes from `generator`, else from PyTorch's global one.
+        Random numbers come from `generator`, or else from PyTorch's global one.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Downsampling:
-    """Make an image smaller by a whole number, bicubically, to bytes: super-resolution's input.
+    """Down-sample an image bicubically by an integer factor to uint8: super-resolution's input.
 
-    x = round(resize_bicubic(y, 1/scale)), the 8-bit images that DIV2K, and MATLAB where it is
-    given bytes, hold as low resolution.
+    x = round(resize_bicubic(y, 1/scale)), the 8-bit low-resolution images of DIV2K, and of MATLAB
+    for uint8 input.
 
     Raises:
-        ConfigError: `scale` is less than 2; called: a side of the image is no multiple of it.
+        ConfigError: `scale` is less than 2; when called: a side of the image is not a multiple of
+            it.
     """
 
     scale: int
@@ -66,7 +67,7 @@ class Downsampling:
 
     @property
     def align(self) -> int:
-        """Whole pixels of the input."""
+        """The scale: whole pixels of the input."""
         return self.scale
 
     @property
@@ -78,7 +79,7 @@ class Downsampling:
         """Return float32 (C, H/scale, W/scale) of the bytes `image` (C, H, W)."""
         if image.shape[-2] % self.scale or image.shape[-1] % self.scale:
             raise ConfigError(
-                f"an image of {image.shape[-2]}×{image.shape[-1]} pixels is no whole number of "
+                f"an image of {image.shape[-2]}×{image.shape[-1]} pixels is not a whole number of "
                 f"pixels at 1/{self.scale}: crop it to multiples of {self.scale}"
             )
         return resize_bicubic(image, 1 / self.scale).float() / 255
@@ -88,8 +89,8 @@ class Downsampling:
 class GaussianNoise:
     """Add white Gaussian noise: x = y + σ/255·n with n ~ N(0, 1) for each pixel and channel.
 
-    `sigma` is on the scale 0 … 255. Neither clipped nor rounded, so that it is Gaussian, and x
-    leaves [0, 1] here and there: the convention of [BM3D] and [DnCNN].
+    `sigma` is on the scale 0 … 255. It is neither clipped nor rounded, so that it stays Gaussian
+    and x may leave [0, 1]: the convention of [BM3D] and [DnCNN].
 
     Source: [DnCNN], theory.md (88).
 
@@ -114,7 +115,7 @@ class GaussianNoise:
 
 @dataclass(frozen=True)
 class JpegCompression:
-    """Write an image as JPEG of `quality` and read it again.
+    """Encode an image as JPEG of `quality` and decode it again.
 
     Grey images are coded as they are, colour ones as YCbCr with both chroma planes halved (4:2:0),
     by Pillow's libjpeg, whose quantisation tables at each quality are those of the Independent
@@ -127,7 +128,7 @@ class JpegCompression:
     quality: int
     scale: ClassVar[int] = 1
     align: ClassVar[int] = 16  # an 8×8 block of halved chroma covers 16×16 pixels
-    margin: ClassVar[int] = 16  # the decoder smooths chroma over the next block's border
+    margin: ClassVar[int] = 16  # the decoder smooths chroma across block borders
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
@@ -155,8 +156,8 @@ def degrade_crop(
 ) -> Tensor:
     """Return the input of `image[:, top : top + H, left : left + W]`, (H, W) = `size`.
 
-    But for noise, it is that place of the degraded whole image, at the cost of the crop: a border
-    is degraded with it and cut away. `top`, `left` and `size` are multiples of the scale.
+    Except for noise, it equals that region of the degraded whole image, at the cost of the crop: a
+    border is degraded with it and cut off. `top`, `left` and `size` are multiples of the scale.
 
     Shapes: uint8 (C, ·, ·) → float32 (C, H/scale, W/scale).
     """

@@ -1,4 +1,4 @@
-"""Pairs of a degraded image and the true one, whole or in patches."""
+"""Pairs of a degraded image and the original, whole or in patches."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from prunus.data.pairs.degrade import Degradation, degrade_crop
 
 __all__ = ["ImagePairs", "Images", "PatchPairs"]
 
-_HELD = 2**30  # bytes of decoded images kept in memory, of the training and of the test folder
+_HELD = 2**30  # bytes of decoded images kept in memory, for the training and the test folder each
 
 Pair = tuple[Tensor, Tensor]
 
 
 class Images(Sequence[Tensor]):
-    """The images of files as bytes: the first GiB of them is held, the others are read when asked.
+    """The images of files as bytes: the first GiB of them is cached, the others are read on access.
 
     One channel of a colour image is its luma Y (`rgb_to_luma`), or its grey value 0.299 R +
-    0.587 G + 0.114 B where `luma` is false. One of a grey file is the file's own. Three of a grey
-    file are three times the same.
+    0.587 G + 0.114 B where `luma` is false. One channel of a grey file is the file's own. Three
+    channels of a grey file are three copies of it.
 
     Shapes: index → uint8 (C, H, W).
     """
@@ -64,7 +64,7 @@ class Images(Sequence[Tensor]):
 
 
 class ImagePairs(Dataset[Pair]):
-    """Whole images, cut at the right and below to multiples of the scale, the same each time.
+    """Whole images, cropped at the right and bottom to multiples of the scale, the same each time.
 
     Shapes: index → float32 (C, H/s, W/s) and (C, H, W), s the scale.
     """
@@ -85,10 +85,10 @@ class ImagePairs(Dataset[Pair]):
 class PatchPairs(Dataset[Pair]):
     """Patches of images, `count` of each.
 
-    Where `fixed`, place and noise depend on the file's name and the patch's number alone;
-    otherwise both are drawn anew each time, from PyTorch's global generator. `augment` turns a
-    patch by 0, 90, 180 or 270 degrees and mirrors it in half the cases. An image smaller than the
-    patch is continued by its mirror image first.
+    If `fixed`, position and noise depend only on the file's name and the patch's number; otherwise
+    both are drawn each time from PyTorch's global generator. `augment` rotates a patch by 0, 90,
+    180 or 270 degrees and flips it in half the cases. An image smaller than the patch is extended
+    by mirroring first.
 
     Shapes: index → float32 (C, h, w) with (h, w) = `size`, and (C, s·h, s·w), s the scale.
     """
@@ -130,24 +130,24 @@ class PatchPairs(Dataset[Pair]):
 
 
 def _generator(path: Path, which: object) -> torch.Generator:
-    """Return the generator of one image: by the file's name, so that a moved folder is the same."""
+    """Return the generator of one image, seeded by the file's name, not its folder."""
     return torch.Generator().manual_seed(derive_seed(0, "restoration", path.name, which))
 
 
 def _trim(images: Images, which: int, scale: int) -> Tensor:
-    """Return an image, cut at the right and below to multiples of `scale`."""
+    """Return an image, cropped at the right and bottom to multiples of `scale`."""
     image = images[which]
     H, W = image.shape[1:]
     if min(H, W) < scale:
         raise DataError(
-            f"image {images.paths[which]} of {H}×{W} pixels is nothing at 1/{scale}: "
-            "take it out of the folder"
+            f"image {images.paths[which]} of {H}×{W} pixels is empty at 1/{scale}: remove it from "
+            "the folder"
         )
     return image[:, : H - H % scale, : W - W % scale]
 
 
 def _continue(image: Tensor, H: int, W: int) -> Tensor:
-    """Mirror `image` at its lower and right border, as often as it takes to be H×W."""
+    """Mirror `image` at its lower and right border until it is H×W."""
     for axis, length in ((1, H), (2, W)):
         while image.shape[axis] < length:
             image = torch.cat([image, image.flip(axis)], axis).narrow(
@@ -157,7 +157,7 @@ def _continue(image: Tensor, H: int, W: int) -> Tensor:
 
 
 def _turn(x: Tensor, y: Tensor, which: int) -> Pair:
-    """Return both in one of the eight positions of a square (of a rectangle: the four)."""
+    """Return both in one of the eight orientations of a square (four for a rectangle)."""
     if which >= 4:
         x, y = x.flip(2), y.flip(2)
     turns = which % 4 if x.shape[1] == x.shape[2] else which % 2 * 2

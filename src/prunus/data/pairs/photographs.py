@@ -1,6 +1,6 @@
-"""Image sets of super-resolution, denoising and deblocking: whose they are, where they lie.
+"""Image sets of super-resolution, denoising and deblocking: their sources and folders.
 
-T91 is from [T91] and DIV2K from [DIV2K]; the others are known by the address they are kept at.
+T91 is from [T91] and DIV2K from [DIV2K]; the others are identified by their download address.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from prunus.data.files import IMAGE_SUFFIXES
 
 __all__ = ["IMAGE_SETS", "ImageSet", "find_set", "image_set", "list_images"]
 
-# Tried in this order: below data_root, the set itself, then by field, then EDSR's layout;
-# below the set's folder, the images themselves, then EDSR's layout, then BasicSR's.
+# Tried in this order: in data_root, the set itself, then by field, then EDSR's layout;
+# in the set's folder, the images themselves, then EDSR's layout, then BasicSR's.
 _ABOVE = ("", "sr", "denoise", "deblock", "benchmark")
 _BELOW = ("", "HR", "GTmod12")
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A published set: how many images it holds, its folder's usual names, where to get it."""
+    """A published set: its number of images, usual folder names, and where to get it."""
 
     name: str
     count: int
@@ -46,19 +46,19 @@ _SETS = (
     ImageSet("Kodak24", 24, ("Kodak24", "Kodak", "kodak"), "https://r0k.us/graphics/kodak/"),
 )
 
-#: The sets by name. Who names DIV2K as the test set is given DIV2K-valid.
+#: The sets by name. DIV2K as the test set means DIV2K-valid.
 IMAGE_SETS = {known.name: known for known in _SETS}
 _ALIASES = {"Train400": "BSD400"}
 
 
 def image_set(name: str, *, test: bool = False) -> ImageSet | None:
-    """Return the published set called `name`, as the test set where `test`; None: there is none."""
+    """Return the published set called `name`, as the test set if `test`, or None."""
     name = _ALIASES.get(name, name)
     return IMAGE_SETS.get("DIV2K-valid" if test and name == "DIV2K" else name)
 
 
 def list_images(folder: Path) -> tuple[Path, ...]:
-    """Return the images that lie in `folder` itself, in the order of their names."""
+    """Return the images directly in `folder`, sorted by name."""
     if not folder.is_dir():
         return ()
     images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
@@ -69,11 +69,11 @@ def find_set(name: str, data_root: Path, *, test: bool = False) -> tuple[Path, .
     """Return the images of the published set `name`, or of the folder `name`.
 
     A set's folder is looked for in `data_root`, data_root/sr, /denoise, /deblock and /benchmark;
-    its images are in it or, where none are, in its subfolder HR or GTmod12. So are those of a
+    its images are in it or, if there are none, in its subfolder HR or GTmod12. The same holds for a
     folder of your own.
 
     Raises:
-        DataError: there is no such folder, no images are in it, or not as many as the set has.
+        DataError: the folder does not exist, has no images, or not as many as the set has.
     """
     known = image_set(name, test=test)
     if known is None:
@@ -85,7 +85,7 @@ def find_set(name: str, data_root: Path, *, test: bool = False) -> tuple[Path, .
             f"{own} holds no images ({', '.join(IMAGE_SUFFIXES)}): put some there"
             if own.is_dir()
             else f"there is no folder {own}: give a folder of images, or one of the sets "
-            f"{', '.join(IMAGE_SETS)}, which are looked for in {data_root}"
+            f"{', '.join(IMAGE_SETS)}, which are searched in {data_root}"
         )
     for above in _ABOVE:
         for folder in known.folders:

@@ -1,1 +1,1 @@
-"""One data set a file; each registers itself by name."""
+"""One data set per file; each registers itself by name."""

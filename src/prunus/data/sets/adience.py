@@ -51,29 +51,30 @@ def _find(data_root: Path, argument: str) -> Path | None:
 def load_adience(settings: DataSettings) -> DataSplits:
     """Load Adience by age or gender: `adience:age`, `adience:gender`, `adience:age:2`.
 
-    Read from `data_root`/adience: fold_0_data.txt … fold_4_data.txt (tab-separated, with a head:
+    Read from `data_root`/adience: fold_0_data.txt … fold_4_data.txt (tab-separated, with a header:
     user_id, original_image, face_id, age, gender, …) and, from aligned.tar.gz,
     aligned/USER/landmark_aligned_face.FACE.IMAGE. No person is in two folds. Ages are the eight
-    published groups; faces with another label there (single years, a few odd intervals, "None")
-    or of unknown gender are left out of that task.
+    published groups; faces with another label (single years, a few other intervals, "None") or of
+    unknown gender are excluded from that task.
 
-    The fold after the second colon, 1 to 5, is the test, the one before it (5 before 1) the
-    validation, the other three the training. Without it: 5, so that folds 1 to 3 train, 4
-    validates, 5 tests, as in [Tian, section 3.3.2]. The random seed splits nothing.
+    The fold after the second colon, 1 to 5, is the test split, the one before it (5 before 1) the
+    validation, the other three the training. By default it is 5, so that folds 1 to 3 are for
+    training, 4 for validation, 5 for testing, as in [Tian, section 3.3.2]. The random seed has no
+    effect on the splits.
 
-    Images are resized to 224×224 (aligned faces are square); augmented: a random crop of 80 to
-    100 % of the area, mirrored at random (ours).
+    Images are resized to 224×224 (aligned faces are square); augmented: a random crop of 80 to 100
+    % of the area, flipped at random (ours).
 
     Source: [Adience].
 
     Raises:
-        DataError: files are missing or broken, or the name asks for another label or fold.
+        DataError: files are missing or broken, or the name has an unknown label or fold.
     """
     attribute, _, number = settings.argument.partition(":")
     if attribute not in _CLASSES or number not in ("", *"12345"):
         raise DataError(
-            f"adience came with {settings.argument!r}: write adience:age or adience:gender, and "
-            "for another test fold than 5 its number, as in adience:age:1"
+            f"adience was given {settings.argument!r}: write adience:age or adience:gender and, "
+            "for a test fold other than 5, its number, as in adience:age:1"
         )
     folder = _find(settings.data_root, "")
     if folder is None:
@@ -109,7 +110,7 @@ def _read(folder: Path, name: str, attribute: str) -> Files:
         needed = {"user_id", "original_image", "face_id", attribute}
         if not needed <= set(rows.fieldnames or ()):
             raise DataError(
-                f"{folder / name} has no head with {', '.join(sorted(needed))}: put the original "
+                f"{folder / name} has no header with {', '.join(sorted(needed))}: put the original "
                 "file there"
             )
         for row in rows:

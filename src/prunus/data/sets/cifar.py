@@ -59,19 +59,19 @@ def load_cifar10(settings: DataSettings) -> DataSplits:
     lossless WebP (see `read_compact`); else torchvision downloads the former.
 
     Test: the published 10 000. Validation: 5 000 of the 50 000, stratified by the seed.
-    Augmented: padded by 4 zeros on every side, cropped at random to 32×32, mirrored at random;
-    with `cutout`, a square of 16×16 (or SIDE) is then filled with the mean. In other sizes these
-    pixels grow with the image.
+    Augmented: padded by 4 zeros on every side, cropped at random to 32×32, flipped at random; with
+        `cutout`, a square of 16×16 (or SIDE) is then filled with the mean. For other sizes these
+        numbers scale with the image.
 
     Normalised by ImageNet's mean (.485, .456, .406) and deviation (.229, .224, .225), because
     the public CIFAR-10 ResNets were trained so: under the data set's own constants, mean
-    (.4914, .4822, .4465) and deviation (.247, .2435, .2616), which `norm=own` takes, their
-    published accuracy (ResNet-20: 91.73 %) is not met.
+    (.4914, .4822, .4465) and deviation (.247, .2435, .2616), which `norm=own` uses, their published
+    accuracy (ResNet-20: 91.73 %) is not reproduced.
 
     Source: [CIFAR]; the augmentation: [ResNet, section 4.2] and [Cutout, section 4.1].
 
     Raises:
-        DataError: a file is broken, or missing and not to be downloaded; an unknown option.
+        DataError: a file is broken, or missing and cannot be downloaded, or an option is unknown.
     """
     scalings = {"imagenet": _IMAGENET, "own": _OWN_10}
     return _load(settings, 10, scalings, norm="imagenet", cutout=16)
@@ -93,13 +93,13 @@ def load_cifar100(settings: DataSettings) -> DataSplits:
     """Load CIFAR-100 with its fine labels; `parents` are the 20 published coarse classes.
 
     Read from `data_root`/cifar-100-python, downloaded by torchvision where missing. Splits and
-    augmentation as of `load_cifar10`; `cutout` alone is 8×8. Normalised by its own mean
-    (.5071, .4865, .4409) and deviation (.2673, .2564, .2762); `norm=imagenet` takes ImageNet's.
+    augmentation as in `load_cifar10`; `cutout` alone is 8×8. Normalised by its own mean (.5071,
+    .4865, .4409) and deviation (.2673, .2564, .2762); `norm=imagenet` uses ImageNet's.
 
-    Source: as of `load_cifar10`; its page lists which fine classes make up a coarse one.
+    Source: as for `load_cifar10`; its page lists which fine classes make up a coarse one.
 
     Raises:
-        DataError: a file is broken, or missing and not to be downloaded; an unknown option.
+        DataError: a file is broken, or missing and cannot be downloaded, or an option is unknown.
     """
     scalings = {"own": _OWN_100, "imagenet": _IMAGENET}
     return _load(settings, 100, scalings, norm="own", cutout=8)
@@ -108,13 +108,13 @@ def load_cifar100(settings: DataSettings) -> DataSplits:
 def _load(
     settings: DataSettings, classes: int, scalings: Mapping[str, Scaling], *, norm: str, cutout: int
 ) -> DataSplits:
-    """Load CIFAR of 10 or 100 `classes`; `norm` and `cutout` are what is usual there."""
+    """Load CIFAR of 10 or 100 `classes`; `norm` and `cutout` are the defaults there."""
     name, root = f"cifar{classes}", settings.data_root
     known = {"cutout": str(cutout), "norm": "own"}
     options = read_options(name, settings.argument, known)
     norm = options.get("norm", norm)
     if norm not in scalings:
-        raise DataError(f"{name} came with norm={norm}: choose one of {', '.join(scalings)}")
+        raise DataError(f"{name} was given norm={norm}: choose one of {', '.join(scalings)}")
     scaling = scalings[norm]
     augment = _augmentation(settings.input_shape or _SHAPE, _side(name, options), scaling)
     if find_pickles(root, classes) is None and (classes == 100 or find_compact(root) is None):
@@ -145,7 +145,7 @@ def _side(name: str, options: Mapping[str, str]) -> int:
     """Return the side of the cut-out square in pixels, 0 for none."""
     text = options.get("cutout", "0")
     if not text.isdecimal() or int(text) > 32:
-        raise DataError(f"{name} came with cutout={text}: expected a side of 0 to 32 pixels")
+        raise DataError(f"{name} was given cutout={text}: expected a side of 0 to 32 pixels")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""The 1 797 handwritten digits that scikit-learn brings along: no download, seconds to train."""
+"""The 1 797 handwritten digits included in scikit-learn: no download, seconds to train."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ __all__ = ["load_digits"]
     sizes={"all": 1_797},
 )
 def load_digits(settings: DataSettings) -> DataSplits:
-    """Load 8×8 digits of grey values 0 … 16, shown at 1×28×28 unless asked otherwise.
+    """Load 8×8 digits of grey values 0 … 16, resized to 1×28×28 by default.
 
-    28×28 is what the LeNets take; the resizing is bilinear. 60 % train, 20 % validation, 20 %
-    test, stratified: the test images are the same for every seed, the seed splits the others.
-    Normalised by mean and deviation of all but the test images, at 8×8. Augmented: shifted by up
-    to 2 pixels of the resized image, black moving in.
+    28×28 is the input size of the LeNets; the resizing is bilinear. 60 % train, 20 % validation, 20
+    %
+    test, stratified: the test images are the same for every seed; the seed splits the others.
+    Normalised by mean and deviation of all but the test images, at 8×8. Augmented: shifted by up to
+    2 pixels of the resized image, padded with black.
 
     Source: [Digits], test part.
     """

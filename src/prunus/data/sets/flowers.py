@@ -1,4 +1,4 @@
-"""Flowers-102: 8 189 photographs of flowers of 102 kinds, with splits of its own."""
+"""Flowers-102: 8 189 photographs of flowers of 102 species, with published splits."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def _find(data_root: Path, argument: str) -> Path | None:
 def load_flowers102(settings: DataSettings) -> DataSplits:
     """Load Flowers-102 from `data_root`/flowers-102: jpg/, imagelabels.mat, setid.mat.
 
-    Where it is missing, torchvision downloads it. All three splits are the published ones, ten
-    training and ten validation images of each class, so that the seed splits nothing. (Some work
+    If it is missing, torchvision downloads it. All three splits are the published ones, with ten
+    training and ten validation images per class, so the seed has no effect on them. (Some work
     trains on the large test split instead; this does not.)
 
-    Images as of ImageNet: shorter side resized to 256, the centre's 224×224 (in other sizes in
-    proportion); augmented: a random crop of 8 to 100 % of the area, resized, mirrored at random.
+    Images as for ImageNet: shorter side resized to 256, centre crop of 224×224 (in proportion for
+    other sizes); augmented: a random crop of 8 to 100 % of the area, resized, flipped at random.
 
     Source: [Flowers]; the order of names in torchvision's `Flowers102.classes`.
 
     Raises:
-        DataError: files are broken, or missing and not to be downloaded.
+        DataError: files are broken, or missing and cannot be downloaded.
     """
     root = settings.data_root
     if _find(root, "") is None:
@@ -65,7 +65,7 @@ def load_flowers102(settings: DataSettings) -> DataSplits:
     labels = read_mat(folder / _MATS[0], ("labels",))["labels"].reshape(-1)  # of image 1, 2, …
     if set(labels.tolist()) != set(range(1, 103)):
         raise DataError(
-            f"{folder / _MATS[0]} holds other labels than 1 to 102: put the original file there"
+            f"{folder / _MATS[0]} holds labels other than 1 to 102: put the original file there"
         )
     numbers = read_mat(folder / _MATS[1], _SPLITS.values())
     parts = {}

@@ -1,4 +1,4 @@
-"""A folder of images, one subfolder a class."""
+"""A folder of images, one subfolder per class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunus.data.splits import DataSplits, split_stratified
 
 __all__ = ["load_folder"]
 
-_SHARE = 0.15  # of validation, and of test where PATH does not bring its own
+_SHARE = 0.15  # of validation, and of test if PATH has no test split
 
 
 def _find(data_root: Path, argument: str) -> Path | None:
@@ -24,24 +24,24 @@ def _find(data_root: Path, argument: str) -> Path | None:
 
 @register_data(
     "folder",
-    source="your own images, one subfolder a class, or train/ and test/ with such subfolders",
+    source="your own images, one subfolder per class, or train/ and test/ with such subfolders",
     terms="your own",
     input_shape=(3, 224, 224),
     argument="PATH",
     find=_find,
 )
 def load_folder(settings: DataSettings, num_workers: int | None = None) -> DataSplits:
-    """Load the images under the folder `settings.argument`, one subfolder a class.
+    """Load the images in the folder `settings.argument`, one subfolder per class.
 
-    70 % train, 15 % validation, 15 % test, stratified: the test images are the same for every
-    seed, the seed splits the others. Where the folder holds `train` and `test` (or `val`)
-    with the classes inside, the latter is the test split and 15 % of the former the validation;
-    where it holds all three, each is what its name says and the seed splits nothing.
+    70 % train, 15 % validation, 15 % test, stratified: the test images are the same for every seed;
+    the seed splits the others. If the folder holds `train` and `test` (or `val`) with the classes
+    inside, the latter is the test split and 15 % of the former the validation; if it holds all
+    three, each is used as named and the seed has no effect on the splits.
 
-    Images are shown at 3×224×224 unless asked otherwise: shorter side resized to max(H, W),
+    Images have 3×224×224 by default: shorter side resized to max(H, W),
     centre cropped, normalised by ImageNet's mean and deviation. Augmented: a random crop of 50
     to 100 % of the area, resized, and a random flip. `num_workers` is 0 for up to 2 000 images
-    and otherwise up to 4; augmentation is repeatable for the same number of workers.
+    and otherwise up to 4; augmentation is reproducible for the same number of workers.
 
     Raises:
         DataError: the folder is missing or empty, has one class or classes with too few images,
@@ -77,7 +77,7 @@ def _split(settings: DataSettings) -> tuple[tuple[str, ...], dict[str, Files]]:
 
 
 def _part(files: Files, total: int, seed: int) -> tuple[Files, Files]:
-    """Take `_SHARE` of `total` images out of `files`, at least one of each class."""
+    """Take `_SHARE` of `total` images from `files`, at least one of each class."""
     size = max(round(_SHARE * total), len(torch.unique(files.labels)))
     rest, part = split_stratified(files.labels, size, seed)
     return files.select(rest), files.select(part)

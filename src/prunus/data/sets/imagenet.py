@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012): 1 281 167 + 50 000 photographs of a thousand kinds of things."""
+"""ImageNet (ILSVRC 2012): 1 281 167 + 50 000 photographs in a thousand classes."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def load_imagenet(settings: DataSettings) -> DataSplits:
     """Load ImageNet from `data_root`/imagenet, or `data_root`, with train/ and val/ in it.
 
     Both hold a subfolder nXXXXXXXX of each class, as torchvision's `ImageNet` unpacks the two
-    archives. It also leaves meta.bin, from which the names are then taken: "n01440764 tench".
+    archives. It also writes meta.bin, from which the class names are read: "n01440764 tench".
 
     Test: the 50 000 of val/, since the labels of the official test images are not public.
-    Validation: 50 training images a class (a tenth where there are fewer than 500 a class),
-    stratified by the seed. Shorter side resized to 256, the centre's 224×224 (in other sizes in
-    proportion); augmented: a random crop of 8 to 100 % of the area, resized, mirrored at random.
+    Validation: 50 training images per class (a tenth if there are fewer than 500 per class),
+    stratified by the seed. Shorter side resized to 256, centre crop of 224×224 (in proportion for
+    other sizes); augmented: a random crop of 8 to 100 % of the area, resized, flipped at random.
 
     Source: [ImageNet]; crops: [GoogLeNet, section 6].
 
@@ -75,12 +75,12 @@ def load_imagenet(settings: DataSettings) -> DataSplits:
 
 
 def _names(path: Path, folders: tuple[str, ...]) -> tuple[str, ...]:
-    """Return each class's WordNet number and, where `path` tells it, its first name."""
+    """Return each class's WordNet number and, if `path` contains it, its first name."""
     if not path.is_file():
         return folders
     try:
         words = torch.load(path, weights_only=True)[0]
         return tuple(f"{folder} {words[folder][0]}" for folder in folders)
-    except Exception as error:  # not a file of torch's, or not of ImageNet's classes
+    except Exception as error:  # not a torch file, or not ImageNet's classes
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} cannot be read ({reason}): take it away") from error
+        raise DataError(f"{path} cannot be read ({reason}): remove it") from error

@@ -36,22 +36,22 @@ def _find(data_root: Path, argument: str) -> Path | None:
     get="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (LFWA)",
 )
 def load_lfwa(settings: DataSettings) -> DataSplits:
-    """Load LFWA for one of its 40 attributes: say `lfwa:Male` or `lfwa:Smiling`.
+    """Load LFWA for one of its 40 attributes: `lfwa:Male` or `lfwa:Smiling`, for example.
 
     Read from `data_root`/lfwa: lfw/PERSON/PERSON_0001.jpg, lfw_att_40.mat (name, label, AttrName)
     and indices_train_test.mat (indices_img_train, indices_img_test, from 1). The classes are
     "not ATTRIBUTE" and ATTRIBUTE. The published files are of MATLAB's version 7.3 and need the
-    package h5py; saved again as version 7 they do not.
+    package h5py; saved again as version 7 they do not need it.
 
     Test: the published half. Validation: those of the other half whose last name begins with R to
-    Z, as in [Tian, section 3.3.2], so that no person is in two parts and the seed splits
-    nothing. Images are resized to 224×224 without keeping their proportions (same section);
-    augmented: a random crop of 80 to 100 % of the area, mirrored at random (ours).
+    Z, as in [Tian, section 3.3.2], so that no person is in two splits and the seed has no effect on
+    them. Images are resized to 224×224 without keeping the aspect ratio (same section);
+    augmented: a random crop of 80 to 100 % of the area, flipped at random (ours).
 
     Source: [LFWA]; the images are those of [LFW].
 
     Raises:
-        DataError: files are missing or broken, or there is no such attribute.
+        DataError: files are missing or broken, or the attribute does not exist.
     """
     folder = _find(settings.data_root, "")
     if folder is None:
@@ -80,7 +80,7 @@ def load_lfwa(settings: DataSettings) -> DataSplits:
     for part, index in parts.items():
         if len(set(files.labels[index].tolist())) < 2:
             raise DataError(
-                f"{folder} has images of one class only for {part}: put the original files there"
+                f"{folder} has images of only one class for {part}: put the original files there"
             )
     lost = next((path for path in files.paths if not path.is_file()), None)
     if lost is not None:
@@ -96,7 +96,7 @@ def load_lfwa(settings: DataSettings) -> DataSplits:
 
 
 def _plain(name: str) -> str:
-    """Return an attribute's name as it is compared: `5_o_Clock_Shadow`, "5 o clock shadow"."""
+    """Return an attribute's name for comparison: `5_o_Clock_Shadow`, "5 o clock shadow"."""
     return name.replace(" ", "_").lower()
 
 
@@ -112,7 +112,7 @@ def _indices(path: Path, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     every = [*train.tolist(), *test.tolist()]
     if len(set(every)) < len(every) or not set(every) <= set(range(count)):
         raise DataError(
-            f"{path} names images twice, or others than the {count} with attributes: "
+            f"{path} names images twice, or images other than the {count} with attributes: "
             "put the original file there"
         )
     return train, test

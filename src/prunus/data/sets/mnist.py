@@ -1,4 +1,4 @@
-"""MNIST: 60 000 + 10 000 handwritten digits, read from idx files, downloaded where missing."""
+"""MNIST: 60 000 + 10 000 handwritten digits, read from idx files, downloaded if missing."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def _find(data_root: Path, argument: str) -> Path | None:
     get="https://ossci-datasets.s3.amazonaws.com/mnist",
 )
 def load_mnist(settings: DataSettings) -> DataSplits:
-    """Load MNIST from `data_root`/MNIST/raw, the four idx files packed (.gz) or unpacked.
+    """Load MNIST from `data_root`/MNIST/raw, the four idx files compressed (.gz) or not.
 
-    Where files are missing, torchvision downloads them. 5 000 of the 60 000 training images, a
+    If files are missing, torchvision downloads them. 5 000 of the 60 000 training images, a
     twelfth, are the validation, stratified by the seed; the test images are the published ones.
 
     Source: [MNIST].
 
     Raises:
-        DataError: a file is broken, or missing and not to be downloaded.
+        DataError: a file is broken, or missing and cannot be downloaded.
     """
     folder = settings.data_root / "MNIST" / "raw"
     absent = [name for name in _FILES if _path(folder, name) is None]
@@ -65,7 +65,7 @@ def load_mnist(settings: DataSettings) -> DataSplits:
         test=test,
         validation_size=len(rest[1]) // 12,
         class_names=tuple("0123456789"),
-        scaling=Scaling(mean=(0.1307,), std=(0.3081,)),  # of the training pixels: the usual ones
+        scaling=Scaling(mean=(0.1307,), std=(0.3081,)),  # the usual values of the training pixels
         default_shape=(1, 28, 28),
         augment=partial(shift_images, reach=2),
     )

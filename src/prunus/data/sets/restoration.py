@@ -25,10 +25,10 @@ from prunus.data.splits import DataSplits, make_splits, split_stratified
 
 __all__ = ["load_deblock", "load_denoise", "load_sr"]
 
-_SHARE = 0.15  # of validation, and of test where none is named
-_PATCHES = 16  # of each training image in an epoch
-_WORKERS = 4  # at most, and only where images are read anew each time
-_LEAST = 16  # pixels: SSIM's window fits into a validation crop
+_SHARE = 0.15  # of validation, and of test if none is named
+_PATCHES = 16  # patches of each training image per epoch
+_WORKERS = 4  # at most, and only if images are read each time
+_LEAST = 16  # pixels: SSIM's window must fit into a validation crop
 
 _FORMS = {
     "sr": "SCALE:TRAIN[,TEST]",
@@ -41,7 +41,7 @@ _EXAMPLES = {
     "denoise": "denoise:25:BSD400,BSD68",
     "deblock": "deblock:10:BSD400,path/to/LIVE1",
 }
-# The sets that each field's tables are made with; any other may be named as well.
+# The usual sets of each field; any other may be named as well.
 _USUAL = {
     "sr": ("T91", "DIV2K", "DIV2K-valid", "Set5", "Set14", "B100", "Urban100"),
     "denoise": ("BSD400", "DIV2K", "BSD68", "Set12", "Kodak24", "Urban100"),
@@ -70,14 +70,14 @@ def _parse(kind: str, argument: str) -> tuple[float, str, str]:
         number = math.nan
     if not 0 <= number < math.inf or not train or (comma and not test) or "," in test:
         raise DataError(
-            f"{kind} came with {argument!r}: write {kind}:{_FORMS[kind]}, with the folders' paths "
-            f"or names of sets ({', '.join(IMAGE_SETS)}), as {_EXAMPLES[kind]}"
+            f"{kind} was given {argument!r}: write {kind}:{_FORMS[kind]}, with folders or names "
+            f"of sets ({', '.join(IMAGE_SETS)}), as {_EXAMPLES[kind]}"
         )
     return number, train, test
 
 
 def _finder(kind: str) -> DatasetFinder:
-    """Return what looks for TRAIN and TEST; of the bare `kind`, for any usual set."""
+    """Return a finder of TRAIN and TEST; for the bare `kind`, of any usual set."""
 
     def find(data_root: Path, argument: str) -> Path | None:
         if not argument:
@@ -115,12 +115,12 @@ def _there(name: str, data_root: Path) -> bool:
 def load_sr(settings: DataSettings) -> DataSplits:
     """Load pairs for super-resolution: `settings.argument` is SCALE:TRAIN[,TEST].
 
-    Inputs are true images made smaller by SCALE, bicubically and to bytes (`Downsampling`).
-    One channel is the luma Y, 16 … 235 of 255; three are RGB. Training patches are 96/SCALE
-    pixels wide unless asked otherwise: 96 of the true image. For the rest see `_load`.
+    Inputs are the originals down-sampled bicubically by SCALE to uint8 (`Downsampling`).
+    One channel is the luma Y, 16 … 235 of 255; three are RGB. Training patches are 96/SCALE pixels
+    wide by default: 96 pixels of the original. For the rest see `_load`.
 
     Raises:
-        DataError: as of `_load`.
+        DataError: as for `_load`.
         ConfigError: SCALE is less than 2.
     """
     scale = _parse("sr", settings.argument)[0]
@@ -143,12 +143,12 @@ def load_sr(settings: DataSettings) -> DataSplits:
 def load_denoise(settings: DataSettings) -> DataSplits:
     """Load pairs for denoising: `settings.argument` is SIGMA:TRAIN[,TEST], SIGMA of 0 … 255.
 
-    Inputs are the true images with Gaussian noise, not clipped (`GaussianNoise`): the same for a
-    file each time, but fresh in training. One channel is grey, three are RGB; patches are
-    48 pixels wide unless asked otherwise. For the rest see `_load`.
+    Inputs are the originals with Gaussian noise, not clipped (`GaussianNoise`): the same noise for
+    a file each time, except in training. One channel is grey, three are RGB; patches are 48 pixels
+    wide by default. For the rest see `_load`.
 
     Raises:
-        DataError: as of `_load`.
+        DataError: as for `_load`.
         ConfigError: SIGMA is more than 255.
     """
     return _load("denoise", settings, GaussianNoise, (1, 48, 48))
@@ -169,12 +169,12 @@ def load_denoise(settings: DataSettings) -> DataSplits:
 def load_deblock(settings: DataSettings) -> DataSplits:
     """Load pairs for JPEG deblocking: `settings.argument` is QUALITY:TRAIN[,TEST], 1 … 100.
 
-    Inputs are the true images written as JPEG and read again (`JpegCompression`). One channel is
-    the luma Y, 16 … 235 of 255; three are RGB; patches are 48 pixels wide unless asked
-    otherwise. For the rest see `_load`.
+    Inputs are the originals encoded as JPEG and decoded again (`JpegCompression`). One channel is
+    the luma Y, 16 … 235 of 255; three are RGB; patches are 48 pixels wide by default. For the rest
+    see `_load`.
 
     Raises:
-        DataError: as of `_load`.
+        DataError: as for `_load`.
         ConfigError: QUALITY is not in 1 … 100.
     """
     return _load("deblock", settings, lambda quality: JpegCompression(int(quality)), (1, 48, 48))
@@ -183,39 +183,38 @@ def load_deblock(settings: DataSettings) -> DataSplits:
 def _load(
     kind: str, settings: DataSettings, make: Callable[[float], Degradation], default: Shape
 ) -> DataSplits:
-    """Load pairs (input, true image), both float32 with black 0 and white 1.
+    """Load pairs (input, original), both float32 with black 0 and white 1.
 
-    TRAIN and TEST are a folder of images or the name of a published set, looked for in
-    `data_root` (`find_set`). 15 % of TRAIN's images, by the seed, are the validation. Without
-    TEST, another 15 %, the same for every seed, are the test.
+    TRAIN and TEST are a folder of images or the name of a published set, searched in `data_root`
+    (`find_set`). 15 % of TRAIN's images, selected by the seed, are the validation. Without TEST,
+    another 15 %, the same for every seed, are the test.
 
-    * train: 16 patches of each image an epoch, drawn anew each time; with `augment` turned and
-      mirrored.
+    * train: 16 patches of each image per epoch, drawn each time; with `augment` rotated and
+    flipped.
     * calibration: 16 fixed patches of each training image.
     * validation: a fixed crop of each image, twice the patch in height and width, at least 16.
-    * test: whole images one by one, cut to multiples of the scale; their sizes differ.
+    * test: whole images one by one, cropped to multiples of the scale; their sizes differ.
 
-    Up to 1 GiB of decoded images is held, of TRAIN and of TEST each; what is more is read each
-    time it is needed, by up to 4 workers.
+    Up to 1 GiB of decoded images is cached for TRAIN and for TEST each; the rest is read each time
+    it is needed, by up to 4 workers.
 
     Raises:
         DataError: the argument cannot be read, a folder or set is missing or has too few images,
-            an image cannot be read, or other than 1 or 3 channels are asked for.
+            an image cannot be read, or other than 1 or 3 channels are requested.
     """
     amount, train_name, test_name = _parse(kind, settings.argument)
     degradation = make(amount)
     C, h, w = shape = settings.input_shape or default
     if C not in (1, 3):
         raise DataError(
-            f"{kind} gives images of 1 or 3 channels, {C} were asked for: choose one of these in "
-            "input_shape"
+            f"{kind} has images of 1 or 3 channels, {C} were requested: set 1 or 3 in input_shape"
         )
     train_paths = find_set(train_name, settings.data_root)
     test_paths = find_set(test_name, settings.data_root, test=True) if test_name else train_paths
     if test_name and test_paths[0].parent.resolve() == train_paths[0].parent.resolve():
         raise DataError(
             f"{kind}:{settings.argument} would be tested on its own training images in "
-            f"{test_paths[0].parent}: leave TEST away to have them split, or name another"
+            f"{test_paths[0].parent}: omit TEST to have them split, or name another"
         )
     train, validation, test = _split(train_paths, settings.seed, held_out=not test_name)
     images = Images(train_paths, channels=C, luma=kind != "denoise")
@@ -255,7 +254,7 @@ def _split(
     N, least = len(paths), 3 if held_out else 2
     if least > N:
         raise DataError(
-            f"{paths[0].parent} holds {N} images, and the split needs at least {least}: add images"
+            f"{paths[0].parent} holds {N} images, but the split needs at least {least}: add images"
         )
     size = max(1, round(_SHARE * N))
     rest, test = torch.arange(N), torch.arange(0)

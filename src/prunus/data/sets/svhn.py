@@ -40,17 +40,17 @@ def _find(data_root: Path, argument: str) -> Path | None:
 def load_svhn(settings: DataSettings) -> DataSplits:
     """Load the Street View House Numbers, format 2, from `data_root`/{train,test}_32x32.mat.
 
-    Where files are missing, torchvision downloads them. Test: the published 26 032. Validation:
+    If files are missing, torchvision downloads them. Test: the published 26 032. Validation:
     6 000 of the 73 257 training images, stratified by the seed; the 531 131 easier ones of
     `extra` are not read. Class "0" has the label 0 (10 in the files). Augmented: padded by 4
-    zeros on every side and cropped at random to 32×32, not mirrored: digits are not symmetric.
+    zeros on every side and cropped at random to 32×32, not flipped: digits are not symmetric.
     ([Dense-xUnit, section 4.1] trains on SVHN without augmentation.) Normalised by mean (.4377,
     .4438, .4728) and deviation (.1980, .2010, .1970) of the training pixels.
 
     Source: [SVHN].
 
     Raises:
-        DataError: a file is broken, or missing and not to be downloaded.
+        DataError: a file is broken, or missing and cannot be downloaded.
     """
     root = settings.data_root
     absent = [name for name in _FILES.values() if not (root / name).is_file()]
@@ -87,8 +87,8 @@ def _read(path: Path) -> Batch:
         )
     if len(numbers) != pixels.shape[3] or not set(numbers.tolist()) <= set(range(1, 11)):
         raise DataError(
-            f"{path} holds {len(numbers)} labels for {pixels.shape[3]} images, expected as many, "
-            "of 1 to 10: put the original file there"
+            f"{path} holds {len(numbers)} labels for {pixels.shape[3]} images, expected equally "
+            "many, from 1 to 10: put the original file there"
         )
     images = torch.from_numpy(pixels.transpose(3, 2, 0, 1).copy())
     return images, torch.from_numpy(numbers.astype("int64")) % 10
