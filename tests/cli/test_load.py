@@ -264,7 +264,7 @@ def test_bad_input_is_one_sentence(
     ):  # fmt: skip
         assert said in refused(capsys, *arguments), arguments
     (run / "model.safetensors").write_bytes(b"short")
-    assert "not a whole .safetensors file" in refused(capsys, "load", run)
+    assert "not a complete .safetensors file" in refused(capsys, "load", run)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(__import__("sys").modules, "openvino", raising=False)
     assert "pip install openvino" in refused(capsys, "export", run, "--format", "openvino")

@@ -165,7 +165,7 @@ def test_channels_that_cannot_be_made_are_refused(load, kind, channels):
         images = next(iter(load(input_shape=(channels, 8, 8)).test))[0]
         assert torch.equal(images[:, 0], images[:, channels - 1])
         return
-    with pytest.raises(DataError, match=f"channels, {channels} were asked for: choose"):
+    with pytest.raises(DataError, match=f"channels, {channels} were requested: set"):
         load(input_shape=(channels, 8, 8), augment=True)
 
 
@@ -215,7 +215,7 @@ def test_missing_data_say_where_to_get_them_and_where_to_put_them(kind, tmp_path
         load_data(**call(kind, tmp_path))
     message = str(caught.value)
     assert "\n" not in message
-    assert f"{kind} is not whole in {tmp_path / entry.place}" in message
+    assert f"{kind} is incomplete in {tmp_path / entry.place}" in message
     assert f"get it from {entry.get}, put " in message
     assert message.endswith(" there, or name another data_root")
     downloadable = kind not in ("imagenet", "lfwa", "adience")
@@ -233,9 +233,9 @@ def test_unknown_name_lists_the_known_ones():
 
 def test_names_that_lack_or_have_a_path():
     for name in ("folder", "folder:"):
-        with pytest.raises(DataError, match="folder came without its PATH: write folder:PATH"):
+        with pytest.raises(DataError, match="folder was given without its PATH: write folder:PATH"):
             load_data(name)
-    with pytest.raises(DataError, match="mnist takes nothing after its name, but 'raw' came"):
+    with pytest.raises(DataError, match="mnist takes nothing after its name, but was given 'raw'"):
         load_data("mnist:raw", data_root=Path("/nonexistent"))
 
 

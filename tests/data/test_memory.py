@@ -89,7 +89,7 @@ def test_colour_asked_for_as_grey_is_its_luma():
 
 
 def test_colour_cannot_become_other_channels():
-    with pytest.raises(DataError, match="have 3 channels, 4 were asked for: choose 3 or 1"):
+    with pytest.raises(DataError, match="have 3 channels, 4 were requested: set 3 or 1"):
         MemoryImages(
             torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1), scaling=COLOUR,
             input_shape=(4, 4, 4),

@@ -63,5 +63,5 @@ def test_refuses_a_shape_that_is_none(input_shape):
 
 @pytest.mark.parametrize("spec", ["lenet5", "torchvision:resnet18", "timm:resnet18"])
 def test_a_classifier_needs_a_number_of_classes(spec):
-    with pytest.raises(ConfigError, match=f"{spec} classifies, and came without num_classes"):
+    with pytest.raises(ConfigError, match=f"{spec} is a classifier: give num_classes"):
         build_model(spec, input_shape=(3, 32, 32))

@@ -118,7 +118,7 @@ def test_a_missing_factory_lists_the_callables(source, suffix):
     ("factory", "reason"),
     [
         ("fails", "it raised KeyError: 'no such layer'"),
-        ("demands", "cannot be called without depth, and all it is given are num_classes and"),
+        ("demands", "cannot be called without depth, but it is only given num_classes and"),
         ("no_module", "returned dict, expected a torch.nn.Module"),
     ],
 )

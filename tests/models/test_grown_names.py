@@ -110,7 +110,7 @@ def test_some_networks_grow_and_some_do_not() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("resnet20@4,4", r"stages of 3,3,3 modules, but the sizes 4,4 came: give 3 of them"),
+        ("resnet20@4,4", r"stages of 3,3,3 modules, but the sizes 4,4 were given: give 3 of them"),
         ("resnet20@3,2,4", r"3,2,4 would make stage 1 smaller.*at least 3 there"),
         ("resnet20@", r"stage sizes '', expected numbers with commas"),
         ("resnet20@3, 3, 4", r"stage sizes '3, 3, 4', expected numbers with commas and no spaces"),

@@ -63,5 +63,5 @@ def test_lenet5_takes_the_smallest_image_and_refuses_a_smaller_one():
 
 @pytest.mark.parametrize("name", ["lenet300", "lenet5"])
 def test_lenets_refuse_oblong_images(name):
-    with pytest.raises(ConfigError, match=rf"{name} was asked for images of 28×32.*square"):
+    with pytest.raises(ConfigError, match=f"{name} takes square images, not 28×32"):
         build_model(name, num_classes=10, input_shape=(1, 28, 32))

@@ -64,5 +64,5 @@ def test_takes_other_images():
 
 @pytest.mark.parametrize("depth", [163, 57, 2])
 def test_refuses_a_depth_that_bottlenecks_do_not_make(depth):
-    with pytest.raises(ConfigError, match=rf"depth {depth} was asked for.*9·n \+ 2"):
+    with pytest.raises(ConfigError, match=rf"depth {depth} was requested.*9·n \+ 2"):
         PreactResNet(depth)

@@ -129,7 +129,7 @@ class Danger:
 def test_pickled_code_is_not_run(tmp_path, capsys):
     path = tmp_path / "w.pt"
     torch.save({"x": Danger()}, path)
-    with pytest.raises(WeightsError, match="pickled code is not run"):
+    with pytest.raises(WeightsError, match="pickled code is not executed"):
         load_weights_(make(), path)
     path.write_bytes(pickle.dumps(Danger()))
     with pytest.raises(WeightsError):

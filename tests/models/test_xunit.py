@@ -103,7 +103,7 @@ def test_kernels_without_a_middle_are_refused(kernel):
 
 
 def test_unknown_forms_are_refused():
-    with pytest.raises(ConfigError, match=r"form 'slim', but there are 'original' and 'dxnet'"):
+    with pytest.raises(ConfigError, match=r"no form 'slim': choose 'original' or 'dxnet'"):
         XUnit(4, form="slim")
 
 

@@ -44,7 +44,7 @@ def chain(width: int, first: int, middle: int, second: int, last: int) -> nn.Seq
     ("sizes", "error"),
     [
         ((12, 6, 12, 4, 8), RuntimeError),  # 6 groups, then 4: cut to 6 channels of 4
-        ((12, 12, 24, 1, 6), IndexError),  # depthwise with two filters a channel
+        ((12, 12, 24, 1, 6), IndexError),  # depthwise with two filters per channel
     ],
 )
 def test_9_torch_pruning_breaks_grouped_convolutions(
@@ -85,7 +85,7 @@ def test_9_several_filters_a_channel_stay_and_say_so() -> None:
     model = chain(12, 12, 24, 1, 6)
     groups = prunus.find_groups(model, EXAMPLE)
     assert {g.name for g in groups.values()} == {"4", "6"}
-    assert "several filters a channel" in {u.module: u.reason for u in groups.unprunable}["2"]
+    assert "several filters per channel" in {u.module: u.reason for u in groups.unprunable}["2"]
 
 
 # 14: detectors -----------------------------------------------------------------------------

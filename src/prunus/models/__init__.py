@@ -1,4 +1,4 @@
-"""Networks by name: one family a file, external ones by spec, grown ones, weights that must fit."""
+"""Networks by name: one family per file, external and grown networks, weight files."""
 
 from prunus.models.build import build_model
 from prunus.models.families import LeNet5, LeNet300, ResNetCifar

@@ -1,4 +1,4 @@
-"""A spec and a data shape in, a network out."""
+"""Build a network from a spec and a data shape."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def build_model(
     A network for restoration has no classes: leave `num_classes` out.
 
     `spec` is a name in `MODELS`, `torchvision:NAME`, `timm:NAME` or `path/to/file.py:factory`.
-    With stage sizes behind it, as in `inception_v1@3,5,2`, it is that network grown to as many
-    modules a stage (`grow_to_`), where it declares stages: `prunus models` shows which do.
-    Random weights are drawn from PyTorch's global generator; `weights` names a file to load.
-    A file's factory is called with whichever of `num_classes` and `input_shape` it takes; it
-    runs with your rights, so name only files you trust.
+    With stage sizes, as in `inception_v1@3,5,2`, it is that network grown to as many modules per
+    stage (`grow_to_`), if it declares stages: `prunus models` shows which do. Random weights are
+    drawn from PyTorch's global generator; `weights` names a file to load. A file's factory is
+    called with those of `num_classes` and `input_shape` that it accepts; it runs with your
+    permissions, so use only files that you trust.
 
     Raises:
         UnknownNameError: no such network; the message lists the known ones.
-        ConfigError: the network cannot be built for this shape, its file or factory fails, or it
-            classifies and came without a number of classes; or it has no such stages.
-        WeightsError: the weight file is missing, broken or of another network.
+        ConfigError: the network cannot be built for this shape, its file or factory fails, or it is
+            a classifier and no number of classes was given, or it has no such stages.
+        WeightsError: the weight file is missing, broken or belongs to another network.
         NonFiniteError: the weight file holds NaN or infinity.
 
     Example:
@@ -62,7 +62,7 @@ def build_model(
     if model is None:
         entry = MODELS[name]
         if num_classes is None and entry.task == "classification":
-            raise ConfigError(f"{name} classifies, and came without num_classes: say how many")
+            raise ConfigError(f"{name} is a classifier: give num_classes")
         model = entry.build(num_classes or 0, input_shape)
     if sizes is not None:
         grow_to_(model, sizes)

@@ -1,4 +1,4 @@
-"""Networks of others: `torchvision:NAME`, `timm:NAME`, `path/to/file.py:factory`."""
+"""External networks: `torchvision:NAME`, `timm:NAME`, `path/to/file.py:factory`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["build_external"]
 def build_external(
     spec: str, *, num_classes: int | None, input_shape: tuple[int, int, int]
 ) -> nn.Module | None:
-    """Return the network of an external `spec`, or None where `spec` is a plain name.
+    """Return the network of an external `spec`, or None if `spec` is a plain name.
 
     Raises:
         UnknownNameError: torchvision or timm has no network of that name.
-        ConfigError: the network cannot be built, or its file or factory is at fault.
+        ConfigError: the network cannot be built, or its file or factory fails.
     """
     prefix, _, name = spec.partition(":")
     known = {"num_classes": num_classes, "input_shape": input_shape}
@@ -30,7 +30,7 @@ def build_external(
     libraries = {"torchvision": _torchvision, "timm": _timm}
     if prefix in libraries:
         if num_classes is None:
-            raise ConfigError(f"{spec} classifies, and came without num_classes: say how many")
+            raise ConfigError(f"{spec} is a classifier: give num_classes")
         return _build(spec, lambda: libraries[prefix](name, num_classes, input_shape))
     path, _, factory_name = spec.rpartition(":")
     if spec.endswith(".py"):
@@ -47,12 +47,12 @@ def _torchvision(name: str, num_classes: int, input_shape: tuple[int, int, int])
     _require("torchvision", name, models.list_models(module=models), how)
     if input_shape[0] != 3:
         raise ConfigError(
-            f"torchvision:{name} takes images of 3 channels, the data have {input_shape[0]}: "
-            f"ask for input_shape (3, {input_shape[1]}, {input_shape[2]}), or take a timm network"
+            f"torchvision:{name} takes images of 3 channels, the data have {input_shape[0]}: set "
+            f"input_shape to (3, {input_shape[1]}, {input_shape[2]}), or use a timm network"
         )
     extra: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        # One output in training too, and no warning about which initialisation is the default.
+        # One output in training too, and no warning about the default initialisation.
         extra = {"aux_logits": False, "init_weights": True}
     return models.get_model(name, weights=None, num_classes=num_classes, **extra)
 
@@ -82,7 +82,7 @@ def _build(spec: str, make: Callable[[], Any]) -> nn.Module:
         model = make()
     except PrunusError:
         raise
-    except Exception as error:  # whatever foreign code raises
+    except Exception as error:  # third-party code can raise anything
         reason = (str(error).strip().splitlines() or ["no message"])[0]
         raise ConfigError(
             f"{spec} could not be built: it raised {type(error).__name__}: {reason}"
@@ -90,6 +90,6 @@ def _build(spec: str, make: Callable[[], Any]) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"{spec} returned {type(model).__name__}, expected a torch.nn.Module: "
-            "name a function that returns the network, or the network's class"
+            "give a function that returns the network, or the network's class"
         )
     return model

@@ -1,4 +1,4 @@
-"""Networks that grow: a module like the one beneath, at the end of a stage.
+"""Networks that grow: a copy of the last module of a stage, at its end.
 
 Source: [Tian, section 4.2.2]: "a stage consists of several modules before a
 pooling layer with the same output feature map dimension", "the newly added module has the same
@@ -36,7 +36,7 @@ _SIZED = re.compile(r"(?P<name>.+)@(?P<sizes>[0-9]+(,[0-9]+)*)")
 
 
 class _Residual(Protocol):
-    """A module of a residual stage: it knows another one that fits on top of it."""
+    """A module of a residual stage, which can create another one that fits on top of it."""
 
     def another(self) -> Self: ...
 
@@ -46,26 +46,26 @@ B = TypeVar("B", bound=_Residual)
 
 @runtime_checkable
 class Growing(Protocol):
-    """A network that declares stages; any `nn.Module` with these two can grow.
+    """A network that declares stages; any `nn.Module` with these two members can grow.
 
-    What `grow_` adds has a name that depends on the stage sizes alone, not on the order in which
+    What `grow_` adds has a name that depends only on the stage sizes, not on the order in which
     stages grew, and weights from PyTorch's global generator. All other weights stay; a layer that
-    reads a dense block becomes wider by columns of its own.
+    reads a dense block gets additional columns.
     """
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Modules a stage, from the input to the output, as they are now."""
+        """The current number of modules per stage, from the input to the output."""
         ...
 
     def grow_(self, stage: int, *, preserve: bool = False) -> nn.Module:
-        """Add a module like the one beneath at the end of stage number `stage`; return it.
+        """Add a copy of the last module, with new weights, at the end of stage `stage`; return it.
 
-        With `preserve` the network computes in eval mode what it computed before (to rounding).
-        Callers use `prunus.models.grow_`, which looks at the arguments and at the device.
+        With `preserve` the network computes the same function as before in eval mode (up to
+        rounding). Callers use `prunus.models.grow_`, which checks the arguments and the device.
 
         Raises:
-            ConfigError: with `preserve`, where no such start exists.
+            ConfigError: with `preserve`, if no such start exists.
         """
         ...
 
@@ -74,18 +74,18 @@ def stage_sizes(model: nn.Module) -> tuple[int, ...]:
     """Return how many modules each stage of a network has.
 
     Raises:
-        ConfigError: it declares no stages.
+        ConfigError: the network declares no stages.
     """
     return _growing(model).stage_sizes
 
 
 def grow_(model: nn.Module, stage: int, *, preserve: bool = False) -> nn.Module:
-    """Add a module like the one beneath at the end of stage number `stage`, from 0; return it.
+    """Add a copy of the last module, with new weights, to stage `stage`, from 0; return it.
 
-    See `Growing`. The module is on the network's device, in its precision and mode.
+    See `Growing`. The module has the network's device, precision and mode.
 
     Raises:
-        ConfigError: the network declares no stages, or not this one, or (with `preserve`) its
+        ConfigError: the network declares no stages or not this one, or (with `preserve`) its
             modules cannot start as the identity.
 
     Example:
@@ -99,8 +99,8 @@ def grow_(model: nn.Module, stage: int, *, preserve: bool = False) -> nn.Module:
     stages = len(growing.stage_sizes)
     if not 0 <= stage < stages:
         raise ConfigError(
-            f"stage {stage} of {type(model).__name__} was asked to grow, but its stages are "
-            f"0 to {stages - 1}"
+            f"stage {stage} of {type(model).__name__} does not exist: its stages are 0 to "
+            f"{stages - 1}"
         )
     like = next(model.parameters())
     with torch.device(like.device):
@@ -109,23 +109,24 @@ def grow_(model: nn.Module, stage: int, *, preserve: bool = False) -> nn.Module:
 
 
 def grow_to_(model: nn.Module, sizes: Sequence[int], *, preserve: bool = False) -> None:
-    """Grow a network to `sizes` modules a stage, stage by stage from the input.
+    """Grow a network to `sizes` modules per stage, stage by stage from the input.
 
     Raises:
-        ConfigError: the network declares no stages, or other ones, or has more modules already.
+        ConfigError: the network declares no stages or other ones, or already has more modules.
     """
     present, wanted = stage_sizes(model), tuple(sizes)
     kind = type(model).__name__
     if len(wanted) != len(present):
         raise ConfigError(
             f"{kind} has stages of {_written(present)} modules, but the sizes {_written(wanted)} "
-            f"came: give {len(present)} of them"
+            f"were given: give {len(present)} of them"
         )
     for stage, (old, new) in enumerate(zip(present, wanted, strict=True)):
         if new < old:
             raise ConfigError(
                 f"{kind} has stages of {_written(present)} modules, and {_written(wanted)} would "
-                f"make stage {stage} smaller: growing only adds, so give at least {old} there"
+                f"make stage {stage} smaller: growing only adds modules, so give at least {old} "
+                "there"
             )
     for stage, (old, new) in enumerate(zip(present, wanted, strict=True)):
         for _ in range(new - old):
@@ -133,10 +134,10 @@ def grow_to_(model: nn.Module, sizes: Sequence[int], *, preserve: bool = False) 
 
 
 def split_sizes(spec: str) -> tuple[str, tuple[int, ...] | None]:
-    """Return the name and the stage sizes of `NAME@I,J,K`, sizes None where there are none.
+    """Return the name and the stage sizes of `NAME@I,J,K`, with None if there are no sizes.
 
     Raises:
-        ConfigError: what follows the @ of a registered name is not sizes.
+        ConfigError: the text after the @ of a registered name is not a list of sizes.
 
     Example:
         >>> split_sizes("inception_v1@3,5,2")
@@ -157,7 +158,7 @@ def split_sizes(spec: str) -> tuple[str, tuple[int, ...] | None]:
 
 
 def sized_name(spec: str, sizes: Sequence[int]) -> str:
-    """Return the spec of a network grown to `sizes`; sizes that `spec` has are replaced.
+    """Return the spec of a network grown to `sizes`; existing sizes in `spec` are replaced.
 
     Example:
         >>> sized_name("inception_v1@3,5,2", (3, 5, 3))
@@ -174,10 +175,10 @@ def add_residual_(
     last: Callable[[B], nn.Module],
     preserve: bool,
 ) -> B:
-    """Add another of the last module of `stage`, a sequence of `kind`, at its end; return it.
+    """Append a new module like the last of `stage`, a sequence of `kind`; return it.
 
-    `draw` is called with it for its first weights. With `preserve` the layer that its residual
-    branch ends in, `last` of it, is 0, so that it passes on what it reads.
+    `draw` is called with it to initialise its weights. With `preserve` the last layer of its
+    residual branch, named `last`, is 0, so that it passes its input on.
     """
     assert isinstance(stage, nn.Sequential)
     beneath: Any = stage[-1]
@@ -191,24 +192,25 @@ def add_residual_(
 
 
 def zero_(module: nn.Module) -> None:
-    """Set a layer's weight and bias to 0: so a residual branch that ends in it starts at 0."""
+    """Set a layer's weight and bias to 0, so that a residual branch ending in it starts at 0."""
     for parameter in module.parameters(recurse=False):
         nn.init.zeros_(parameter)
 
 
 def identity_conv_(conv: nn.Conv2d) -> None:
-    """Make a convolution of odd kernel that keeps its width and size pass its input on."""
+    """Turn a convolution with an odd kernel that keeps width and size into the identity."""
     nn.init.dirac_(conv.weight, groups=conv.groups)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
 
 def identity_norm_(norm: nn.BatchNorm2d, beneath: nn.BatchNorm2d) -> None:
-    """Make a BatchNorm that reads relu(`beneath`(·)) pass it on.
+    """Turn a BatchNorm that reads relu(`beneath`(·)) into the identity.
 
-    y = (x − μ)/√(σ² + ε)·√(σ² + ε) + μ is x in eval mode for any μ and σ². They are what training
-    mode will find, so that there, too, little changes: the moments of relu(z), z ~ N(β, γ²), which
-    the norm beneath makes of its scale γ and shift β. With h = β/|γ|,
+    y = (x − μ)/√(σ² + ε)·√(σ² + ε) + μ is x in eval mode for any μ and σ². They are chosen as the
+    expected batch statistics, so that little changes in training mode either: the moments of
+    relu(z), z ~ N(β, γ²), which follows from the scale γ and shift β of the norm beneath. With h =
+    β/|γ|,
 
         μ = β Φ(h) + |γ| φ(h),   μ² + σ² = (β² + γ²) Φ(h) + β |γ| φ(h).
     """
@@ -234,11 +236,11 @@ def widen_(
     draw: Callable[[nn.Module], None] | None = None,
     preserve: bool = False,
 ) -> None:
-    """Let the layers of `module` read `extra` more channels, after those they read now.
+    """Let the layers of `module` read `extra` more channels, after the current ones.
 
-    Norms get new entries, convolutions and linear layers new columns; what they have stays. New
-    columns come from PyTorch's own initialisation of the wider layer, or from `draw`, which is
-    called with it; with `preserve` they are 0.
+    Norms get new entries, convolutions and linear layers new columns; existing values stay. New
+    columns come from PyTorch's initialisation of the wider layer, or from `draw`, which is called
+    with it; with `preserve` they are 0.
     """
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -275,14 +277,14 @@ def _growing(model: nn.Module) -> Growing:
     if isinstance(model, Growing):
         return model
     raise ConfigError(
-        f"{type(model).__name__} declares no stages, so nothing says where it grows: take a "
-        f"network of the families {', '.join(_families())} (`prunus models` shows stages), or "
+        f"{type(model).__name__} declares no stages, so it cannot grow: use a network of the "
+        f"families {', '.join(_families())} (`prunus models` shows stages), or "
         "give yours stage_sizes and grow_ (prunus.models.growth.Growing)"
     )
 
 
 def _families() -> list[str]:
-    """Return the files of the registered networks that define, or build, a growing class."""
+    """Return the files of the registered networks that define or build a growing class."""
     names = {MODELS[name].family for name in MODELS}
     return sorted(
         name

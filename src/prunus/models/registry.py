@@ -1,4 +1,4 @@
-"""The registry of networks: what is known of each name, and how it is built."""
+"""The registry of networks: metadata of each name, and how it is built."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ModelFactory(Protocol):
 
 
 class RestorerFactory(Protocol):
-    """Builds a network from images of `input_shape` (C, H, W) to better ones."""
+    """Builds a restoration network for images of `input_shape` (C, H, W)."""
 
     def __call__(self, *, input_shape: Shape) -> nn.Module:
         """Return the network, its weights drawn from PyTorch's global generator."""
@@ -42,11 +42,11 @@ class RestorerFactory(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A network by name: where it comes from, what it is usually given, how it is built.
+    """A network by name: its source, its usual input, how it is built.
 
     A classifier maps (B, C, H, W) to logits (B, `num_classes`). A restorer maps (B, C, H, W) to
     (B, C, s·H, s·W) with s = `scale`; it has no classes (`num_classes` is 0). `family` is the file
-    that its factory is written in.
+    that defines its factory.
     """
 
     build: Callable[[int, Shape], nn.Module]
@@ -69,10 +69,10 @@ R = TypeVar("R", bound=RestorerFactory)
 def register_model(
     name: str, *, source: str, input_shape: Shape = (3, 32, 32), num_classes: int = 10
 ) -> Callable[[F], F]:
-    """Return a decorator that files a classifier's factory under `name`.
+    """Return a decorator that registers a classifier's factory under `name`.
 
-    `source` says in one line whose network it is and where it is described; `input_shape` and
-    `num_classes` are what it was made for.
+    `source` is its authors and reference in one line; `input_shape` and `num_classes` are those it
+    was designed for.
     """
 
     def file(factory: F) -> F:
@@ -94,9 +94,9 @@ def register_model(
 def register_restorer(
     name: str, *, source: str, input_shape: Shape, scale: int = 1
 ) -> Callable[[R], R]:
-    """Return a decorator that files a restorer's factory under `name`.
+    """Return a decorator that registers a restorer's factory under `name`.
 
-    Its images become `scale` times as high and wide: 1 for denoising and deblocking.
+    Its images are enlarged by `scale`: 1 for denoising and deblocking.
     """
 
     def file(factory: R) -> R:

@@ -1,4 +1,4 @@
-"""A factory out of a Python file that is not installed."""
+"""A factory from a Python file that is not installed."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def wanted(factory: Callable[..., Any], settings: dict[str, Any], spec: str) -> 
     """Return those of `settings` that `factory`, named by `spec`, accepts by keyword.
 
     Raises:
-        ConfigError: it cannot be called without arguments that `settings` lacks; names them.
+        ConfigError: it requires arguments that `settings` lacks; names them.
     """
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except ValueError:  # built in C, without a signature
+    except ValueError:  # a C function without a signature
         return {}
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     lacking = [
@@ -54,8 +54,8 @@ def wanted(factory: Callable[..., Any], settings: dict[str, Any], spec: str) -> 
     ]
     if lacking:
         raise ConfigError(
-            f"{spec} cannot be called without {', '.join(lacking)}, and all it is given are "
-            f"{' and '.join(settings)}: name a function of one line that gives it the rest"
+            f"{spec} cannot be called without {', '.join(lacking)}, but it is only given "
+            f"{' and '.join(settings)}: name a one-line function that passes the rest"
         )
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return dict(settings)
@@ -64,10 +64,10 @@ def wanted(factory: Callable[..., Any], settings: dict[str, Any], spec: str) -> 
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Import `path` once for each content, under a name of its own in `sys.modules`.
+    """Import `path` once for each content, under a unique name in `sys.modules`.
 
-    Pickling and `inspect` find classes through that entry. While the file runs, its folder is
-    on `sys.path`, as when Python runs a script.
+    Pickling and `inspect` find classes through that entry. While the file runs, its folder is on
+    `sys.path`, as for a script.
     """
     try:
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The input a network is usually given, for those who name a network and no data."""
+"""The usual input of a network, for commands that name a network but no data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["usual_input"]
 
 
 def usual_input(spec: str) -> tuple[Shape, int]:
-    """Return the image shape (C, H, W) and the number of classes that `spec` was made for.
+    """Return the image shape (C, H, W) and the number of classes that `spec` was designed for.
 
-    A timm network says its shape itself. A file's factory says nothing: 3×224×224, 10 classes.
-    Stage sizes behind the name make no difference.
+    A timm network defines its shape. A file's factory does not: 3×224×224, 10 classes. Stage sizes
+    after the name make no difference.
 
     Example:
         >>> usual_input("lenet5")

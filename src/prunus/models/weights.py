@@ -1,4 +1,4 @@
-"""Weight files: all of a network's tensors, or an error that names the first that does not fit."""
+"""Weight files: load all tensors of a network, or name the first that does not fit."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def load_weights_(model: nn.Module, path: Path) -> None:
     name = first_non_finite(model, state)
     if name is not None:
         raise NonFiniteError(
-            f"{path}: tensor {name} holds NaN or infinity: the training that wrote it "
-            "diverged, take an earlier checkpoint"
+            f"{path}: tensor {name} holds NaN or infinity: the training that wrote it diverged, "
+            "use an earlier checkpoint"
         )
     named = OrderedDict(state)
-    # Some modules ask for the version that wrote them (torchvision's MNASNet), and no file has it.
+    # Some modules check the version that wrote them (torchvision's MNASNet), which no file has.
     named._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
-    model.load_state_dict(named, strict=False)  # strict in all but num_batches_tracked
+    model.load_state_dict(named, strict=False)  # strict except for num_batches_tracked
 
 
 def _check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
@@ -77,21 +77,21 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise WeightsError(
-                f"{path} is not a whole .safetensors file ({error}): copy or save it again"
+                f"{path} is not a complete .safetensors file ({error}): copy or save it again"
             ) from error
     if path.suffix not in (".pt", ".pth"):
         raise WeightsError(
-            f"{path} ends in {path.suffix!r}, expected .safetensors, .pt or .pth: "
-            "save the weights in one of these"
+            f"{path} ends in {path.suffix!r}, expected .safetensors, .pt or .pth: save the "
+            "weights in one of these formats"
         )
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} is broken or holds more than tensors, and pickled code is not run: "
+            f"{path} is broken or holds more than tensors, and pickled code is not executed: "
             "save model.state_dict() alone"
         ) from error
-    except Exception as error:  # zip, tar and legacy readers each raise their own
+    except Exception as error:  # zip, tar and legacy formats each raise their own errors
         raise WeightsError(f"{path} cannot be read by torch.load: copy or save it again") from error
     return _state_dict(loaded, path)
 

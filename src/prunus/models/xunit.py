@@ -1,4 +1,4 @@
-"""xUnit: an activation that looks at a pixel's neighbours before it lets the pixel through.
+"""xUnit: an activation that weights each pixel by its neighbourhood.
 
 Sources: [xUnit, section 3] (the original form); [Dense-xUnit, section 3.2, Figure 3b] (DxNet's
 form). theory.md (83).
@@ -29,16 +29,16 @@ class Gaussian(nn.Module):
 class XUnit(nn.Module):
     """y = x ⊙ g(BN(DW(ReLU(BN(h))))): a weight between 0 and 1 for every value of `x`.
 
-    DW is a depthwise `kernel` × `kernel` convolution; both BNs go with `norm=False`.
+    DW is a depthwise `kernel` × `kernel` convolution; `norm=False` omits both BNs.
 
     - `form="original"`: h = x, g the Gaussian exp(−d²).
     - `form="dxnet"`: h = W x + c, a 1×1 convolution across the maps, g the sigmoid.
 
     Shapes: (B, C, H, W) → (B, C, H, W), C = `channels`. Parameters: C·(`kernel`² + 1), and 4·C
-    with BN, and C² + C in DxNet's form; `bias=False` takes C away for every convolution.
+    with BN, and C² + C in DxNet's form; `bias=False` subtracts C for every convolution.
 
     Raises:
-        ConfigError: an unknown form, or a kernel that has no middle pixel.
+        ConfigError: the form is unknown, or the kernel has no centre pixel.
 
     Example:
         >>> sum(p.numel() for p in XUnit(16).parameters())
@@ -59,13 +59,13 @@ class XUnit(nn.Module):
         super().__init__()
         if form not in get_args(XUnitForm):
             raise ConfigError(
-                f"xUnit was asked for the form {form!r}, but there are "
-                f"{' and '.join(repr(f) for f in get_args(XUnitForm))}: take one of them"
+                f"xUnit has no form {form!r}: choose "
+                f"{' or '.join(repr(f) for f in get_args(XUnitForm))}"
             )
         if kernel < 1 or kernel % 2 == 0:
             raise ConfigError(
-                f"xUnit was asked for a kernel of {kernel}×{kernel}, but its weight map has the "
-                "size of the image only with an odd one: take 7 or 9"
+                f"xUnit was given a kernel of {kernel}×{kernel}, but its weight map has the size "
+                "of the image only with an odd kernel: use 7 or 9"
             )
         original = form == "original"
         self.mix = nn.Identity() if original else nn.Conv2d(channels, channels, 1, bias=bias)

@@ -78,7 +78,7 @@ def own_flowers(flowers, tmp_path) -> Path:
 
 def test_flowers_with_other_labels_are_refused(own_flowers):
     savemat(own_flowers / "imagelabels.mat", {"labels": np.arange(306).reshape(1, -1) % 102})
-    with pytest.raises(DataError, match=r"imagelabels\.mat holds other labels than 1 to 102"):
+    with pytest.raises(DataError, match=r"imagelabels\.mat holds labels other than 1 to 102"):
         load("flowers102", own_flowers.parent)
 
 
@@ -94,7 +94,7 @@ def test_flowers_that_are_none_are_refused(own_flowers, number):
 def test_a_missing_flower_is_named(own_flowers):
     (own_flowers / "jpg").unlink()
     (own_flowers / "jpg").mkdir()
-    with pytest.raises(DataError, match=r"flowers102 is not whole in .*put jpg/image_\d{5}\.jpg"):
+    with pytest.raises(DataError, match=r"flowers102 is incomplete in .*put jpg/image_\d{5}\.jpg"):
         load("flowers102", own_flowers.parent)
 
 
@@ -134,12 +134,12 @@ def test_a_broken_meta_file_is_named(imagenet, content):
         path.write_bytes(content)
     else:
         torch.save((content, []), path)
-    with pytest.raises(DataError, match=r"meta\.bin cannot be read \([^\n]+\): take it away$"):
+    with pytest.raises(DataError, match=r"meta\.bin cannot be read \([^\n]+\): remove it$"):
         load("imagenet", imagenet)
 
 
 def test_imagenet_with_other_classes_to_test_is_refused(imagenet):
     folder = imagenet / "imagenet" / "val"
     (folder / "n03126707").rename(folder / "n09999999")
-    with pytest.raises(DataError, match=r"val has other classes .* 'n03126707' is missing there"):
+    with pytest.raises(DataError, match=r"val has different classes .* 'n03126707' is missing"):
         load("imagenet", imagenet)

@@ -122,8 +122,11 @@ def test_cutout_of_grey_images(root):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("cut", "cifar10 takes cutout and norm after its name, but 'cut' came: write cifar10:cut"),
-        ("cutout=4,cutout=5", "cifar10 came with cutout twice"),
+        (
+            "cut",
+            "takes cutout and norm after its name, but was given 'cut': write cifar10:cut",
+        ),
+        ("cutout=4,cutout=5", "cifar10 was given cutout twice"),
         ("cutout=-1", "cutout=-1: expected a side of 0 to 32 pixels"),
         ("cutout=33", "cutout=33: expected a side of 0 to 32"),
         ("norm=mine", "norm=mine: choose one of imagenet, own"),
@@ -185,7 +188,7 @@ class Evil:
         (b"", "cannot be read"),
         (b"no pickle", "cannot be read"),
         (pickle.dumps([1], protocol=2), "holds a list, expected a dictionary"),
-        (pickle.dumps(Evil(), protocol=2), "asks for .*print, which is not data"),
+        (pickle.dumps(Evil(), protocol=2), "refers to .*print, which is not data"),
         (pickle_as_python2({"data": pixels(9, 3072)})[:-9], "cannot be read"),
     ],
 )
@@ -242,7 +245,7 @@ def test_a_broken_part_is_named(tmp_path, monkeypatch, damage):
         np.savez(path, data=held["data"], offsets=held["offsets"])
     else:
         np.savez(path, **held | {"data": held["data"] * 0})
-    with pytest.raises(DataError, match=r"train_4\.npz cannot be read \([^\n]+\): copy it anew$"):
+    with pytest.raises(DataError, match=r"train_4\.npz cannot be read \([^\n]+\): copy it again$"):
         load_data("cifar10", data_root=tmp_path)
 
 

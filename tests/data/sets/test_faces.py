@@ -70,7 +70,7 @@ def test_faces_are_squeezed_not_cropped(root):
 def test_lfwa_lists_its_attributes(root):
     with pytest.raises(DataError, match="no attribute 'Tall': choose one of Male, Smiling, 5_o_C"):
         load("lfwa:Tall", root)
-    with pytest.raises(DataError, match="lfwa came without its ATTRIBUTE: write lfwa:ATTRIBUTE"):
+    with pytest.raises(DataError, match="without its ATTRIBUTE: write lfwa:ATTRIBUTE"):
         load("lfwa", root)
 
 
@@ -87,8 +87,8 @@ def save_indices(root: Path, train, test) -> None:
         (range(1, 21), range(20, 29), "names images twice, or others than the 28"),
         (range(20), range(20, 29), "names images twice, or others than the 28"),
         (range(1, 21), range(21, 30), "names images twice, or others than the 28"),
-        (range(1, 5), range(21, 29), "images of one class only for validation"),
-        (range(1, 21), [21, 23], "images of one class only for test"),
+        (range(1, 5), range(21, 29), "images of only one class for validation"),
+        (range(1, 21), [21, 23], "images of only one class for test"),
     ],
 )
 def test_lfwa_with_an_odd_split_is_refused(root, train, test, sentence):
@@ -109,7 +109,7 @@ def test_lfwa_with_fewer_labels_is_refused(root):
 
 def test_a_missing_face_is_named(root):
     (root / "lfwa" / "lfw" / "Cem_Zola" / "Cem_Zola_0002.jpg").unlink()
-    with pytest.raises(DataError, match=r"lfwa is not whole .*put lfw/Cem_Zola/Cem_Zola_0002\.jpg"):
+    with pytest.raises(DataError, match=r"is incomplete .*put lfw/Cem_Zola/Cem_Zola_0002\.jpg"):
         load("lfwa:Male", root)
     next((root / "adience" / "aligned" / "30601258@N03").glob("*.304.*")).unlink()
     with pytest.raises(DataError, match=r"put aligned/30601258@N03/landmark_aligned_face\.304\.4_"):

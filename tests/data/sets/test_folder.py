@@ -87,7 +87,7 @@ def test_three_folders_are_what_their_names_say(tmp_path):
 def test_splits_must_have_the_same_classes(tmp_path):
     fill(tmp_path / "train", a=3, b=3)
     fill(tmp_path / "test", a=3, c=3)
-    with pytest.raises(DataError, match=r"test has other classes .* 'b' is missing there"):
+    with pytest.raises(DataError, match=r"test has different classes .* 'b' is missing there"):
         load(tmp_path)
 
 
@@ -125,7 +125,7 @@ def test_a_class_with_too_few_training_images(tmp_path):
 
 @pytest.mark.parametrize("channels", [2, 4])
 def test_refuses_odd_channels(tmp_path, channels):
-    with pytest.raises(DataError, match=f"1 or 3 channels, {channels} were asked for"):
+    with pytest.raises(DataError, match=f"1 or 3 channels, {channels} were requested"):
         load_data(f"folder:{fill(tmp_path, a=3, b=3)}", input_shape=(channels, 8, 8))
 
 
@@ -179,5 +179,5 @@ def test_odd_kinds_of_images(tmp_path):
     Image.new("LA", (4, 4)).save(tmp_path / "alpha.png")
     assert read_image(tmp_path / "alpha.png", 1).mode == "L"
     Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(UnreadableImageError, match="more than 8 bits a channel"):
+    with pytest.raises(UnreadableImageError, match="more than 8 bits per channel"):
         read_image(tmp_path / "deep.png", 3)

@@ -113,7 +113,7 @@ def test_a_failed_download_says_which_files_go_where(raw, tmp_path, monkeypatch,
         load_data("mnist", data_root=tmp_path)
     message = str(caught.value)
     assert (
-        f"not whole in {raw} and could not be downloaded ({str(error).splitlines()[0]})" in message
+        f"incomplete in {raw} and could not be downloaded ({str(error).splitlines()[0]})" in message
     )
     assert "put t10k-labels-idx1-ubyte (packed, .gz, or not) there" in message
     assert "train-images" not in message

@@ -342,14 +342,14 @@ def test_a_missing_folder_is_named(tmp_path):
     ],
 )
 def test_a_name_that_cannot_be_read_is_shown_one_that_can(tmp_path, name):
-    with pytest.raises(DataError, match=r"came with .*: write \w+:[A-Z]+:TRAIN\[,TEST\], .* as \w"):
+    with pytest.raises(DataError, match=r"was given .*: write \w+:[A-Z]+:TRAIN\[,TEST\], .* as \w"):
         load_data(name, data_root=tmp_path)
     assert DATASETS[name.partition(":")[0]].find(tmp_path, name.partition(":")[2]) is None
 
 
 @pytest.mark.parametrize("name", ["sr", "denoise", "deblock"])
 def test_a_bare_name_says_what_is_missing(name):
-    with pytest.raises(DataError, match=rf"{name} came without its [A-Z]+:TRAIN\[,TEST\]"):
+    with pytest.raises(DataError, match=rf"{name} was given without its [A-Z]+:TRAIN\[,TEST\]"):
         load_data(name)
 
 
@@ -368,7 +368,7 @@ def test_amounts_out_of_range_are_refused(tmp_path, name, message):
 
 def test_training_images_are_not_the_test(tmp_path):
     fill(tmp_path / "Set5", 5)
-    with pytest.raises(DataError, match=r"tested on its own training images in .*: leave TEST"):
+    with pytest.raises(DataError, match=r"tested on its own training images in .*: omit TEST"):
         load_data(f"sr:4:{tmp_path / 'Set5'},Set5", data_root=tmp_path)
 
 
@@ -384,7 +384,7 @@ def test_too_few_images(tmp_path, count, test, least):
 
 
 def test_refuses_odd_channels(tmp_path):
-    with pytest.raises(DataError, match="sr gives images of 1 or 3 channels, 4 were asked for"):
+    with pytest.raises(DataError, match="sr gives images of 1 or 3 channels, 4 were requested"):
         load_data(f"sr:2:{fill(tmp_path, 3)}", input_shape=(4, 8, 8))
 
 
@@ -398,7 +398,7 @@ def test_an_image_that_vanishes_is_named(tmp_path):
     for path in fill(tmp_path, 3).iterdir():
         Image.new("RGB", (30, 3)).save(path)
     data = load_data(f"sr:4:{tmp_path}", input_shape=(3, 4, 4))
-    with pytest.raises(DataError, match=r"\d\.png of 3×30 pixels is nothing at 1/4: take it out"):
+    with pytest.raises(DataError, match=r"\d\.png of 3×30 pixels is empty at 1/4: remove it"):
         next(iter(data.test))
 
 

@@ -72,10 +72,10 @@ def _read(folder: Path, split: str) -> Batch:
             raise DataError(f"{path} cannot be read ({reason}): copy it again") from error
     images, classes = np.concatenate(strips), np.concatenate(labels)
     found = tuple(hashlib.sha256(array.data).hexdigest() for array in (images, classes))
-    for what, found_hash, expected in zip(("images", "labels"), found, _SHA256[split], strict=True):
-        if found_hash != expected:
+    for what, sha, expected in zip(("images", "labels"), found, _SHA256[split], strict=True):
+        if sha != expected:
             raise DataError(
-                f"{folder} holds {what} for {split} with the SHA-256 {found_hash[:12]}…, CIFAR-10's is "
+                f"{folder} holds {what} for {split} with the SHA-256 {sha[:12]}…, CIFAR-10's is "
                 f"{expected[:12]}…: copy the parts again"
             )
     channels_first = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

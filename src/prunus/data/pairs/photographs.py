@@ -68,7 +68,7 @@ def list_images(folder: Path) -> tuple[Path, ...]:
 def find_set(name: str, data_root: Path, *, test: bool = False) -> tuple[Path, ...]:
     """Return the images of the published set `name`, or of the folder `name`.
 
-    A set's folder is looked for in `data_root`, data_root/sr, /denoise, /deblock and /benchmark;
+    A set's folder is searched in `data_root`, data_root/sr, /denoise, /deblock and /benchmark;
     its images are in it or, if there are none, in its subfolder HR or GTmod12. The same holds for a
     folder of your own.
 

@@ -34,7 +34,7 @@ def load_digits(settings: DataSettings) -> DataSplits:
 
     Source: [Digits], test part.
     """
-    from sklearn import datasets  # noqa: PLC0415 - heavy: only where asked for
+    from sklearn import datasets  # noqa: PLC0415 - slow: only when needed
 
     bunch = datasets.load_digits()
     images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)  # (1797, 1, 8, 8)

@@ -82,7 +82,7 @@ class LatencyTable:
         selections: the keys of what picking inputs takes, a grid of one output, by the name of
             each layer that may read fewer features than arrive.
         steps: the layers that take most time at widths in a row; none where that was not asked
-            for, or no layer that can be pruned is wide enough.
+            for, or no prunable layer is wide enough.
     """
 
     grids: Mapping[str, Grid]

@@ -1,6 +1,6 @@
-"""The networks of the sources: one family a file, readable from top to bottom.
+"""The networks of the literature: one family per file, readable from top to bottom.
 
-Each file registers its networks when it is imported, and all are imported here.
+Each file registers its networks on import, and all are imported here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""DenseNet: every layer reads the maps of all before it, and adds a few of its own.
+"""DenseNet: every layer reads the maps of all layers before it, and adds a few.
 
 Sources: [DenseNet, section 3] (DenseNet-BC); [Dense-xUnit, section 3.1, Table 1, Figures 8 to 10],
-whose ReLU-based rivals are the networks of this file. Exact counts: docs/theory.md, section 17.
-`dxnet.py` puts xUnits into the same blocks.
+whose ReLU baselines are the networks of this file. Exact counts: docs/theory.md, section 17.
+`dxnet.py` uses the same blocks with xUnits.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Maker = Callable[[int], nn.Module]
 
 
 def norm_relu(channels: int) -> nn.Module:
-    """Return BN-ReLU, what a DenseNet has before each convolution."""
+    """Return BN-ReLU, which a DenseNet has before each convolution."""
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseForm:
-    """What all layers of a dense network have in common.
+    """The hyperparameters shared by all layers of a dense network.
 
-    `growth` is k, the maps a layer adds; `bottleneck` is b, its 1×1 convolution makes b·k maps.
-    `before` makes what stands before a convolution, `unit` what stands after each 3×3 one
-    (`nn.Identity`: nothing); `bias` is the 3×3 convolution's. `dropout` follows every
-    convolution but the stem's, as both papers have it on SVHN (rate 0.2).
+    `growth` is k, the maps that a layer adds; `bottleneck` is b, its 1×1 convolution has b·k maps.
+    `before` makes the module before each convolution, `unit` the one after each 3×3 convolution
+    (`nn.Identity`: none); `bias` is the 3×3 convolution's. `dropout` follows every convolution
+    except the stem's, as in both papers on SVHN (rate 0.2).
     """
 
     growth: int
@@ -56,8 +56,8 @@ def _dropout(form: DenseForm) -> nn.Module:
 class DenseLayer(nn.Module):
     """unit(conv3×3(before(conv1×1(before(x))))): the k new maps alone, not yet joined to `x`.
 
-    Shapes: (B, `channels`, H, W) → (B, k, H, W), k = `form.growth`. Its 1×1 convolution makes
-    `inner` maps, b·k where it is None.
+    Shapes: (B, `channels`, H, W) → (B, k, H, W), k = `form.growth`. Its 1×1 convolution has `inner`
+    maps, b·k if it is None.
     """
 
     def __init__(self, channels: int, form: DenseForm, *, inner: int | None = None) -> None:
@@ -72,20 +72,20 @@ class DenseLayer(nn.Module):
         self.unit = form.unit(form.growth)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's own maps (B, k, H, W)."""
+        """Return the layer's new maps (B, k, H, W)."""
         x = self.dropout1(self.conv1(self.before1(x)))  # (B, b·k, H, W)
         x = self.dropout2(self.conv2(self.before2(x)))  # (B, k, H, W)
         return self.unit(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
     def another(self, form: DenseForm) -> DenseLayer:
-        """Return a new layer of the same widths, as they are now, to go on top of this one."""
+        """Return a new layer with this one's current widths, to stack on top of it."""
         k = self.conv2.out_channels
         channels = self.conv1.in_channels + k
         return DenseLayer(channels, replace(form, growth=k), inner=self.conv1.out_channels)
 
 
 class DenseBlock(nn.Module):
-    """x ← [x, layer(x)] for each of `layers`: a list, so that it can become longer.
+    """x ← [x, layer(x)] for each of `layers`: a list, so that it can grow.
 
     Shapes: (B, `channels`, H, W) → (B, `channels` + `layers`·k, H, W).
     """
@@ -97,7 +97,7 @@ class DenseBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` and the maps of all layers, in their order."""
+        """Return `x` and the maps of all layers, in order."""
         for layer in self.layers:
             x = torch.cat([x, layer(x)], 1)
         return x
@@ -106,8 +106,8 @@ class DenseBlock(nn.Module):
 class Transition(nn.Module):
     """before-conv1×1, and 2×2 average pooling if `pool`, between two blocks.
 
-    DenseNet's and DxNet's code have the ReLU of `norm_relu` here, though [Dense-xUnit, section 3.1]
-    names the BN only.
+    DenseNet's and DxNet's code have the ReLU of `norm_relu` here, although [Dense-xUnit, section
+    3.1] mentions only the BN.
 
     Shapes: (B, `channels`, H, W) → (B, `out`, H/2, W/2), or (B, `out`, H, W) without pooling.
     """
@@ -120,18 +120,18 @@ class Transition(nn.Module):
         self.pool = nn.AvgPool2d(2) if pool else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return fewer maps, of half the side if it pools."""
+        """Return fewer maps, of half the size if it pools."""
         return self.pool(self.dropout(self.conv(self.before(x))))  # type: ignore[no-any-return]
 
 
 class DenseTrunk(nn.Module):
     """Dense blocks with transitions between them; each transition halves the number of maps.
 
-    Shapes: (B, `channels`, H, W) → (B, `out_channels`, H', W'), the side halved by each
-    transition if `pool`. `out_channels` is what the trunk is built with.
+    Shapes: (B, `channels`, H, W) → (B, `out_channels`, H', W'), the size halved by each transition
+    if `pool`. `out_channels` is the value when the trunk was built.
 
     Raises:
-        ConfigError: no block, or a block without layers.
+        ConfigError: there is no block, or a block has no layers.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class DenseTrunk(nn.Module):
         super().__init__()
         if not layers or min(layers) < 1:
             raise ConfigError(
-                f"a dense network was asked for blocks of {list(layers)} layers, but it needs at "
+                f"blocks of {list(layers)} layers were requested, but a dense network needs at "
                 "least one block, and a layer in each: give numbers from 1 up"
             )
         self.form = form
@@ -156,7 +156,7 @@ class DenseTrunk(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Layers a block, as they are now."""
+        """The current number of layers per block."""
         return tuple(len(cast(DenseBlock, block).layers) for block in self.blocks)
 
     def grow_(
@@ -167,9 +167,9 @@ class DenseTrunk(nn.Module):
         draw: Callable[[nn.Module], None] | None = None,
         preserve: bool = False,
     ) -> DenseLayer:
-        """Add a layer to a block and widen what reads the block; return the layer.
+        """Add a layer to a block and widen its consumer; return the layer.
 
-        That is a transition, which still makes as many maps as it made, or `end` behind the last
+        The consumer is a transition, which keeps its number of outputs, or `end` after the last
         block. `draw` is called with the new layer and with consumers for their first weights; with
         `preserve` the consumers' new columns are 0.
         """
@@ -195,7 +195,7 @@ class DenseNet(nn.Module):
     """conv3×3, dense blocks with pooling between them, BN-ReLU, mean over pixels, one linear map.
 
     The defaults are the smaller DenseNet of [Dense-xUnit, Table 1]: k = 12, b = 4, 2·k maps at
-    first, as in DenseNet-BC. `unit` stands after each 3×3 convolution, the first included.
+    first, as in DenseNet-BC. `unit` follows each 3×3 convolution, including the first.
 
     Shapes: (B, `in_channels`, H, W) → (B, num_classes), H and W at least 2^(blocks − 1).
 
@@ -227,16 +227,16 @@ class DenseNet(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Layers a block, as they are now."""
+        """The current number of layers per block."""
         return self.trunk.stage_sizes
 
     def grow_(self, stage: int, *, preserve: bool = False) -> DenseLayer:
-        """Add a layer to a block and widen what reads it; return the layer."""
+        """Add a layer to a block and widen its consumer; return the layer."""
         end = nn.ModuleList([self.last, self.linear])
         return self.trunk.grow_(stage, end, draw=_draw, preserve=preserve)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of images; comments are at 32 × 32, the defaults."""
+        """Return the logits (B, num_classes) of images; comments are for 32 × 32, the defaults."""
         x = self.unit(self.conv(x))  # (B, 24, 32, 32)
         x = self.trunk(x)  # (B, 342, 8, 8)
         x = F.adaptive_avg_pool2d(self.last(x), 1)  # (B, 342, 1, 1)
@@ -245,13 +245,13 @@ class DenseNet(nn.Module):
 
 
 class DenseDenoiser(nn.Module):
-    """y = x − n̂(x): dense blocks at full size guess the noise n̂, which is taken away.
+    """y = x − n̂(x): dense blocks at full resolution estimate the noise n̂, which is subtracted.
 
     n̂ is conv3×3, dense blocks, conv5×5; [Dense-xUnit, section 4.3] has no pooling and no linear
-    map. It trains n̂ towards the noise by mean squared error, which is that of y to the clean
-    image. Sizes are those of the authors' public code: k = 16, b = 2, 64 maps at first. `unit`
-    stands after each 3×3 convolution; without it, this is DxNet with its units taken out, our
-    reading of the paper's "plain DenseNet", whose size it does not state [reconstruction].
+    map. It trains n̂ on the noise by mean squared error, which equals that of y to the clean image.
+    Sizes are those of the authors' public code: k = 16, b = 2, 64 maps at first. `unit` follows
+    each 3×3 convolution; without it, this is DxNet without its units, our interpretation of the
+    paper's "plain DenseNet", whose size it does not state [reconstruction].
 
     Shapes: (B, `in_channels`, H, W) → the same, any H and W.
 
@@ -279,15 +279,15 @@ class DenseDenoiser(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Layers a block, as they are now."""
+        """The current number of layers per block."""
         return self.trunk.stage_sizes
 
     def grow_(self, stage: int, *, preserve: bool = False) -> DenseLayer:
-        """Add a layer to a block and widen what reads it; return the layer."""
+        """Add a layer to a block and widen its consumer; return the layer."""
         return self.trunk.grow_(stage, self.to_image, preserve=preserve)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the images (B, C, H, W) without their noise; comments are at the defaults."""
+        """Return the images (B, C, H, W) without their noise; comments are for the defaults."""
         maps = self.unit(self.conv(x))  # (B, 64, H, W)
         maps = self.trunk(maps)  # (B, 128, H, W)
         return x - self.to_image(maps)  # type: ignore[no-any-return]
@@ -309,7 +309,7 @@ def _denoiser(layers: tuple[int, ...], *, input_shape: tuple[int, int, int]) -> 
     return DenseDenoiser(layers, input_shape[0])
 
 
-# Named by the layers of a block, as are DxNet's: both have three equal blocks on CIFAR.
+# Named by the layers per block, as are DxNet's: both have three equal blocks on CIFAR.
 for _count in (16, 26):
     register_model(
         f"densenet{_count}",

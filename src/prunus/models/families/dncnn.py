@@ -1,10 +1,10 @@
 """DnCNN: a plain chain of convolutions that estimates the noise.
 
-Source: [DnCNN, section III]; rival in [Kung-Hou, Table 8] and [Dense-xUnit, Figure 8].
-17 layers for one noise level (DnCNN-S), 20 for unknown noise (DnCNN-B). Where a bias stands the
-paper does not say; as in its authors' public code only the first convolution has one, since
-BatchNorm shifts all others: 556 096 parameters for gray images, 555 137 once each BatchNorm is
-folded into a convolution with a bias and the last one has its bias too.
+Source: [DnCNN, section III]; a baseline in [Kung-Hou, Table 8] and [Dense-xUnit, Figure 8].
+17 layers for one noise level (DnCNN-S), 20 for unknown noise (DnCNN-B). The paper does not say
+which layers have a bias; as in its authors' public code only the first convolution has one, since
+BatchNorm shifts all others: 556 096 parameters for gray images, 555 137 when each BatchNorm is
+folded into a convolution with a bias and the last one has a bias too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DnCNN(nn.Module):
     Shapes: (B, `in_channels`, H, W) → the same.
 
     Raises:
-        ConfigError: fewer than two layers.
+        ConfigError: `depth` is less than two.
 
     Example:
         >>> sum(p.numel() for p in DnCNN().parameters())
@@ -35,7 +35,7 @@ class DnCNN(nn.Module):
     def __init__(self, depth: int = 17, in_channels: int = 1, width: int = 64) -> None:
         super().__init__()
         if depth < 2:
-            raise ConfigError(f"DnCNN was asked for {depth} layers, but it has at least 2")
+            raise ConfigError(f"DnCNN needs at least 2 layers, got {depth}")
         layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU()]
         for _ in range(depth - 2):
             layers += [nn.Conv2d(width, width, 3, padding=1, bias=False)]
@@ -47,7 +47,7 @@ class DnCNN(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the images less the noise found in them."""
+        """Return the images minus the estimated noise."""
         return x - self.noise(x)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
 

@@ -1,14 +1,14 @@
-"""DxNet: DenseNet with an xUnit in every layer, where the maps are few.
+"""DxNet: DenseNet with an xUnit in every layer, after the few new maps.
 
 Source: [Dense-xUnit]: sections 3.3 (the x-dense layer), 4.1 and Table 1 (classification), 4.2
-(super-resolution), 4.3 (denoising). What its text leaves out is from the authors' public code, or
-a reconstruction that says so. Exact counts: docs/theory.md, section 17.
+(super-resolution), 4.3 (denoising). What its text omits is from the authors' public code, or marked
+as a reconstruction. Exact counts: docs/theory.md, section 17.
 
-Two habits of naming meet here. In this registry `dxnet12` and `dxnet19` are the classifiers of
+Two naming conventions apply. In this registry `dxnet12` and `dxnet19` are the classifiers of
 Table 1, by the layers of each of their three blocks; `dxnet444` and `dxnet468` are denoisers, by
 the layers of their blocks, as in the paper's DxNet4,4,4; `dxnet16_x2` to `dxnet32_x4` are the
 paper's DxNet16 and DxNet32, by growth rate, and the scale. The paper's DxNet-105 for ImageNet
-(6-12-20-12) is not here: no count of it is given to check a reconstruction against.
+(6-12-20-12) is omitted: the paper gives no count to check a reconstruction against.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def dxnet_classifier(
 ) -> DenseNet:
     """Return DxNet for classification: x-dense layers BN-ReLU-1×1-BN-ReLU-3×3-xUnit.
 
-    The stem's convolution is followed by an xUnit, too. The text at hand has lost k, b and
-    the first number of maps; the defaults are those that meet its sizes (docs/theory.md, section
-    17) and are the same for the DenseNet beside it in Table 1: 532 162 parameters for its 0.5 M.
-    Its 1.0 M (19-19-19, here 1 090 930) is met by 1 049 158 with
-    `kernel=7, initial=16, bias=False`; `bias` is that of the xUnits' convolutions.
+    The stem's convolution is followed by an xUnit, too. The available text lacks k, b and the first
+    number of maps; the defaults are those that reproduce its sizes (docs/theory.md, section 17) and
+    are the same for the DenseNet in Table 1: 532 162 parameters for its 0.5 M. Its 1.0 M (19-19-19,
+    here 1 090 930) is reproduced by 1 049 158 with `kernel=7, initial=16, bias=False`; `bias` is
+    that of the xUnits' convolutions.
 
     Example:
         >>> sum(p.numel() for p in dxnet_classifier().parameters())
@@ -91,19 +91,19 @@ def dxnet_denoiser(
 class DxNetSR(nn.Module):
     """y = bilinear(x) + tail(trunk(x)): DxNet for super-resolution, without BN, with PReLU.
 
-    The network sees the small image, RGB (`in_channels=3`) or luminance Y (`in_channels=1`); the
+    The network reads the small image, RGB (`in_channels=3`) or luminance Y (`in_channels=1`); the
     paper compares on Y. It states the blocks (4-4-4-6-8-8-8 at k = 16 and 4-6-8 at k = 32), no
     BN, and 0.86 M parameters of DxNet16; the public code adds PReLU, pixel shuffle and xUnits of
-    9×9. Several networks fit that. [Reconstruction: b = 2, the factor 0.5 and the
-    convolutions with bias of the authors' code, 2·k maps at first as in their CIFAR networks; a
-    last 1×1 convolution to 64 maps, pixel shuffles by 2 or 3 at 64 maps as in [EDSR], then conv3×3
-    and conv5×5 to the image, which is added to the bilinearly enlarged one, both as in the
-    authors' code.] It gives DxNet16 860 752 parameters at ×4 in RGB, the paper's 0.86 M.
+    9×9. Several networks match this. [Reconstruction: b = 2, the factor 0.5 and the convolutions
+    with bias of the authors' code, 2·k maps at first as in their CIFAR networks; a last 1×1
+    convolution to 64 maps, pixel shuffles by 2 or 3 at 64 maps as in [EDSR], then conv3×3 and
+    conv5×5 to the image, which is added to the bilinearly enlarged one, both as in the authors'
+    code.] It gives DxNet16 860 752 parameters at ×4 in RGB, the paper's 0.86 M.
 
     Shapes: (B, `in_channels`, H, W) → (B, `in_channels`, s·H, s·W), s = `scale`.
 
     Raises:
-        ConfigError: a scale other than 2, 3 or 4.
+        ConfigError: the scale is not 2, 3 or 4.
 
     Example:
         >>> sum(p.numel() for p in DxNetSR().parameters())
@@ -124,8 +124,7 @@ class DxNetSR(nn.Module):
         super().__init__()
         if scale not in _FACTORS:
             raise ConfigError(
-                f"DxNetSR was asked for a scale of {scale}, but it enlarges "
-                f"{', '.join(map(str, _FACTORS))} times: take one of these"
+                f"DxNetSR has no scale {scale}: choose one of {', '.join(map(str, _FACTORS))}"
             )
         self.scale = scale
         form = DenseForm(
@@ -146,15 +145,15 @@ class DxNetSR(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Layers a block, as they are now."""
+        """The current number of layers per block."""
         return self.trunk.stage_sizes
 
     def grow_(self, stage: int, *, preserve: bool = False) -> DenseLayer:
-        """Add a layer to a block and widen what reads it; return the layer."""
+        """Add a layer to a block and widen its consumer; return the layer."""
         return self.trunk.grow_(stage, self.squeeze, preserve=preserve)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the images s times as high and wide; comments are at the defaults."""
+        """Return the images with s times the height and width; comments are for the defaults."""
         maps = self.unit(self.conv(x))  # (B, 32, H, W)
         maps = self.trunk(maps)  # (B, 243, H, W)
         maps = self.squeeze(maps)  # (B, 64, H, W)
@@ -163,7 +162,7 @@ class DxNetSR(nn.Module):
         return large + self.to_image(self.refine(maps))  # type: ignore[no-any-return]
 
 
-#: The pixel shuffles that enlarge by each scale, as in EDSR.
+#: The pixel shuffles for each scale, as in EDSR.
 _FACTORS = {2: (2,), 3: (3,), 4: (2, 2)}
 
 

@@ -8,20 +8,20 @@ u^{1,0} = 0,
     f^{l+1}   = R *₂ (f^l − 𝒜^l(u^{l,ν})) + 𝒜^{l+1}(u^{l+1,0})                              (4.4)
 
 where 𝒜 and ℬ are one of K*, K*σ, σ∘K*, σ∘K*σ (4.7), K a 3×3 convolution, σ = ReLU. A^l is one
-convolution a level; Π and R are 3×3 convolutions of stride 2. Since (4.4) adds what (4.3) takes
-off at i = 1, the first residual of a level is R *₂ (…) itself. With 𝒜 = A* the residuals
-f^l − A^l * u^{l,i} follow the pre-activation ResNet-A^l-B^{l,i} (Theorem 1).
+convolution per level; Π and R are 3×3 convolutions of stride 2. Since (4.4) adds what (4.3)
+subtracts at i = 1, the first residual of a level is R *₂ (…) itself. With 𝒜 = A* the residuals f^l
+− A^l * u^{l,i} follow the pre-activation ResNet-A^l-B^{l,i} (Theorem 1).
 
 Names: `fb_resnet18_<𝒜>_<ℬ>` spells Table 1's schemes in its own order, `s` for σ: `a` is A*, `as`
-is A*σ, `sa` is σ∘A*, `sas` is σ∘A*σ, and so with b. The best of the table, 𝒜 = A* and
-ℬ = σ∘B*σ, is `fb_resnet18_a_sbs`.
+is A*σ, `sa` is σ∘A*, `sas` is σ∘A*σ, and likewise for b. The best of the table, 𝒜 = A* and ℬ =
+σ∘B*σ, is `fb_resnet18_a_sbs`.
 
-The paper gives neither depth nor norms for Table 1; these are reconstructions of ours. Depth 18 is
-that of its ResNet-18: a stem, four levels of ν = 2 iterations of an A and a B, a linear layer, with
-64 to 512 channels. BatchNorm stands before every σ, and, as behind a ResNet's projection, behind Π
-and R. It is never shared: each application of A^l has its own. So 𝒜 = A*, ℬ = B* has none within a
-level; in our trials it diverged at the paper's rate of 0.1, and at 0.02 it did not. The stem is
-σ(BN(θ⁰ * f)), the end the average of u^{4,ν}.
+The paper gives neither depth nor norms for Table 1; these are reconstructions of ours. The depth of
+18 is that of its ResNet-18: a stem, four levels of ν = 2 iterations of an A and a B, a linear
+layer, with 64 to 512 channels. BatchNorm precedes every σ and, as after a ResNet's projection,
+follows Π and R. It is never shared: each application of A^l has its own. So 𝒜 = A*, ℬ = B* has none
+within a level; in our trials it diverged at the paper's rate of 0.1, but not at 0.02. The stem is
+σ(BN(θ⁰ * f)), the head the average of u^{4,ν}.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["FBResNet", "Scheme"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """Where σ stands in σ∘K*σ: `before` the convolution, `after` it, both or nowhere."""
+    """The positions of σ in σ∘K*σ: `before` the convolution, `after` it, both or neither."""
 
     before: bool
     after: bool
@@ -61,7 +61,7 @@ class Scheme:
 
 
 class Application(nn.Module):
-    """One application of K*, K*σ, σ∘K* or σ∘K*σ: the norms are its own, the kernel is given.
+    """One application of K*, K*σ, σ∘K* or σ∘K*σ: with its own norms and a given kernel.
 
     Shapes: (B, `planes`, H, W) → the same; `kernel` keeps the number of channels.
     """
@@ -74,18 +74,18 @@ class Application(nn.Module):
         )
 
     def forward(self, x: Tensor, kernel: nn.Module) -> Tensor:
-        """Return σ(K * σ(x)), with those σ that the scheme has."""
+        """Return σ(K * σ(x)), with the σ of the scheme."""
         return self.after(kernel(self.before(x)))  # type: ignore[no-any-return]
 
 
 class FBLevel(nn.Module):
-    """One level of Algorithm 2, the pooling before it included where it is not the first.
+    """One level of Algorithm 2, including the pooling before it unless it is the first.
 
-    Shapes: u and the residual d are (B, `in_planes`, H, W) each, and come out as
-    (B, `planes`, H/2, W/2); on the first level, where there is no u yet, of the same size.
+    Shapes: u and the residual d are (B, `in_planes`, H, W) each, and become (B, `planes`, H/2,
+    W/2); on the first level, where there is no u yet, the size stays the same.
 
     Attributes:
-        a: A^l, the only one; a forward pass runs it for every application in `apply_a`.
+        a: A^l, a single module; a forward pass runs it for every application in `apply_a`.
         b: the B^{l,i}, i = 1 … ν.
         pi, r: Π and R, each with its norm; not on the first level.
     """
@@ -109,8 +109,8 @@ class FBLevel(nn.Module):
     def forward(self, u: Tensor | None, d: Tensor) -> tuple[Tensor, Tensor]:
         """Return u^{l,ν} and d = f^l − 𝒜^l(u^{l,ν}) from those of the level before.
 
-        The first level is given None for u^{1,0} = 0, and f^1. The last one's d is not asked
-        for, so it is left at i = ν − 1.
+        The first level gets None for u^{1,0} = 0, and f^1. The last one's d is not needed, so it is
+        left at i = ν − 1.
         """
         uses = iter(self.apply_a)
         f = d
@@ -127,7 +127,7 @@ class FBLevel(nn.Module):
 
 
 class FBResNet(nn.Module):
-    """FB-ResNet of Algorithm 2, by default as wide and deep as a ResNet-18.
+    """FB-ResNet of Algorithm 2, by default with the width and depth of ResNet-18.
 
     `a` and `b` are the schemes of 𝒜 and ℬ, written as `Scheme.parse` reads them; `iterations`
     holds ν of each level, at least two levels; level l has `planes`·2^l channels.
@@ -135,7 +135,7 @@ class FBResNet(nn.Module):
     Shapes: (B, `in_channels`, H, W) → (B, num_classes), any H and W.
 
     Raises:
-        ConfigError: there are fewer than two levels, or a level has no two iterations.
+        ConfigError: there are fewer than two levels, or a level has fewer than two iterations.
 
     Example:
         >>> sum(p.numel() for p in FBResNet(a="k", b="sks").parameters())
@@ -173,7 +173,7 @@ class FBResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of images; comments are at 32 × 32."""
+        """Return the logits (B, num_classes) of images; comments are for 32 × 32."""
         u: Tensor | None = None
         d = F.relu(self.norm(self.conv(image)))  # f^1, (B, 64, 32, 32)
         for level in self.levels:

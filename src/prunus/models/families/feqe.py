@@ -1,11 +1,11 @@
-"""FEQE: a small residual network on pixels unshuffled four times, × 4.
+"""FEQE: a small residual network on four-fold pixel-unshuffled images, × 4.
 
-Source: [FEQE], winner of PIRM 2018 and rival in [Kung-Hou, Table 4] (FEQE-P: 96K parameters, 11B
-FLOPs). The latter has these two figures and no more. The form is a reconstruction that meets both,
-with the widths and the order of the authors' public code: 96 464 parameters, and 11.11e9 operations
-(two a MAC) for an image of 1280 × 720.
+Source: [FEQE], winner of PIRM 2018 and a baseline in [Kung-Hou, Table 4] (FEQE-P: 96K parameters,
+11B FLOPs). The latter gives only these two figures. The network is a reconstruction that matches
+both, with the widths and the order of the authors' public code: 96 464 parameters, and 11.11e9
+operations (two per MAC) for an image of 1280 × 720.
 
-The authors feed the bicubically enlarged image; here the network enlarges it itself.
+The authors use the bicubically enlarged image as input; here the network enlarges it itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FEQE(nn.Module):
     nothing: it moves 2 × 2 pixels into four channels. The cubic kernel is PyTorch's (a = −0.75).
 
     Raises:
-        ConfigError: the width is no multiple of 4.
+        ConfigError: the width is not a multiple of 4.
 
     Example:
         >>> sum(p.numel() for p in FEQE().parameters())
@@ -37,8 +37,8 @@ class FEQE(nn.Module):
         super().__init__()
         if width < 4 or width % 4:
             raise ConfigError(
-                f"FEQE was asked for {width} channels, but its pixel unshuffle makes four of one: "
-                "take a multiple of 4"
+                f"FEQE has no width {width}, because its pixel unshuffle makes four channels of "
+                "one: give a multiple of 4"
             )
         self.enlarge = nn.Upsample(scale_factor=4, mode="bicubic")
         self.down = nn.Sequential(

@@ -1,12 +1,13 @@
-"""HSRN: blocks that split their channels and pass each part's result on to the next.
+"""HSRN: blocks that split their channels and pass the result of each part to the next.
 
-Source: [Kung-Hou, section 7.3, Figure 8], theory.md (84) (the block). The paper prints neither the
+Source: [Kung-Hou, section 7.3, Figure 8], theory.md (84) (the block). The paper gives neither the
 trunk nor a size. The trunk here is a reconstruction after Hou's public code for the same block
-(groups of blocks under a skip each, one convolution behind them under a long skip, pixel shuffles
+(groups of blocks with a skip each, one convolution after them with a long skip, pixel shuffles
 without activation), without its scaling of residuals by 0.1; with biases it has 12 246 275
 parameters.
 
-Two and three 3×3 convolutions in a row see 5×5 and 7×7 pixels, not the paper's 9×9 and 27×27.
+Two and three consecutive 3×3 convolutions have receptive fields of 5×5 and 7×7 pixels, not the
+paper's 9×9 and 27×27.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class HSRN(nn.Module):
     Shapes: (B, `in_channels`, H, W) → (B, `in_channels`, s·H, s·W), s = `scale`.
 
     Raises:
-        ConfigError: the scale is no power of two.
+        ConfigError: the scale is not a power of two.
 
     Example:
         >>> sum(p.numel() for p in HSRN(scale=4, groups=1, blocks=1).parameters())

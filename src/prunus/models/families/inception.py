@@ -1,9 +1,9 @@
 """Inception networks of any stage sizes: GoogLeNet, InceptionV1 with BatchNorm, Inception-88.
 
-Source: [GoogLeNet] (`googlenet`); [Tian, section 4.2, Table 4-1] (the 21 nets met while growing)
-and [Tian, Appendix A] (Inception-88). Exact counts: docs/theory.md, section 17. Two departures:
-GoogLeNet's local response normalisation is left out, as in appendix A, and appendix A's BatchNorms
-have no scale, while ours have one.
+Source: [GoogLeNet] (`googlenet`); [Tian, section 4.2, Table 4-1] (the 21 networks found while
+growing) and [Tian, Appendix A] (Inception-88). Exact counts: docs/theory.md, section 17. Two
+departures: GoogLeNet's local response normalisation is left out, as in appendix A, and appendix A's
+BatchNorms have no scale, while ours have one.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ TABLE_4_1 = (
     (8, 8, 7), (8, 8, 8), (8, 8, 9), (9, 8, 9), (9, 8, 10), (10, 8, 10), (10, 8, 11),
 )  # fmt: skip
 
-#: How many times as narrow as InceptionV1 the small net is.
+#: The factor by which the small network is narrower than InceptionV1.
 SMALL = 8
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier beside the trunk: average pool 5×5 at stride 3, 1×1, two linear layers.
+    """An auxiliary classifier: average pool 5×5 at stride 3, 1×1, two linear layers.
 
-    Shapes: (B, `in_channels`, H, W) → (B, num_classes), (H, W) = `sides`. Maps below 5 × 5 are
-    averaged whole. It has 128 channels and 1024 features, or `narrower` times as few; without
+    Shapes: (B, `in_channels`, H, W) → (B, num_classes), (H, W) = `sides`. Maps smaller than 5 × 5
+    are averaged entirely. It has 128 channels and 1024 features, divided by `narrower`; without
     BatchNorm (`norm`) it has GoogLeNet's dropout.
     """
 
@@ -59,7 +59,7 @@ class AuxiliaryHead(nn.Module):
         self.fc2 = nn.Linear(1024 // narrower, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of a feature map; comments are at 14 × 14."""
+        """Return the logits (B, num_classes) of a feature map; comments are for 14 × 14."""
         x = self.conv(self.pool(x))  # (B, 128, 4, 4)
         x = torch.flatten(x, 1)  # (B, 2048)
         x = self.dropout(self.relu(self.fc1(x)))  # (B, 1024)
@@ -71,26 +71,26 @@ class Inception(nn.Module):
 
     Shapes: (B, `in_channels`, H, W) → (B, num_classes). It is 3·(i + j + k) + 4 layers deep.
 
-    It grows by modules like the one beneath (`grow_`): names and weights of all other layers stay
-    as they are. They are the names of a network built at the larger sizes, but for the second
-    auxiliary head, which stays where it is.
+    It grows by copies of the last module of a stage (`grow_`): names and weights of all other
+    layers stay the same. The names are those of a network built at the larger sizes, except for the
+    second auxiliary head, which stays where it is.
 
     Args:
-        stages: modules a stage (i, j, k).
+        stages: modules per stage (i, j, k).
         num_classes: classes.
         in_channels: channels of the images.
         five_by_five: GoogLeNet's 5×5 filters, biases, max pooling and dropout instead of two
             3×3, BatchNorm and average pooling.
-        small: all widths divided by 8, and a stem for small images (from 8 × 8 on): its first
+        small: all widths divided by 8, and a stem for small images (8 × 8 or larger): its first
             convolution is 3×3 at stride 1 with no pooling after it. A reconstruction of ours.
         aux: two auxiliary heads read the second stage, after its first module and before its
-            last. In training the answer is then the tuple (logits, auxiliary 1, auxiliary 2).
-        image_size: height and width; auxiliary heads have weights for these alone, the rest of
-            the network takes other sizes too.
+            last. In training the output is then the tuple (logits, auxiliary 1, auxiliary 2).
+        image_size: height and width; auxiliary heads have weights only for these, the rest of the
+            network accepts other sizes too.
 
     Raises:
-        ConfigError: the stages are not three positive numbers, the images are so small that
-            nothing is left of them, or the second stage has no place for auxiliary heads.
+        ConfigError: the stages are not three positive numbers, the images are too small, or the
+            second stage has too few modules for auxiliary heads.
 
     Example:
         >>> net = Inception((2, 5, 2), num_classes=100, five_by_five=True)
@@ -128,7 +128,7 @@ class Inception(nn.Module):
         self.pool3, self.pool4 = _halve(), _halve()
         self.dropout = nn.Dropout(0.4 if five_by_five else 0.0)
         self.fc = nn.Linear(channels, num_classes)
-        self.heads = nn.ModuleDict()  # by the index of the module in stage 4 that each one reads
+        self.heads = nn.ModuleDict()  # by the index of the module in stage 4 that each head reads
         if aux:
             height, width = ((n // 4 if small else (n + 1) // 2 // 8) for n in image_size)
             for index in (0, stages[1] - 2):
@@ -144,34 +144,34 @@ class Inception(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Modules a stage (i, j, k), as they are now."""
+        """The current number of modules per stage (i, j, k)."""
         return tuple(len(stage) for stage in self.stages)
 
     def grow_(self, stage: int, *, preserve: bool = False) -> InceptionModule:
-        """Add a module like the one beneath at the end of a stage, and return it.
+        """Add a copy of the last module, with new weights, at the end of a stage, and return it.
 
         There is no function-preserving start. The 1×1 convolutions of a module like 3b, 4e or 5b
         make 352 of 480, 576 of 832 and 752 of 1024 channels, and no continuous map of so many
-        into fewer tells all inputs apart: no weights give the consumer back what it read.
+        channels into fewer is injective: no weights can restore what the module read.
 
         Raises:
-            ConfigError: with `preserve`.
+            ConfigError: `preserve` is true.
         """
         beneath = self.stages[stage][-1]
         assert isinstance(beneath, InceptionModule)
         if preserve:
             raise ConfigError(
-                "an Inception module cannot start as the identity, for its reductions and its "
-                f"pooling let no more than {beneath.unchanged} of its {beneath.widths.out} "
-                "channels through unchanged: grow without preserve, or grow a residual, dense or "
-                "VGG network"
+                "an Inception module cannot start as the identity, because its reductions and "
+                f"its pooling pass at most {beneath.unchanged} of its {beneath.widths.out} "
+                "channels unchanged: grow without preserve, or grow a residual, dense or VGG "
+                "network"
             )
         module = beneath.another()
         self.stages[stage].append(module)
         return module
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return the logits (B, num_classes) of images; comments are at 3 × 224 × 224."""
+        """Return the logits (B, num_classes) of images; comments are for 3 × 224 × 224."""
         x = self.stem(x)  # (B, 192, 28, 28)
         x = self.pool3(self.stage3(x))  # (B, 480, 14, 14)
         if self.training and len(self.heads) > 0:
@@ -197,7 +197,7 @@ class Inception(nn.Module):
 def _stem(in_channels: int, narrow: int, wide: int, *, norm: bool, small: bool) -> nn.Sequential:
     """Return the layers before the stages: (B, C, 224, 224) → (B, `wide`, 28, 28).
 
-    That is an eighth of each side, and a half in the small net.
+    That is an eighth of each side, and a half in the small network.
     """
     first = (
         [ConvUnit(in_channels, narrow, 3, norm=norm)]
@@ -213,7 +213,7 @@ def _stem(in_channels: int, narrow: int, wide: int, *, norm: bool, small: bool) 
 
 
 def _halve() -> nn.MaxPool2d:
-    """Return the max pool 3×3 at stride 2 from a side n to ⌊n/2⌋ of the sources (n ≥ 2)."""
+    """Return the sources' max pool 3×3 at stride 2, from a side n to ⌊n/2⌋ (n ≥ 2)."""
     return nn.MaxPool2d(3, 2, ceil_mode=True)
 
 
@@ -227,13 +227,13 @@ def _check(
         )
     if min(image_size) < least:
         raise ConfigError(
-            f"an Inception network was asked for images of {image_size[0]}×{image_size[1]}, but "
-            f"its strides need at least {least}×{least}: resize the images"
-            + ("" if least == 8 else ", or take inception_v1_small")
+            f"images of {image_size[0]}×{image_size[1]} were requested, but the strides of an "
+            f"Inception network need at least {least}×{least}: resize the images"
+            + ("" if least == 8 else ", or use inception_v1_small")
         )
     if aux and stages[1] < 3:
         raise ConfigError(
-            f"auxiliary heads were asked for in a stage of {stages[1]} modules, but they read it "
+            f"auxiliary heads were requested in a stage of {stages[1]} modules, but they read it "
             "after its first module and before its last: give it at least 3, or aux=False"
         )
 
@@ -275,7 +275,7 @@ for _stages in TABLE_4_1:
     input_shape=(1, 28, 28),
 )
 def inception_v1_small(*, num_classes: int, input_shape: Shape) -> Inception:
-    """Return an InceptionV1 for small images, from 8 × 8 on; its widths are our reconstruction.
+    """Return an InceptionV1 for small images, 8 × 8 or larger; its widths are our reconstruction.
 
     Stages (2, 5, 2) as in InceptionV1, every width divided by 8, a stem that halves each side
     once instead of three times: at 28 × 28 the stages see 14 × 14, 7 × 7 and 3 × 3.

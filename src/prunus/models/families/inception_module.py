@@ -1,4 +1,4 @@
-"""The Inception module: four branches of filters side by side, and a table of their widths.
+"""The Inception module: four parallel branches of filters, and a table of their widths.
 
 Source: [GoogLeNet, Figure 2b, Table 1] (5×5 filters, biases, max pooling);
 [Tian, section 4.2.1, Appendix A] (two 3×3 filters instead, BatchNorm, average pooling). Both have
@@ -19,19 +19,19 @@ __all__ = ["STAGE_WIDTHS", "ConvUnit", "InceptionModule", "Widths", "stage_width
 
 @dataclass(frozen=True, kw_only=True)
 class Widths:
-    """Channels of one Inception module, as its branches run.
+    """Channels of one Inception module, by branch.
 
-    | field | what has so many channels |
+    | field | channels of |
     |---|---|
     | one | the 1×1 branch |
     | three_reduce, three | the 1×1 before the 3×3, the 3×3 |
     | five_reduce, five_middle, five | the 1×1 before the two 3×3, the first of them, the second |
     | pool | the 1×1 after the pooling |
 
-    A branch with a 5×5 has no middle: there `five_middle` is not read.
+    A branch with a 5×5 has no middle: there `five_middle` is ignored.
 
     Raises:
-        ConfigError: a width is below 1; names it.
+        ConfigError: a width is less than 1; names it.
     """
 
     one: int
@@ -56,7 +56,7 @@ class Widths:
         return self.one + self.three + self.five + self.pool
 
     def divided(self, by: int) -> Widths:
-        """Return the widths of a module `by` times as narrow, rounded down."""
+        """Return the widths of a module divided by `by`, rounded down."""
         names = (field.name for field in fields(self))
         return Widths(**dict(zip(names, (w // by for w in astuple(self)), strict=True)))
 
@@ -99,7 +99,7 @@ STAGE_WIDTHS: tuple[tuple[Widths, ...], ...] = (
 def stage_widths(stage: int, modules: int) -> list[Widths]:
     """Return the widths of the first `modules` modules of stage 0, 1 or 2.
 
-    Beyond GoogLeNet's own, each module is like the one beneath it: appendix A repeats 3b, 4e, 5b.
+    Beyond GoogLeNet's own, each module repeats the previous one: appendix A repeats 3b, 4e, 5b.
     """
     known = STAGE_WIDTHS[stage]
     return [known[min(index, len(known) - 1)] for index in range(modules)]
@@ -134,7 +134,7 @@ class InceptionModule(nn.Module):
     """[1×1 ; 1×1 → 3×3 ; 1×1 → 3×3 → 3×3 ; pool 3×3 → 1×1], concatenated.
 
     Shapes: (B, `in_channels`, H, W) → (B, `widths.out`, H, W). Each convolution is followed by
-    BatchNorm and ReLU, and the pooling is an average that leaves its padding out. With
+    BatchNorm and ReLU, and the pooling is an average that excludes the padding. With
     `five_by_five` the third branch is 1×1 → 5×5, convolutions have a bias and no BatchNorm, and
     the pooling takes the maximum.
 
@@ -168,7 +168,7 @@ class InceptionModule(nn.Module):
 
     @property
     def widths(self) -> Widths:
-        """The widths as they are now: read from the convolutions, so also after pruning."""
+        """The current widths, read from the convolutions, so also valid after pruning."""
         return Widths(
             one=self.one.conv.out_channels,
             three_reduce=_width(self.three, 0),
@@ -183,7 +183,7 @@ class InceptionModule(nn.Module):
     def unchanged(self) -> int:
         """The most channels that a module of these widths can pass on unchanged.
 
-        A branch passes no more than its narrowest convolution makes; the pooled branch none.
+        A branch passes at most the channels of its narrowest convolution; the pooling branch none.
         """
         w = self.widths
         return w.one + min(w.three_reduce, w.three) + min(w.five_reduce, w.five_middle, w.five)
@@ -191,14 +191,14 @@ class InceptionModule(nn.Module):
     def another(self) -> InceptionModule:
         """Return a new module of the same widths that fits on top of this one.
 
-        It reads and gives `widths.out` channels, so what read this module can read the new one
-        [Tian, section 4.2.2]. Its weights are drawn from PyTorch's global generator.
+        It reads and returns `widths.out` channels, so the consumers of this module can read the new
+        one [Tian, section 4.2.2]. Its weights are drawn from PyTorch's global generator.
         """
         return InceptionModule(self.widths.out, self.widths, five_by_five=self.five_by_five)
 
 
 def _average_pool() -> nn.AvgPool2d:
-    """Return Keras's `AveragePooling2D((3, 3), 1, "same")`: it averages pixels, not padding."""
+    """Return Keras's `AveragePooling2D((3, 3), 1, "same")`: it averages pixels, without padding."""
     return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
 
 

@@ -1,7 +1,7 @@
-"""LapSRN: the image is doubled level by level, each level adding a residual.
+"""LapSRN: the image is enlarged twofold level by level, and each level adds a residual.
 
-Source: [LapSRN, section 3, Figure 1]; that of [Kung-Hou, Tables 5 and 6]. Ten convolutions a level,
-leaky ReLU of slope 0.2, transposed 4×4 convolutions, no biases: 870 112 parameters at × 4,
+Source: [LapSRN, section 3, Figure 1]; that of [Kung-Hou, Tables 5 and 6]. Ten convolutions per
+level, leaky ReLU of slope 0.2, transposed 4×4 convolutions, no biases: 870 112 parameters at × 4,
 luminance (docs/theory.md, section 17).
 """
 
@@ -24,7 +24,7 @@ class PyramidLevel(nn.Module):
     """f' = features(f), image' = up(image) + residual(f'): both at twice the height and width.
 
     Shapes: f (B, `width`, H, W), image (B, C, H, W) → f' (B, `width`, 2H, 2W), image' (B, C, 2H,
-    2W), C = `in_channels`. `up` starts as bilinear interpolation, each colour by itself.
+    2W), C = `in_channels`. `up` starts as bilinear interpolation of each colour separately.
     """
 
     def __init__(self, width: int, depth: int, in_channels: int) -> None:
@@ -47,11 +47,11 @@ class LapSRN(nn.Module):
     """One pyramid level for each doubling, `depth` convolutions of `width` channels in each.
 
     Shapes: (B, `in_channels`, H, W) → (B, `in_channels`, s·H, s·W), s = `scale`. In training mode
-    the images of all levels, the finest first: each has its own loss in the paper (section 3.2),
-    against the target scaled down to its size.
+    it returns the images of all levels, the finest first: each has its own loss in the paper
+    (section 3.2), against the target down-sampled to its size.
 
     Raises:
-        ConfigError: the scale is no power of two.
+        ConfigError: the scale is not a power of two.
 
     Example:
         >>> sum(p.numel() for p in LapSRN(scale=4).parameters())
@@ -74,7 +74,7 @@ class LapSRN(nn.Module):
                 _interpolate_(module)
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return the finest image, in training mode with those of the coarser levels behind it."""
+        """Return the finest image, in training mode followed by those of the coarser levels."""
         f = self.relu(self.head(image))  # (B, 64, H, W)
         images: list[Tensor] = []
         for level in self.levels:
@@ -91,9 +91,9 @@ def _doubling(in_channels: int, out_channels: int, groups: int = 1) -> nn.ConvTr
 
 @torch.no_grad()
 def _interpolate_(module: nn.ConvTranspose2d) -> None:
-    """Set a doubling to bilinear interpolation, each channel of its own.
+    """Set an upsampling layer to bilinear interpolation of each channel separately.
 
-    The paper names the bilinear filter; that it goes on the diagonal only is ours: between all
+    The paper names the bilinear filter; placing it only on the diagonal is our choice: between all
     pairs of channels every output would be the same.
     """
     side = torch.tensor([0.25, 0.75, 0.75, 0.25])

@@ -48,7 +48,7 @@ class LeNet5(nn.Module):
     Shapes: (B, C, S, S) → (B, num_classes), C = `in_channels`, S = `image_size` ≥ 16.
 
     Raises:
-        ConfigError: the image is smaller than 16 × 16, so nothing is left after pooling.
+        ConfigError: the image is smaller than 16 × 16, so that nothing is left after pooling.
 
     Example:
         >>> sum(p.numel() for p in LeNet5().parameters())
@@ -60,8 +60,8 @@ class LeNet5(nn.Module):
         side = ((image_size - 4) // 2 - 4) // 2  # after conv 5×5, pool, conv 5×5, pool
         if side < 1:
             raise ConfigError(
-                f"lenet5 was asked for images of {image_size}×{image_size}, but its convolutions "
-                "need at least 16×16: resize the images"
+                f"images of {image_size}×{image_size} were requested, but the convolutions of "
+                "lenet5 need at least 16×16: resize the images"
             )
         self.conv1 = nn.Conv2d(in_channels, 20, 5)
         self.conv2 = nn.Conv2d(20, 50, 5)
@@ -70,7 +70,7 @@ class LeNet5(nn.Module):
         self.fc2 = nn.Linear(500, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of images (B, C, S, S); comments are at S = 28."""
+        """Return the logits (B, num_classes) of images (B, C, S, S); comments are for S = 28."""
         x = F.max_pool2d(self.conv1(x), 2)  # (B, 20, 12, 12)
         x = F.max_pool2d(self.conv2(x), 2)  # (B, 50, 4, 4)
         x = torch.flatten(x, 1)  # (B, 800)
@@ -95,8 +95,5 @@ def lenet5(*, num_classes: int, input_shape: tuple[int, int, int]) -> LeNet5:
 def _side(name: str, input_shape: tuple[int, int, int]) -> int:
     _, height, width = input_shape
     if height != width:
-        raise ConfigError(
-            f"{name} was asked for images of {height}×{width}, but it takes square ones: "
-            "resize the images"
-        )
+        raise ConfigError(f"{name} takes square images, not {height}×{width}: resize the images")
     return height

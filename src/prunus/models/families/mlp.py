@@ -1,8 +1,8 @@
 """The fully connected network of the thesis's toy experiment on MNIST.
 
 Source: [Tian, section 4.3.1, Figure 4-5, Table 4-2] ("Base net", 4.0M):
-hidden widths 1024-1024-1024-1024-32. The thesis names no activation; ReLU is the one its method
-traces back through, and ours here. Exact count: docs/theory.md, section 17.
+hidden widths 1024-1024-1024-1024-32. The thesis names no activation; we use ReLU, through which its
+method traces back. Exact count: docs/theory.md, section 17.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from prunus.models.registry import register_model
 
 __all__ = ["HIDDEN", "MLP"]
 
-#: Widths of the hidden layers; the last is the latent space that deep LDA looks at.
+#: Widths of the hidden layers; the last is the latent space that deep LDA uses.
 HIDDEN = (1024, 1024, 1024, 1024, 32)
 
 
 class MLP(nn.Module):
-    """Affine maps with ReLU between: 3 985 770 parameters at 784 inputs and 10 classes.
+    """Linear layers with ReLU between them: 3 985 770 parameters at 784 inputs and 10 classes.
 
-    Shapes: (B, …) with `in_features` numbers an example → (B, num_classes).
+    Shapes: (B, …) with `in_features` numbers per example → (B, num_classes).
 
     Example:
         >>> sum(p.numel() for p in MLP().parameters())
@@ -41,7 +41,7 @@ class MLP(nn.Module):
             in_features = width
         self.hidden = nn.Sequential(*layers)
         self.fc = nn.Linear(in_features, num_classes)
-        # PyTorch's own weights halve the signal at each ReLU; six layers would lose it.
+        # PyTorch's default weights halve the signal at each ReLU; six layers would lose it.
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight)

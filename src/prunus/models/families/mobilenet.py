@@ -1,10 +1,9 @@
 """MobileNet V1 and V2: depthwise separable convolutions, inverted residuals.
 
-Source: [MobileNet, Table 1]; [MobileNetV2, Table 2]. Rivals and bases in
+Source: [MobileNet, Table 1]; [MobileNetV2, Table 2]. Baselines and base networks in
 [Kung-Hou, Table 1, section 6.2], [Kung-slides] and [Tian, Table 4-4]. On CIFAR, V2 has stride 1 in
-its stem and its 24-channel stage: so the counts of docs/theory.md, section 17 are met. The sources
-say nothing of V1's form for CIFAR; ours does the same with its stem and its first 128-channel
-block.
+its stem and its 24-channel stage, which reproduces the counts of docs/theory.md, section 17. The
+sources do not describe V1 for CIFAR; ours has stride 1 in its stem and its first 128-channel block.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ INVERTED = (
 class MobileNetV1(nn.Module):
     """MobileNet V1 of width 1: each block a depthwise 3×3 and a 1×1, each with BN and ReLU.
 
-    Shapes: (B, `in_channels`, H, W) → (B, num_classes), any H and W. `small_images` is the form
+    Shapes: (B, `in_channels`, H, W) → (B, num_classes), any H and W. `small_images` is the variant
     for CIFAR: the image is halved three times, not five.
 
     Example:
@@ -62,7 +61,7 @@ class MobileNetV1(nn.Module):
             layers += [*_conv(width, channels, 1), nn.ReLU()]
             width = channels
         self.features = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(0.001)  # the share of the authors' code
+        self.dropout = nn.Dropout(0.001)  # the rate of the authors' code
         self.fc = nn.Linear(width, num_classes)
         _draw(self)
         self.stage_sizes = tuple(len(list(same)) for _, same in groupby(c for c, _ in SEPARABLE))
@@ -70,8 +69,8 @@ class MobileNetV1(nn.Module):
     def grow_(self, stage: int, *, preserve: bool = False) -> nn.Sequential:
         """Add a block that keeps the width at the end of a stage, and return its layers.
 
-        A stage is the blocks of one width, `stage_sizes` of them. With `preserve` both
-        convolutions pass every channel on, and so do their norms.
+        A stage consists of `stage_sizes` blocks of one width. With `preserve` both convolutions
+        and both norms start as the identity.
         """
         end = 3 + 6 * sum(self.stage_sizes[: stage + 1])  # the stem has 3 layers, a block 6
         beneath = self.features[end - 2]
@@ -93,7 +92,7 @@ class MobileNetV1(nn.Module):
         return block
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes); comments are at 224 × 224."""
+        """Return the logits (B, num_classes); comments are for 224 × 224."""
         x = self.features(x)  # (B, 1024, 7, 7)
         x = F.adaptive_avg_pool2d(x, 1)  # (B, 1024, 1, 1)
         x = torch.flatten(x, 1)  # (B, 1024)
@@ -103,9 +102,9 @@ class MobileNetV1(nn.Module):
 class InvertedResidual(nn.Module):
     """1×1 to `expansion` times the channels, depthwise 3×3, 1×1 back; no ReLU at the end.
 
-    Added to the input where the shape stays. Shapes: (B, `in_planes`, H, W) →
-    (B, `planes`, H/`stride`, W/`stride`). `inner` channels lie between, `expansion`·`in_planes`
-    where it is None; with an `expansion` of 1 there is no first convolution.
+    Added to the input if the shape stays the same. Shapes: (B, `in_planes`, H, W) →
+    (B, `planes`, H/`stride`, W/`stride`). There are `inner` channels between,
+    `expansion`·`in_planes` if it is None; with an `expansion` of 1 there is no first convolution.
     """
 
     def __init__(
@@ -133,7 +132,7 @@ class InvertedResidual(nn.Module):
         return x + out if self.residual else out  # type: ignore[no-any-return]  # as above
 
     def another(self) -> InvertedResidual:
-        """Return a new block of this one's width and expansion, as they are now, to go on top."""
+        """Return a new block with this one's current width and expansion, to stack on top."""
         convs = [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
         width = convs[-1].out_channels
         if len(convs) == 2:
@@ -145,7 +144,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """MobileNet V2 of width 1: stem of 32, the stages of `INVERTED`, a 1×1 to 1280, logits.
 
-    Shapes: (B, `in_channels`, H, W) → (B, num_classes), any H and W. `small_images` is the form
+    Shapes: (B, `in_channels`, H, W) → (B, num_classes), any H and W. `small_images` is the variant
     for CIFAR: the image is halved three times, not five.
 
     Example:
@@ -173,7 +172,7 @@ class MobileNetV2(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Blocks a row of `INVERTED`, as they are now: the first of a row alone adds no input."""
+        """The current number of blocks per row of `INVERTED`; the first of a row has no skip."""
         counts: list[int] = []
         for layer in self.features:
             if isinstance(layer, InvertedResidual):
@@ -182,7 +181,7 @@ class MobileNetV2(nn.Module):
         return tuple(counts)
 
     def grow_(self, stage: int, *, preserve: bool = False) -> InvertedResidual:
-        """Add a block like the one beneath at the end of a stage, and return it.
+        """Add a copy of the last block, with new weights, at the end of a stage, and return it.
 
         With `preserve` its last norm is 0, so that x + 0 = x.
         """
@@ -198,7 +197,7 @@ class MobileNetV2(nn.Module):
         return block
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes); comments are at 224 × 224."""
+        """Return the logits (B, num_classes); comments are for 224 × 224."""
         x = self.features(x)  # (B, 1280, 7, 7)
         x = F.adaptive_avg_pool2d(x, 1)  # (B, 1280, 1, 1)
         x = torch.flatten(x, 1)  # (B, 1280)

@@ -1,7 +1,7 @@
 """CIFAR ResNets with parameter-free shortcuts.
 
 Source: [ResNet, section 4.2] and option A of [ResNet, section 4.1]. Parameter names are those of
-akamaster/pytorch_resnet_cifar10, whose public weights fit.
+akamaster/pytorch_resnet_cifar10, whose public weights can be loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["BasicBlock", "ResNetCifar", "Shortcut"]
 
 
 class Shortcut(nn.Module):
-    """Option A: take every second pixel, pad the channels with zeros, half on each side.
+    """Option A: take every second pixel and pad the channels with zeros, half on each side.
 
     Shapes: (B, C, H, W) → (B, C + 2·`padding`, ⌈H/2⌉, ⌈W/2⌉).
     """
@@ -36,8 +36,8 @@ class Shortcut(nn.Module):
 class BasicBlock(nn.Module):
     """relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)), 3×3 convolutions.
 
-    Shapes: (B, `in_planes`, H, W) → (B, `planes`, H/`stride`, W/`stride`). `inner` channels lie
-    between the convolutions, `planes` where it is None.
+    Shapes: (B, `in_planes`, H, W) → (B, `planes`, H/`stride`, W/`stride`). There are `inner`
+    channels between the convolutions, `planes` if it is None.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class BasicBlock(nn.Module):
         return F.relu(out + self.shortcut(x))
 
     def another(self) -> BasicBlock:
-        """Return a new block of the same widths, as they are now, that fits on top of this one."""
+        """Return a new block with this one's current widths, to stack on top of it."""
         width = self.conv2.out_channels
         return BasicBlock(width, width, 1, inner=self.conv1.out_channels)
 
@@ -85,11 +85,11 @@ class ResNetCifar(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Blocks a stage, as they are now."""
+        """The current number of blocks per stage."""
         return len(self.layer1), len(self.layer2), len(self.layer3)
 
     def grow_(self, stage: int, *, preserve: bool = False) -> BasicBlock:
-        """Add a block like the one beneath at the end of a stage, and return it.
+        """Add a copy of the last block, with new weights, at the end of a stage, and return it.
 
         With `preserve` its last norm is 0, so that relu(0 + x) = x, as x is not negative.
         """
@@ -99,7 +99,7 @@ class ResNetCifar(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of images; comments are at 32 × 32."""
+        """Return the logits (B, num_classes) of images; comments are for 32 × 32."""
         x = F.relu(self.bn1(self.conv1(x)))  # (B, 16, 32, 32)
         x = self.layer1(x)
         x = self.layer2(x)  # (B, 32, 16, 16)

@@ -1,9 +1,8 @@
 """Pre-activation ResNets of bottleneck units for CIFAR.
 
 Source: [Pre-activation, Figure 4(e)] and its appendix: where the width or the size changes, the
-unit's first BN and ReLU serve the projection too. [Kung-Hou, section 6.2] (ResNet-164 on
-CIFAR-100). The stride is at the 3×3 convolution: so the counts of docs/theory.md, section 17 are
-met.
+projection shares the unit's first BN and ReLU. [Kung-Hou, section 6.2] (ResNet-164 on CIFAR-100).
+The stride is at the 3×3 convolution, which reproduces the counts of docs/theory.md, section 17.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ __all__ = ["PreactBottleneck", "PreactResNet"]
 
 
 class PreactBottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions, each behind BN and ReLU, added to the input.
+    """1×1, 3×3 and 1×1 convolutions, each after BN and ReLU, added to the input.
 
     Shapes: (B, `in_planes`, H, W) → (B, 4·`planes`, H/`stride`, W/`stride`). `widths` are the
-    channels of the three convolutions where they are not (`planes`, `planes`, 4·`planes`).
+    channels of the three convolutions if they differ from (`planes`, `planes`, 4·`planes`).
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class PreactBottleneck(nn.Module):
         return out + shortcut  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
     def another(self) -> PreactBottleneck:
-        """Return a new unit of the same widths, as they are now, that fits on top of this one."""
+        """Return a new unit with this one's current widths, to stack on top of it."""
         convs = (self.conv1, self.conv2, self.conv3)
         widths = convs[0].out_channels, convs[1].out_channels, convs[2].out_channels
         return PreactBottleneck(widths[2], widths[0], 1, widths=widths)
@@ -80,8 +79,8 @@ class PreactResNet(nn.Module):
         units, rest = divmod(depth - 2, 9)
         if rest or units < 1:
             raise ConfigError(
-                f"a pre-activation ResNet of depth {depth} was asked for, but bottlenecks make "
-                "depths of 9·n + 2: take 11, 20, 29, …, 164"
+                f"a pre-activation ResNet of depth {depth} was requested, but bottlenecks have "
+                "depths of 9·n + 2: choose 11, 20, 29, …, 164"
             )
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.layer1 = _stage(16, 16, units, stride=1)
@@ -93,11 +92,11 @@ class PreactResNet(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Units a stage, as they are now."""
+        """The current number of units per stage."""
         return len(self.layer1), len(self.layer2), len(self.layer3)
 
     def grow_(self, stage: int, *, preserve: bool = False) -> PreactBottleneck:
-        """Add a unit like the one beneath at the end of a stage, and return it.
+        """Add a copy of the last unit, with new weights, at the end of a stage, and return it.
 
         With `preserve` its last convolution is 0, so that 0 + x = x.
         """
@@ -107,7 +106,7 @@ class PreactResNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of images; comments are at 32 × 32."""
+        """Return the logits (B, num_classes) of images; comments are for 32 × 32."""
         x = self.conv1(x)  # (B, 16, 32, 32)
         x = self.layer1(x)  # (B, 64, 32, 32)
         x = self.layer2(x)  # (B, 128, 16, 16)

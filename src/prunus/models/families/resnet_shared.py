@@ -1,4 +1,4 @@
-"""ResNets whose convolutions are shared within a level: ResNet-A^l-B^{l,i} and its kin.
+"""ResNets whose convolutions are shared within a level: ResNet-A^l-B^{l,i} and variants.
 
 Source: [Data-feature, Algorithm 1, eq. 2.3–2.4, 3.6–3.7, section 5.2], theory.md (81). A *level* l
 is a stage of one resolution. In the paper's symbols, with σ = ReLU, *₂ a convolution of stride 2
@@ -10,14 +10,14 @@ and r^{l,i} the features after block i,
                     r^{l+1,0} = R *₂ r^{l,ν} + A^{l+1,0} * σ(B^{l+1,0} *₂ σ(r^{l,ν}))
 
 Shared means A^{l,i} = A^l for all i ≥ 0, the pooling block's A^{l,0} included (Appendix A), and
-B^{l,i} = B^l for i ≥ 1: B^{l,0} reads the level before and stays its own (section 5.2).
+B^{l,i} = B^l for i ≥ 1: B^{l,0} reads the level before and is not shared (section 5.2).
 
 BatchNorm is never shared. In a ResNet it follows every convolution, R too, as in torchvision; in a
-pre-activation ResNet it stands before every σ, and R is bare, as in [Pre-activation]. One
-more BN and σ stand there before the average, as in that paper; Algorithm 1 writes neither, and
-without them training at its rate of 0.1 diverged in our trials. The stem is σ(BN(θ⁰ * f)) for both.
+pre-activation ResNet it precedes every σ, and R has none, as in [Pre-activation]. There, one more
+BN and σ precede the average, as in that paper; Algorithm 1 has neither, and without them training
+at its rate of 0.1 diverged in our trials. The stem is σ(BN(θ⁰ * f)) for both.
 
-Parameters of the ResNets (the pre-activation ones have 1 664 less):
+Parameters of the ResNets (the pre-activation ones have 1 664 fewer):
 
 | | 18, CIFAR-100 | 34, CIFAR-10 |
 |---|---|---|
@@ -27,9 +27,9 @@ Parameters of the ResNets (the pre-activation ones have 1 664 less):
 | A^l-B^l | 8 049 828 | 8 011 082 |
 
 Tables 2 and 4 and the first two rows of Table 3 agree. For the last two rows Table 3 prints 9.7 M
-and 6.6 M (18), 15 M and 6.7 M (34). The text is followed here. By it depth 18 has two blocks with
-i ≥ 1 in the first level alone, so that a shared B saves one 3×3×64×64 kernel, 36 864; what the
-table prints cannot be reached without B^{l,0}, whose shape is another one.
+and 6.6 M (18), 15 M and 6.7 M (34). We follow the text. According to it, depth 18 has two blocks
+with i ≥ 1 only in the first level, so a shared B saves one 3×3×64×64 kernel, 36 864 parameters; the
+table's values cannot be reached without sharing B^{l,0}, whose shape differs.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ __all__ = ["PreActResNetShared", "ResNetShared"]
 
 Stem = Literal["cifar", "imagenet"]
 
-#: Images of this side and more get the ImageNet stem where none is named.
+#: Images of at least this side get the ImageNet stem by default.
 LARGE = 128
 
 
 class Level(nn.Module):
-    """The convolutions of one level, each shared one held once, and the norms of its blocks.
+    """The convolutions of one level, each shared one stored once, and the norms of its blocks.
 
     `pooled` levels begin with the pooling block (i = 0), which halves the map; the first level
     has none. Shapes: (B, `in_planes`, H, W) → (B, `planes`, H, W), or (B, `planes`, H/2, W/2).
@@ -92,7 +92,7 @@ class Level(nn.Module):
             self.r = nn.Conv2d(in_planes, planes, 1, stride=2, bias=False)
 
     def convolutions(self, block: int) -> tuple[nn.Module, nn.Module]:
-        """Return the A and the B that block number `block` of this level runs, from 0."""
+        """Return the A and the B of block number `block` of this level, from 0."""
         a = self.a[block if len(self.a) > 1 else 0]
         if self.pooled and block == 0:
             return a, self.b0
@@ -103,17 +103,17 @@ class Level(nn.Module):
         raise NotImplementedError
 
     def grow_(self, *, preserve: bool) -> nn.ModuleList:
-        """Add a block of the widths of the one beneath; return its own layers.
+        """Add a block with the widths of the previous one; return its own layers.
 
-        These are its norms, and an A and a B where the level does not share them.
+        These are its norms, and an A and a B if the level does not share them.
         """
         a, b = self.convolutions(len(self.norm_b) - 1)
         assert isinstance(a, nn.Conv2d) and isinstance(b, nn.Conv2d)
         if preserve and self.end == "a" and self.share_a:
             raise ConfigError(
-                "a block of a pre-activation ResNet with one A for a level cannot start as the "
-                "identity, for A is shared and nothing of the block's own follows it: grow "
-                "without preserve, or take a network with an A of each block's own"
+                "a block of a pre-activation ResNet with one A per level cannot start as the "
+                "identity, because A is shared and no layer of the block's own follows it: grow "
+                "without preserve, or use a network with an A per block"
             )
         planes, inner = a.out_channels, b.out_channels
         added = nn.ModuleList()
@@ -159,7 +159,7 @@ class ResNetLevel(Level):
 
 
 class PreActLevel(Level):
-    """A level of eq. 2.1, 2.2 and 3.6: BN stands before every σ, the sum is left as it is."""
+    """A level of eq. 2.1, 2.2 and 3.6: BN precedes every σ, the sum has no activation."""
 
     end = "a"
 
@@ -183,9 +183,9 @@ class PreActLevel(Level):
 
 
 class ResNetShared(nn.Module):
-    """ResNet of four levels, its A, its B, both or neither shared within a level.
+    """ResNet of four levels, with A, B, both or neither shared within a level.
 
-    `blocks` counts the blocks of each level, the pooling block included: (2, 2, 2, 2) is depth
+    `blocks` is the number of blocks per level, including the pooling block: (2, 2, 2, 2) is depth
     18, (3, 4, 6, 3) depth 34. The level l has `planes`·2^l channels. Shared convolutions are one
     module each, registered once (`levels.1.a.0`), which a forward pass calls several times.
 
@@ -238,11 +238,11 @@ class ResNetShared(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Blocks a level, as they are now."""
+        """The current number of blocks per level."""
         return tuple(len(level.norm_b) for level in self.levels if isinstance(level, Level))
 
     def grow_(self, stage: int, *, preserve: bool = False) -> nn.ModuleList:
-        """Add a block at the end of a level; return its own layers: what is shared stays so.
+        """Add a block at the end of a level; return its own layers, without the shared ones.
 
         With `preserve` the last of them is 0 and the sum is the features beneath: the norm of A
         in a ResNet, A in a pre-activation ResNet.
@@ -255,11 +255,11 @@ class ResNetShared(nn.Module):
         return level.grow_(preserve=preserve)
 
     def end(self, planes: int) -> nn.Module:
-        """Return what stands between the last level and the average: nothing."""
+        """Return the layers between the last level and the average: none."""
         return nn.Identity()
 
     def forward(self, f: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) of images; comments are at 32 × 32, `cifar` stem."""
+        """Return the logits (B, num_classes) of images; comments are for 32 × 32, `cifar` stem."""
         r = self.pool(F.relu(self.norm(self.conv(f))))  # (B, 64, 32, 32)
         r = self.levels(r)  # (B, 512, 4, 4)
         h = F.adaptive_avg_pool2d(self.last(r), 1)  # (B, 512, 1, 1)
@@ -278,7 +278,7 @@ class PreActResNetShared(ResNetShared):
     level = PreActLevel
 
     def end(self, planes: int) -> nn.Module:
-        """Return what stands between the last level and the average: BN and σ."""
+        """Return the layers between the last level and the average: BN and σ."""
         return nn.Sequential(nn.BatchNorm2d(planes), nn.ReLU())
 
 
@@ -301,13 +301,13 @@ def _build(
     num_classes: int,
     input_shape: tuple[int, int, int],
 ) -> ResNetShared:
-    """Return a network with the ImageNet stem for images of side `LARGE` and more."""
+    """Return a network with the ImageNet stem for images of side `LARGE` or more."""
     channels, *sides = input_shape
     stem: Stem = "imagenet" if min(sides) >= LARGE else "cifar"
     return kind(blocks, num_classes, channels, share_a=share_a, share_b=share_b, stem=stem)
 
 
-#: Names of the sharings: whether A, and whether B, is one convolution a level.
+#: Names of the variants: whether A, and whether B, is one convolution per level.
 SHARINGS = {
     "ali_bli": (False, False),
     "al_bli": (True, False),

@@ -7,11 +7,11 @@ are those of [ResNet]. How the tables are read:
   is a 1×1 convolution; 'I' and 'C' have three convolutions, 1×1, 3×3 and a 1×1 of 4 times the
   filters. Parentheses group the modules of a stage, '-' separates stages, and each stage but the
   first halves the image.
-- 'c64' in the first stage has its 1×1 convolution though its widths agree: Table 4-3 writes both
+- 'c64' in the first stage has its 1×1 convolution although its widths agree: Table 4-3 writes both
   'i64' and 'c64' there. So ResNet-18 and ResNet-34 of Table 4-5 have 64² weights and one BatchNorm
-  more than those of [ResNet] ("i64" for "c64" gives theirs); ResNet-50 is the usual one.
-- '1c256' (ResNet7, ResNet9) is not explained. Our reconstruction, which gives the depths that the
-  names tell: a 'c' module of one 3×3 convolution.
+  more than those of [ResNet] ("i64" instead of "c64" gives theirs); ResNet-50 is the standard one.
+- '1c256' (ResNet7, ResNet9) is not explained. Our reconstruction, which matches the depths in the
+names: a 'c' module of one 3×3 convolution.
 - The stride of 'C' is at its 3×3 convolution: 4.09 GMAC for ResNet-50, as in [Kung-Hou, Table 2].
 """
 
@@ -67,7 +67,7 @@ IMAGENET = {
 class ModuleSpec:
     """One residual module: `depth` convolutions of `filters`, with a projection or without.
 
-    `depth` is 1, 2 or 3; three have 4·`filters` channels at their end.
+    `depth` is 1, 2 or 3; with 3 there are 4·`filters` output channels.
     """
 
     depth: int
@@ -81,10 +81,10 @@ class ModuleSpec:
 
 
 def read_stages(notation: str) -> tuple[tuple[ModuleSpec, ...], ...]:
-    """Return the modules of each stage of "(c64, i64)-c128", as the tables write them.
+    """Return the modules of each stage of "(c64, i64)-c128", in the notation of the tables.
 
     Raises:
-        ConfigError: a stage is not written so.
+        ConfigError: a stage does not follow the notation.
 
     Example:
         >>> [len(stage) for stage in read_stages("(c64, i64)-c128")]
@@ -110,7 +110,7 @@ def _read_stage(stage: str) -> tuple[ModuleSpec, ...]:
     return tuple(modules)
 
 
-#: Kernels of a body of so many convolutions; the first 3×3 has the stride.
+#: Kernels of a body by its number of convolutions; the first 3×3 has the stride.
 KERNELS = {1: (3,), 2: (3, 3), 3: (1, 3, 1)}
 
 
@@ -118,7 +118,7 @@ class ResidualModule(nn.Module):
     """relu(body(x) + shortcut(x)), the body's convolutions each with BN, ReLU between.
 
     Shapes: (B, `in_planes`, H, W) → (B, `spec.width`, H/`stride`, W/`stride`). The convolutions
-    have the channels of `spec`, or `widths`, one number each.
+    have the channels of `spec` or, if given, `widths`.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class ResidualModule(nn.Module):
         return F.relu(self.body(x) + self.shortcut(x))
 
     def another(self) -> ResidualModule:
-        """Return a new identity module of the same widths, as they are now, to go on top."""
+        """Return a new identity module with this one's current widths, to stack on top."""
         widths = [layer.out_channels for layer in self.body if isinstance(layer, nn.Conv2d)]
         return ResidualModule(replace(self.spec, projects=False), widths[-1], 1, widths=widths)
 
@@ -188,11 +188,11 @@ class StagedResNet(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Modules a stage, as they are now."""
+        """The current number of modules per stage."""
         return tuple(len(stage) for stage in self.stages if isinstance(stage, nn.Sequential))
 
     def grow_(self, stage: int, *, preserve: bool = False) -> ResidualModule:
-        """Add an identity module as deep and wide as the one beneath to a stage; return it.
+        """Add an identity module with the depth and width of the last one to a stage; return it.
 
         So "c128" becomes "(c128, i128)". With `preserve` its last norm is 0, so that
         relu(0 + x) = x, as x is not negative.
@@ -206,7 +206,7 @@ class StagedResNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes); comments are at 224 × 224, ResNet-50."""
+        """Return the logits (B, num_classes); comments are for 224 × 224, ResNet-50."""
         x = self.stem(x)  # (B, 64, 56, 56)
         x = self.stages(x)  # (B, 2048, 7, 7)
         x = F.adaptive_avg_pool2d(x, 1)  # (B, 2048, 1, 1)

@@ -1,7 +1,7 @@
 """SqueezeNet 1.1: few channels before each 3×3 convolution, no fully connected layer.
 
-Source: [SqueezeNet], in the authors' release 1.1. A rival in [Tian, chapters 3 and 4], which says
-nothing of a form for CIFAR; ours has stride 1 in its stem.
+Source: [SqueezeNet], in the authors' release 1.1. A baseline in [Tian, chapters 3 and 4], which
+does not describe a variant for CIFAR; ours has stride 1 in its stem.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ FIRES = (
 
 
 class Fire(nn.Module):
-    """A 1×1 convolution to `squeeze` channels, then 1×1 and 3×3 side by side, ReLU after each.
+    """A 1×1 convolution to `squeeze` channels, then 1×1 and 3×3 in parallel, ReLU after each.
 
     Shapes: (B, `in_planes`, H, W) → (B, `expand` + `three`, H, W), `three` the channels of the 3×3,
-    as many as of the 1×1 where it is None.
+    `expand` if it is None.
     """
 
     def __init__(self, in_planes: int, squeeze: int, expand: int, three: int | None = None) -> None:
@@ -42,7 +42,7 @@ class Fire(nn.Module):
         return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
 
     def another(self) -> Fire:
-        """Return a new module of the same widths, as they are now, that fits on top of this one."""
+        """Return a new module with this one's current widths, to stack on top of it."""
         one, three = self.expand1x1.out_channels, self.expand3x3.out_channels
         return Fire(one + three, self.squeeze.out_channels, one, three)
 
@@ -50,8 +50,8 @@ class Fire(nn.Module):
 class SqueezeNet(nn.Module):
     """SqueezeNet 1.1: 1 235 496 parameters at 3 channels and 1000 classes.
 
-    Shapes: (B, `in_channels`, H, W) → (B, num_classes), H and W ≥ 17. `small_images` is the
-    form for CIFAR: its stem keeps the image's size, and H and W ≥ 8 do.
+    Shapes: (B, `in_channels`, H, W) → (B, num_classes), H and W ≥ 17. `small_images` is the variant
+    for CIFAR: its stem keeps the image's size, and H and W ≥ 8 do.
 
     Example:
         >>> sum(p.numel() for p in SqueezeNet().parameters())
@@ -78,7 +78,7 @@ class SqueezeNet(nn.Module):
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Fire modules behind each pooling, as they are now."""
+        """The current number of Fire modules after each pooling."""
         counts: list[int] = []
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
@@ -88,7 +88,7 @@ class SqueezeNet(nn.Module):
         return tuple(counts)
 
     def grow_(self, stage: int, *, preserve: bool = False) -> Fire:
-        """Add a Fire module like the one beneath at the end of a stage, and return it.
+        """Add a copy of the last Fire module, with new weights, to a stage, and return it.
 
         Raises:
             ConfigError: with `preserve`: `squeeze` makes fewer channels than the module reads.
@@ -100,7 +100,7 @@ class SqueezeNet(nn.Module):
         fire = beneath.another()
         if preserve:
             raise ConfigError(
-                "a Fire module cannot start as the identity, for it squeezes "
+                "a Fire module cannot start as the identity, because it squeezes "
                 f"{fire.squeeze.in_channels} channels into {fire.squeeze.out_channels}: grow "
                 "without preserve, or grow a residual, dense or VGG network"
             )
@@ -109,7 +109,7 @@ class SqueezeNet(nn.Module):
         return fire
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes), none negative; comments are at 224 × 224."""
+        """Return the logits (B, num_classes), none negative; comments are for 224 × 224."""
         x = self.features(x)  # (B, 512, 13, 13)
         x = F.relu(self.conv(self.dropout(x)))  # (B, num_classes, 13, 13)
         x = F.adaptive_avg_pool2d(x, 1)  # (B, num_classes, 1, 1)
@@ -145,6 +145,6 @@ def _check_side(name: str, input_shape: tuple[int, int, int], least: int) -> Non
     _, height, width = input_shape
     if min(height, width) < least:
         raise ConfigError(
-            f"{name} was asked for images of {height}×{width}, but its poolings need at least "
-            f"{least}×{least}: resize the images"
+            f"{name} needs images of at least {least}×{least} for its poolings, got "
+            f"{height}×{width}: resize the images"
         )

@@ -1,14 +1,14 @@
 """SRResNet: super-resolution by residual blocks at low resolution and pixel shuffles.
 
 Source: [SRResNet, section 2.1, Figure 4]; it is the SRResNet of [Kung-Hou, Tables 5 and 6], and the
-generator of its "SRGAN". The counts (docs/theory.md, section 17) say which form: they have no room
+generator of its "SRGAN". The counts (docs/theory.md, section 17) say which form: they leave no room
 for the slopes of Ledig's PReLU, so the activations here are ReLU (a reconstruction).
 
 Three forms, × 2 and × 4:
 
 - `srresnet`: 9×9 convolutions at both ends, luminance, no bias, no BatchNorm: 1 521 792 (× 4).
-- `srresnet_3x3`: 3×3 at both ends, RGB, biases and BatchNorm: 1 521 795 (× 4). The block is that
-  which [EDSR, Figure 2b] draws beside its own.
+- `srresnet_3x3`: 3×3 at both ends, RGB, biases and BatchNorm: 1 521 795 (× 4). The block is the one
+that [EDSR, Figure 2b] shows for comparison.
 - `srresnet_binary`: 9×9, luminance, biases, no BatchNorm: 1 376 769 (× 2), 1 524 481 (× 4). The
   weights here are real; [Binary-SR] binarises those of its residual blocks.
 """
@@ -26,7 +26,7 @@ __all__ = ["ResidualBlock", "SRResNet", "doublings", "shuffle_up"]
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x))), 3×3 convolutions, each with a BatchNorm behind it if `norm`.
+    """x + conv(relu(conv(x))), 3×3 convolutions, each followed by a BatchNorm if `norm`.
 
     Shapes: (B, `width`, H, W) → the same.
     """
@@ -46,14 +46,14 @@ class ResidualBlock(nn.Module):
 
 
 class SRResNet(nn.Module):
-    """`blocks` residual blocks of `width` channels under one long skip, then pixel shuffles.
+    """`blocks` residual blocks of `width` channels with one long skip, then pixel shuffles.
 
     Shapes: (B, `in_channels`, H, W) → (B, `in_channels`, s·H, s·W), s = `scale`. `kernel` is that
-    of the first and the last convolution; `bias` and `norm` hold for all (a BatchNorm stands
-    behind each convolution of the residual part).
+    of the first and the last convolution; `bias` and `norm` apply to all (a BatchNorm follows each
+    convolution of the residual part).
 
     Raises:
-        ConfigError: the scale is no power of two.
+        ConfigError: the scale is not a power of two.
 
     Example:
         >>> sum(p.numel() for p in SRResNet(scale=4).parameters())
@@ -91,10 +91,10 @@ class SRResNet(nn.Module):
 
 
 def shuffle_up(width: int, scale: int, *, bias: bool = True, relu: bool) -> nn.Sequential:
-    """Return what doubles height and width until × `scale`: 3×3 convolution, pixel shuffle.
+    """Return layers that double height and width up to × `scale`: 3×3 convolution, pixel shuffle.
 
-    out[c, 2y + i, 2x + j] = conv[4c + 2i + j, y, x] [Pixel-shuffle, eq. 4], so that four
-    channels of the convolution are one channel behind it. `relu` puts a ReLU behind each shuffle.
+    out[c, 2y + i, 2x + j] = conv[4c + 2i + j, y, x] [Pixel-shuffle, eq. 4], so four channels of the
+    convolution become one channel after it. `relu` adds a ReLU after each shuffle.
     """
     steps: list[nn.Module] = []
     for _ in range(doublings(scale)):
@@ -104,7 +104,7 @@ def shuffle_up(width: int, scale: int, *, bias: bool = True, relu: bool) -> nn.S
 
 
 def doublings(scale: int) -> int:
-    """Return how often an image is doubled to become `scale` times as wide: log₂ `scale`.
+    """Return the number of doublings that enlarge an image by `scale`: log₂ `scale`.
 
     Raises:
         ConfigError: `scale` is not 2, 4, 8, …
@@ -112,8 +112,8 @@ def doublings(scale: int) -> int:
     times = scale.bit_length() - 1
     if times < 1 or scale != 1 << times:
         raise ConfigError(
-            f"a scale of {scale} was asked for, but this network doubles the image step by step: "
-            "take 2, 4 or 8"
+            f"a scale of {scale} was requested, but this network doubles the image step by step: "
+            "choose 2, 4 or 8"
         )
     return times
 

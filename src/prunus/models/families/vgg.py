@@ -24,8 +24,8 @@ STAGES_19 = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 class VGG(nn.Module):
     """Convolutions of `stages`, pooled to `grid` × `grid`, then layers of `hidden`, then logits.
 
-    Shapes: (B, `in_channels`, H, W) → (B, num_classes), any H and W. `norm` puts a BatchNorm
-    behind each convolution; `dropout` is the share dropped behind each hidden layer.
+    Shapes: (B, `in_channels`, H, W) → (B, num_classes), any H and W. `norm` adds a BatchNorm after
+    each convolution; `dropout` is the rate after each hidden layer.
 
     Example:
         >>> sum(p.numel() for p in VGG(STAGES_16, hidden=(512,)).parameters())
@@ -51,10 +51,10 @@ class VGG(nn.Module):
                 layers += [nn.BatchNorm2d(channels)] if norm else []
                 layers.append(nn.ReLU())
                 in_channels = channels
-            # Rounding up lets images of less than 32 pixels through; at 32 it changes nothing.
+            # Rounding up admits images of less than 32 pixels; at 32 it changes nothing.
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.features = nn.Sequential(*layers)
-        self.pool = nn.AdaptiveAvgPool2d(grid)  # nothing to do at the usual size
+        self.pool = nn.AdaptiveAvgPool2d(grid)  # does nothing at the usual size
         width = in_channels * grid**2
         layers = []
         for features in hidden:
@@ -62,14 +62,15 @@ class VGG(nn.Module):
             layers += [nn.Dropout(dropout)] if dropout else []
             width = features
         self.classifier = nn.Sequential(*layers, nn.Linear(width, num_classes))
-        # Thirteen convolutions of PyTorch's own weights would lose the signal; three layers do not.
+        # Thirteen convolutions with PyTorch's default weights would lose the signal; three layers
+        # do not.
         for module in self.features:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     @property
     def stage_sizes(self) -> tuple[int, ...]:
-        """Convolutions before each pooling, as they are now."""
+        """The current number of convolutions before each pooling."""
         counts = [0]
         for layer in self.features:
             counts[-1] += isinstance(layer, nn.Conv2d)
@@ -77,10 +78,10 @@ class VGG(nn.Module):
         return tuple(counts[:-1])
 
     def grow_(self, stage: int, *, preserve: bool = False) -> nn.Sequential:
-        """Add a convolution as wide as the one beneath, its norm and its ReLU, before a pooling.
+        """Add a convolution as wide as the last one, its norm and its ReLU, before a pooling.
 
-        They are returned; layers behind them take the names that they have in a VGG built so.
-        With `preserve` the convolution passes every channel on, and so does its norm.
+        They are returned; later layers get the names that they have in a VGG built with these
+        sizes. With `preserve` the convolution and its norm start as the identity.
         """
         pools = [at for at, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
         beneath = self.features[pools[stage] - 2]  # a norm or a convolution; ReLU and pool follow
@@ -104,7 +105,7 @@ class VGG(nn.Module):
         return nn.Sequential(*added)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, num_classes); comments are at 32 × 32 and `grid` = 1."""
+        """Return the logits (B, num_classes); comments are for 32 × 32 and `grid` = 1."""
         x = self.features(x)  # (B, 512, 1, 1)
         x = self.pool(x)  # (B, 512, grid, grid)
         x = torch.flatten(x, 1)  # (B, 512·grid²)

@@ -3,8 +3,8 @@
 Source: [Kung-Hou, section 7.1]: the pixel shuffles of SRGAN's generator are replaced by
 nearest-neighbour interpolation and convolutions; Table 4 (× 4): 92.6K parameters, "9.6B FLOPs". The
 form follows from these figures (a reconstruction): that of [EDSR] (RGB, 3×3, biases, no BatchNorm,
-no activation but in the blocks), 16 blocks, and 17 channels everywhere: 92 568 parameters. For an
-image of 1280 × 720, with two operations a MAC as in that table, the convolutions of its residual
+activations only in the blocks), 16 blocks, and 17 channels everywhere: 92 568 parameters. For an
+image of 1280 × 720, with two operations per MAC as in that table, the convolutions of its residual
 blocks take 9.588e9 and the whole network 16.78e9.
 
 `x_srresnet_full_x4` has the 64 channels that X-Learning starts from.
@@ -23,12 +23,12 @@ __all__ = ["XSRResNet"]
 
 
 class XSRResNet(nn.Module):
-    """`blocks` residual blocks under one long skip, then (nearest × 2, 3×3 convolution, ReLU)s.
+    """`blocks` residual blocks with one long skip, then (nearest × 2, 3×3 convolution, ReLU)s.
 
     Shapes: (B, `in_channels`, H, W) → (B, `in_channels`, s·H, s·W), s = `scale`.
 
     Raises:
-        ConfigError: the scale is no power of two.
+        ConfigError: the scale is not a power of two.
 
     Example:
         >>> sum(p.numel() for p in XSRResNet(scale=4, width=17).parameters())
