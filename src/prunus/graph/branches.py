@@ -34,8 +34,8 @@ def let_branches_go(groups: Groups) -> Groups:
         if not _is_plain(groups, group):
             marked.append(group)
             continue
-        beside = [m.index.size < groups.layers[m.module].in_ for m in group.consumers]
-        least = 0 if beside and all(beside) else group.least
+        partial = [m.index.size < groups.layers[m.module].in_ for m in group.consumers]
+        least = 0 if partial and all(partial) else group.least
         marked.append(replace(group, least=least, falls=True))
     return replace(groups, entries=tuple(marked))
 

@@ -45,7 +45,7 @@ def head_groups(model: nn.Module, example: Tensor, *, feature_limit: int = 4096)
         worked_out=seen.worked_out,
         heads=heads,
     )
-    if len(heads) == 1 and mixing and not found.consumers:  # only groups tell how to fold it
+    if len(heads) == 1 and mixing and not found.consumers:  # only groups define how to fold it
         folded = find_groups(model, example, feature_limit=feature_limit).consumers
         found = replace(found, consumers={n: folded[n] for n in mixing if n in folded})
     assert found.head  # otherwise it raises

@@ -32,8 +32,8 @@ def load_factory(path: str, name: str) -> Callable[..., Any]:
         if callable(value) and getattr(value, "__module__", None) == module.__name__
     ]
     listed = ", ".join(found) if found else "none"
-    came = f"{path} has no callable {name!r}" if name else f"{path} names no factory"
-    raise ConfigError(f"{came}: write {path}:FACTORY; the callables it defines are {listed}")
+    problem = f"{path} has no callable {name!r}" if name else f"{path} names no factory"
+    raise ConfigError(f"{problem}: write {path}:FACTORY; the callables it defines are {listed}")
 
 
 def wanted(factory: Callable[..., Any], settings: dict[str, Any], spec: str) -> dict[str, Any]:

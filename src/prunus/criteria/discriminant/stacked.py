@@ -75,7 +75,7 @@ class StackedConsumer(Elimination):
                 "sampling='patch' or 'pixel' for a criterion that reads weights"
             )
         W = groups.weight(name, cells=cells)
-        if cells == 1:  # positions and taps lie beside the outputs: (F, k, O, taps)
+        if cells == 1:  # positions and taps are axes next to the outputs: (F, k, O, taps)
             k, outputs = consumer.positions.shape[1], channel_count(module, "out")
             W = W.view(len(W), k, outputs, -1).transpose(2, 3)
         weighed: Tensor = W @ self._root(groups, statistics, name).to(W)

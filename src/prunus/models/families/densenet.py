@@ -319,6 +319,6 @@ for _layers in ((4, 4, 4), (4, 6, 8)):
     _name = "".join(map(str, _layers))
     register_restorer(
         f"densenet{_name}",
-        source=f"Dense xUnit Networks, section 4.4: the DenseNet denoiser beside dxnet{_name}",
+        source=f"Dense xUnit Networks, section 4.4: the DenseNet counterpart of dxnet{_name}",
         input_shape=(1, 40, 40),
     )(partial(_denoiser, _layers))
