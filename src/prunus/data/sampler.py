@@ -49,7 +49,7 @@ class ClassBalancedBatches(Sampler[list[int]]):
     """Batches over a random subset of classes, equally many images of each class (up to one).
 
     [Tian, section 4.1.1]: scatter matrices need several images of a class, at least 8. Classes come
-    in random order, none a second time before all came up once, and likewise the images of a class. An
+    in random order, none twice before all came up, and likewise the images of a class. An
     epoch has ⌈N/batch_size⌉ full batches, about N images. Images of small classes appear more often
     than those of large ones, and repeatedly within a batch only if a class has too few.
 
