@@ -46,7 +46,7 @@ def test_a_count_of_channels_is_found_and_the_rest_kept() -> None:
     assert set(reasons) == {"a"}
     assert "mixes or counts its channels" in reasons["a"]
     left = groups.without(reasons)
-    assert [g.name for g in left] == ["b"]
+    assert [g.name for g in left.values()] == ["b"]
     assert "a" in {u.module for u in left.unprunable}
 
 
