@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from prunus.graph import Groups, find_groups
 from prunus.plan import Plan, plan_units
+from tests import warm
 from tests.browser import Page
 
 torch.set_num_threads(1)
@@ -28,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--whole", action="store_true", help="every network of the registry, not two a family"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_parent() -> Iterator[None]:
+    yield
+    warm.close()
 
 
 @pytest.fixture(scope="session")

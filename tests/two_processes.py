@@ -5,9 +5,6 @@ Compared in tests/statistics/test_ranks.py and tests/pains/test_distributed.py.
 
 import copy
 import functools
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,9 +24,9 @@ from prunus.graph import Groups
 from prunus.pipelines import RunConfig, run_prune
 from prunus.plan import Plan, broadcast_plan
 from prunus.statistics import broadcast_model_, collect, sampling
+from tests import warm
 from tests.graph.nets import CLASSES, batches, build, images
 
-ROOT = Path(__file__).resolve().parents[1]
 RANKS = 2
 #: name → what `collect` is asked for.
 CASES: dict[str, dict[str, Any]] = {
@@ -49,16 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
 def results() -> list[dict[str, Any]]:
     """Run both ranks to their end; return what each saved."""
     with tempfile.TemporaryDirectory() as folder:
-        run = subprocess.run(
-            [sys.executable, "-c", f"from tests.two_processes import both; both({folder!r})"],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr
+        warm.run("-c", f"from tests.two_processes import both; both({folder!r})")
         # made by ourselves a moment ago, and it holds `Statistics`
         return [torch.load(Path(folder, f"{r}.pt"), weights_only=False) for r in range(RANKS)]
 

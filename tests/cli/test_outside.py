@@ -1,9 +1,6 @@
 """A network of the user's own file goes through doctor, prune, export and load, each a process."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import onnxruntime
@@ -15,6 +12,7 @@ from prunus.core.record import Row, read_rows
 from prunus.data import load_data
 from prunus.evaluation import accuracy
 from prunus.plan import Plan
+from tests import warm
 
 SOURCE = '''
 """A residual block, then attention over the positions: nothing of Prunus is imported."""
@@ -74,16 +72,7 @@ def mixed(num_classes):
 
 def process(folder: Path, *arguments: str) -> str:
     """Run `python -m prunus` in `folder`, which must succeed; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "prunus", *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return warm.run("-m", "prunus", *arguments, folder=folder)
 
 
 @pytest.fixture(scope="module")

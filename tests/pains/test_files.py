@@ -3,10 +3,7 @@
 import copy
 import io
 import logging
-import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from prunus.core.errors import ExportError
 from prunus.data import DataSplits
 from prunus.evaluation import accuracy
 from prunus.export import export_onnx
+from tests import warm
 from tests.pains.conftest import Digits
 from tests.pains.net import Net
 from tests.pains.rival import torch_pruning_
@@ -63,21 +61,11 @@ with torch.no_grad():
 
 def test_1_a_fresh_process_gives_the_same_network_back(digits: Digits) -> None:
     """From plan.json and model.safetensors, by the user's own constructor."""
-    root = Path(__file__).resolve().parents[2]
-    run = subprocess.run(
-        [sys.executable, "-c", ANOTHER_PROCESS, str(digits.folder)],
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    printed = warm.run("-c", ANOTHER_PROCESS, str(digits.folder))
     torch.manual_seed(0)
     with torch.no_grad():
         expected = digits.pruned(torch.randn(4, 1, 8, 8)).double().tolist()
-    assert run.stdout.strip() == str(expected)
+    assert printed.strip() == str(expected)
 
 
 # 10: export --------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +28,7 @@ from prunus.pipelines.grow.candidate import Bench, Candidate, latent_information
 from prunus.pipelines.grow.workers import Crew
 from prunus.runs import open_job
 from prunus.training import TrainConfig
+from tests import warm
 from tests.pipelines.growing import BRIEF, FILE, NET, UNTRAINED, config
 
 
@@ -311,15 +310,10 @@ def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(tmp_path: 
         *("--set", "grow.threads=1", "--set", "grow.images=500", "--set", "grow.base.lr=0.01"),
         *("--set", "grow.candidate.lr=0.01", "--out", str(out)),
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prunus", "grow", *flags],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    process = warm.start("-m", "prunus", "grow", *flags)
     deadline = time.monotonic() + 300
     while not (out / "steps/002-0/steps/train.pt").exists():
-        assert process.poll() is None, process.communicate()[1].decode()
+        assert process.poll() is None, process.errors
         assert time.monotonic() < deadline
         time.sleep(0.005)
     [worker] = [
@@ -327,8 +321,8 @@ def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_bytes(tmp_path: 
         for child in children(process.pid)
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     while not gone(worker):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +17,15 @@ from prunus.models import build_model, load_weights_
 from prunus.pipelines import Journal, Loaders, PruneConfig, Session, Watch, ps_iteration
 from prunus.plan import Budget
 from prunus.training import TrainConfig
+from tests import warm
+from tests.warm import Command
 
 SETTINGS = [
     *("--model", "lenet5", "--data", "digits", "--budget", "params=20%", "--device", "cpu"),
     *("--epochs", "4", "--iterations", "2", "--finetune-epochs", "3", "--final-epochs", "3"),
     *("--batch-size", "32", "--augment"),
+    *("--set", "prune.runtimes=[]"),  # without an export of the dense network, to time it
+    *("--set", "prune.intervals=false"),
 ]
 
 
@@ -38,34 +40,26 @@ SEARCH = [
         "2",
     ),
     *("--set", "prune.inputs=false", "--set", "prune.step=0.5"),
-    *("--set", "prune.latency_batch=32"),
+    *("--set", "prune.latency_batch=32", "--set", "prune.runtimes=[]"),
 ]
 
 
-def start(out: Path, *more: str, settings: list[str] = SETTINGS) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "prunus", "prune", *settings, "--out", str(out), *more],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+def start(out: Path, *more: str, settings: list[str] = SETTINGS, fresh: bool = False) -> Command:
+    return warm.start("-m", "prunus", "prune", *settings, "--out", str(out), *more, fresh=fresh)
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors.decode()
+def finish(command: Command) -> None:
+    assert command.wait() == 0, command.errors
 
 
-def kill_when(out: Path, reached: Callable[[Path], bool], settings: list[str] = SETTINGS) -> None:
-    process = start(out, settings=settings)
+def kill_when(command: Command, out: Path, reached: Callable[[Path], bool]) -> None:
     deadline = time.monotonic() + 300
     while not reached(out):
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert command.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    os.kill(command.pid, signal.SIGKILL)
+    assert command.wait() == -signal.SIGKILL
 
 
 def has_row(out: Path, event: str, iteration: int) -> bool:
@@ -74,6 +68,7 @@ def has_row(out: Path, event: str, iteration: int) -> bool:
     return any(r["event"] == event and r.get("iteration") == iteration for r in rows)
 
 
+#: The second is tried on processes that start cold, as a person's do.
 MOMENTS = {
     "while the dense network trains": lambda out: (out / "steps/dense.pt").exists(),
     "in the P-phase after the first cut": lambda out: (out / "steps/001.pt").exists(),
@@ -94,9 +89,10 @@ def test_killed_run_resumes_to_the_same_bytes(
     moment: str, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    kill_when(out, MOMENTS[moment])
+    fresh = moment == "in the P-phase after the first cut"
+    kill_when(start(out, fresh=fresh), out, MOMENTS[moment])
     assert not (out / "model.safetensors").exists()
-    finish(start(out, "--resume"))
+    finish(start(out, "--resume", fresh=fresh))
     for name in ("plan.json", "model.safetensors", "dense.safetensors"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
     events = [row["event"] for row in read_rows(out / "record.jsonl")[0]]
@@ -109,7 +105,8 @@ def test_killed_run_resumes_to_the_same_bytes(
 def test_a_killed_search_resumes_with_the_same_latency_table(tmp_path: Path) -> None:
     """Another run would time another table, so the undisturbed one takes over the first's."""
     out, other = tmp_path / "run", tmp_path / "undisturbed"
-    kill_when(out, lambda out: (out / "steps/002.pt").exists(), SEARCH)
+    command = start(out, settings=SEARCH)
+    kill_when(command, out, lambda out: (out / "steps/002.pt").exists())
     shutil.copytree(out, other)
     shutil.rmtree(other / "steps")
     rows = (other / "record.jsonl").read_text().splitlines(keepends=True)
