@@ -87,7 +87,7 @@ def test_whole_epochs_of_equal_classes_show_each_image_once():
 @pytest.mark.parametrize(
     ("batch_size", "classes", "sentence"),
     [
-        (15, None, "8 images of at least 2 classes, and batch_size is 15: set it to 16 or more"),
+        (15, None, "8 images of at least 2 classes, but batch_size is 15: set it to 16 or more"),
         (32, 5, "batches of 5 classes were requested, but 32 images hold at most 4 of the 5"),
         (64, 6, "at most 5 of the 5 classes"),
     ],

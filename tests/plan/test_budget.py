@@ -3,7 +3,9 @@
 import pytest
 
 from prunus.core.errors import BudgetError
-from prunus.plan import Budget
+from prunus.pipelines import GrowConfig
+from prunus.plan import Budget, BudgetLike
+from prunus.runs import RunConfig
 
 DENSE = {"macs": 1000, "params": 400, "bytes": 1700, "ms": 2.5}
 
@@ -120,3 +122,31 @@ def test_no_floor_of_accuracy(text: str) -> None:
 def test_milliseconds_need_a_table() -> None:
     with pytest.raises(BudgetError, match="needs a latency table of this machine"):
         Budget.parse("ms=50%").absolute({"macs": 1000})
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"macs": "50%"}, "macs=50%"),
+        ({"macs": "50%", "ms": 1.5}, "macs=50%, ms=1.5"),
+        ({"params": 20_000, "accuracy": 0.97}, "params=20000, accuracy>=0.97"),
+        ({"bytes": "1.2M", "accuracy": "97%"}, "bytes=1.2M, accuracy>=97%"),
+        ({"macs": 1e12}, "macs=1000000000000"),
+        ({"ms": 0.1 + 0.2}, "ms=0.30000000000000004"),
+        (Budget.parse("macs=7%, params=33.3%, ms=1.5, accuracy>=97%"), None),
+        ("accuracy>=97%", "accuracy>=97%"),
+    ],
+)
+def test_text_a_mapping_and_a_budget_are_the_same(given: BudgetLike, text: str | None) -> None:
+    found = Budget.of(given)
+    assert found == (given if text is None else Budget.parse(text))
+    config = RunConfig(model="lenet5", data="digits", budget=given)  # type: ignore[arg-type]
+    assert Budget.parse(config.budget or "") == found
+    assert text is None or config.budget == text
+    assert Budget.parse(GrowConfig(budget=given).budget or "") == found  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [{}, {"watts": 3}, {"macs": -1}, {"macs": "half"}, {"ms": "2k"}])
+def test_a_mapping_that_says_nothing_of_use_is_refused(given: dict[str, str | float]) -> None:
+    with pytest.raises(BudgetError, match=r"macs, params, bytes|macs or params or bytes"):
+        Budget.of(given)

@@ -16,6 +16,7 @@ from torch import nn
 from prunus.core import ConfigError, WeightsError
 from prunus.integrations.batches import Reader, images_and_labels
 from prunus.integrations.steps import PruningSteps
+from prunus.plan import BudgetLike
 from prunus.runs import PruneConfig
 
 try:
@@ -57,7 +58,7 @@ class PruningCallback(Callback):
 
     def __init__(
         self,
-        budget: str,
+        budget: BudgetLike,
         *,
         at_epochs: Sequence[int] | None = None,
         every: int | None = None,

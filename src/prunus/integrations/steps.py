@@ -41,7 +41,7 @@ from prunus.pipelines import (
     targets_of,
     trace,
 )
-from prunus.plan import Budget, Plan, check_reachable
+from prunus.plan import Budget, BudgetLike, Plan, budget_text, check_reachable
 from prunus.runs import Journal, Loaders, PruneConfig, Session, Watch
 from prunus.surgery import cut_state_, replay_, tensors_of
 
@@ -62,7 +62,7 @@ class PruningSteps:
 
     def __init__(
         self,
-        budget: str,
+        budget: BudgetLike,
         *,
         at_epochs: Sequence[int] | None,
         every: int | None,
@@ -241,12 +241,12 @@ class PruningSteps:
         return next(iter(session.loaders.calibration))[0][:1]
 
 
-def _counted(text: str) -> Budget:
-    budget = Budget.parse(text)
+def _counted(given: BudgetLike) -> Budget:
+    budget = Budget.of(given)
     if budget.accuracy is not None or any(limit.currency == "ms" for limit in budget.limits):
         raise BudgetError(
-            f"budget {text!r}: a step inside another's training neither searches for an accuracy "
-            "nor times layers; ask for macs, params or bytes, or use prunus.prune"
+            f"budget {budget_text(given)!r}: a step inside another's training neither searches for "
+            "an accuracy nor times layers; ask for macs, params or bytes, or use prunus.prune"
         )
     return budget
 

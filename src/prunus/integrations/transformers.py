@@ -13,6 +13,7 @@ from torch import nn
 from prunus.core import ConfigError, RunFolderError, to_json, write_whole
 from prunus.integrations.batches import Reader, images_and_labels
 from prunus.integrations.steps import PruningSteps
+from prunus.plan import BudgetLike
 from prunus.runs import PruneConfig
 
 try:
@@ -61,7 +62,7 @@ class PruningCallback(TrainerCallback):
 
     def __init__(
         self,
-        budget: str,
+        budget: BudgetLike,
         *,
         at_epochs: Sequence[int] | None = None,
         every: int | None = None,

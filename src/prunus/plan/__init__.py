@@ -2,7 +2,7 @@
 
 from prunus.plan.allocate import ALLOCATIONS, check_reachable, least_costs, make_plan
 from prunus.plan.broadcast import broadcast_plan
-from prunus.plan.budget import CURRENCIES, Budget, Limit
+from prunus.plan.budget import CURRENCIES, Budget, BudgetLike, BudgetText, Limit, budget_text
 from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.difference import GroupDifference, PlanDifference, compare_plans
 from prunus.plan.even import Evenness, choose_round_to
@@ -14,6 +14,8 @@ __all__ = [
     "ALLOCATIONS",
     "CURRENCIES",
     "Budget",
+    "BudgetLike",
+    "BudgetText",
     "CostTracker",
     "Edit",
     "Evenness",
@@ -23,6 +25,7 @@ __all__ = [
     "PlanDifference",
     "Prediction",
     "broadcast_plan",
+    "budget_text",
     "check_reachable",
     "choose_round_to",
     "compare_plans",

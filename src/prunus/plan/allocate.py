@@ -9,7 +9,7 @@ from prunus.core import BudgetError, ConfigError
 from prunus.criteria import Scores
 from prunus.evaluation import LatencyTable
 from prunus.graph import Groups
-from prunus.plan.budget import Budget
+from prunus.plan.budget import Budget, BudgetLike
 from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.dynamic import allocate_dp
 from prunus.plan.finish import finish_
@@ -34,7 +34,7 @@ ALLOCATIONS = tuple(_ALLOCATE)
 def make_plan(
     groups: Groups,
     scores: Scores,
-    budget: Budget | str | Mapping[str, float],
+    budget: BudgetLike,
     *,
     allocation: str = "global",
     least: float = 0.0,
@@ -47,8 +47,8 @@ def make_plan(
 
     Args:
         scores: the value of each unit; groups that were not scored are not pruned.
-        budget: `"macs=50%"`, a `Budget`, or absolute limits by currency. An accuracy floor cannot
-            be planned for: search for it with several limits.
+        budget: `"macs=50%"`, `{"macs": "50%"}` or a `Budget`. An accuracy floor cannot be
+            planned for: search for it with several limits.
         allocation: `uniform` keeps the same share of every group. `global` repeatedly removes the
             unit whose score is smallest relative to what its removal *currently* saves (value ÷
             saving in the budget's currency). `dp` minimises the summed loss along the groups' own
@@ -76,9 +76,8 @@ def make_plan(
     groups.require_any()
     if allocation not in _ALLOCATE:
         raise ConfigError(f"allocation {allocation!r}: expected one of {', '.join(ALLOCATIONS)}")
-    if isinstance(budget, str):
-        budget = Budget.parse(budget)
-    if isinstance(budget, Budget) and budget.accuracy is not None:
+    budget = Budget.of(budget)
+    if budget.accuracy is not None:
         raise BudgetError(
             f"a plan cannot guarantee {budget}: accuracy is measured on a cut network; give "
             "make_plan only limits, and search for the lowest that keep the accuracy, as prune "
@@ -105,7 +104,7 @@ def make_plan(
 
 def check_reachable(
     groups: Groups,
-    budget: Budget,
+    budget: BudgetLike,
     *,
     least: float = 0.0,
     round_to: int = 1,
@@ -122,7 +121,7 @@ def check_reachable(
     """
     groups.require_any()
     rules = Rules.of(groups, least, round_to, protected)
-    limits = budget.absolute(CostTracker(groups, table).totals)
+    limits = Budget.of(budget).absolute(CostTracker(groups, table).totals)
     rules.require_reachable(list(groups.values()), limits, table)
 
 

@@ -6,10 +6,22 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from prunus.core import BudgetError
 
-__all__ = ["CURRENCIES", "Budget", "Limit", "require_counted", "written"]
+__all__ = [
+    "CURRENCIES",
+    "Budget",
+    "BudgetLike",
+    "BudgetText",
+    "Limit",
+    "budget_text",
+    "require_counted",
+    "written",
+]
 
 #: Multiply-accumulates per image, parameters, bytes of the weight file, milliseconds per batch.
 CURRENCIES = ("macs", "params", "bytes", "ms")
@@ -58,6 +70,25 @@ class Budget:
     accuracy: float | None = None
 
     @classmethod
+    def of(cls, budget: BudgetLike) -> Budget:
+        """Return a budget given as one, as text, or as a mapping.
+
+        A value of a mapping is what follows `=` in text, or `>=` for `accuracy`.
+
+        Raises:
+            BudgetError: says which part cannot be read and what was expected.
+
+        Example:
+            >>> Budget.of({"macs": "50%", "ms": 1.5}) == Budget.parse("macs=50%, ms=1.5")
+            True
+            >>> Budget.of({"params": 20_000, "accuracy": 0.97}).accuracy
+            0.97
+        """
+        if isinstance(budget, Budget):
+            return budget
+        return cls.parse(budget_text(budget))
+
+    @classmethod
     def parse(cls, text: str) -> Budget:
         """Read `currency=amount` pairs, and `accuracy>=amount`, separated by commas.
 
@@ -97,6 +128,50 @@ class Budget:
         return ", ".join(words)
 
 
+#: What stands for a budget wherever one is asked for.
+BudgetLike = Budget | str | Mapping[str, str | float]
+
+
+def budget_text(budget: BudgetLike) -> str:
+    """Return a budget as text that `Budget.parse` reads; text stays as it is.
+
+    Example:
+        >>> budget_text({"macs": "50%", "accuracy": "97%"})
+        'macs=50%, accuracy>=97%'
+    """
+    if not isinstance(budget, Mapping | Budget):
+        return budget
+    if isinstance(budget, Mapping):
+        for name in budget.keys() - {*CURRENCIES, "accuracy"}:
+            raise _not_counted(name)
+        parts = [
+            f"{name}{'>=' if name == 'accuracy' else '='}{_amount(value)}"
+            for name, value in budget.items()
+        ]
+        return ", ".join(parts)
+    parts = [
+        f"{limit.currency}={100 * limit.amount:.15g}%"
+        if limit.relative
+        else f"{limit.currency}={_amount(limit.amount)}"
+        for limit in budget.limits
+    ]
+    if budget.accuracy is not None:
+        parts.append(f"accuracy>={_amount(budget.accuracy)}")
+    return ", ".join(parts)
+
+
+def _amount(value: str | float) -> str:
+    """Return an amount as text; a number keeps every digit."""
+    if isinstance(value, str):
+        return value.strip()
+    number = float(value)
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+#: The type of a setting: a budget in any form, kept as text in `config.yaml`.
+BudgetText = Annotated[str, BeforeValidator(budget_text)]
+
+
 def require_counted(currency: str, costs: Mapping[str, float]) -> None:
     """Raise `BudgetError` if `costs` does not contain `currency`."""
     if currency in costs:
@@ -106,7 +181,11 @@ def require_counted(currency: str, costs: Mapping[str, float]) -> None:
             "a budget in ms needs a latency table of this machine: measure one with "
             "prunus.evaluation.measure_latency_table and give it as table="
         )
-    raise BudgetError(
+    raise _not_counted(currency)
+
+
+def _not_counted(currency: str) -> BudgetError:
+    return BudgetError(
         f"a budget in {currency!r} cannot be counted: expected one of {', '.join(CURRENCIES)}"
     )
 

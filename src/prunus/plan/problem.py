@@ -10,7 +10,7 @@ from prunus.core import ConfigError
 from prunus.criteria import Scores
 from prunus.evaluation import LatencyTable
 from prunus.graph import Group, Groups
-from prunus.plan.budget import Budget, require_counted
+from prunus.plan.budget import Budget
 from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.rules import Rules
 
@@ -34,7 +34,7 @@ class Problem:
         cls,
         groups: Groups,
         scores: Scores,
-        budget: Budget | Mapping[str, float],
+        budget: Budget,
         rules: Rules,
         table: LatencyTable | None,
         curves: Mapping[str, float] | None,
@@ -53,9 +53,7 @@ class Problem:
                     f"one of the groups {', '.join(known)}"
                 )
         dense = CostTracker(groups, table).totals
-        limits = budget.absolute(dense) if isinstance(budget, Budget) else dict(budget)
-        for currency in limits:
-            require_counted(currency, dense)
+        limits = budget.absolute(dense)
         pool = [group for group in groups.values() if group.name in scores.groups]
         rules.require_reachable(pool, limits, table)
         return cls(groups, pool, scores, limits, rules, table, curves)

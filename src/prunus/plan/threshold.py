@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from prunus.core import ConfigError
 from prunus.criteria import Scores
 from prunus.graph import Groups
+from prunus.plan.budget import Budget
 from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.finish import finish_
 from prunus.plan.plan import Plan, plan_units
@@ -77,7 +78,7 @@ def plan_below(
     if not eta >= 0:
         raise ConfigError(f"eta is {eta}, expected a threshold of at least 0")
     rules = Rules.of(groups, least, round_to, protected)
-    problem = Problem.of(groups, scores, {}, rules, None, None)
+    problem = Problem.of(groups, scores, Budget(()), rules, None, None)
     tracker = cut_below(problem, eta)
     finish_(tracker, problem)
     return plan_units(

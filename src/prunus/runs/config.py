@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from prunus.core import STRICT
+from prunus.plan import BudgetText
 from prunus.training import TrainConfig
 
 __all__ = ["JobConfig", "LatentConfig", "PruneConfig", "RunConfig"]
@@ -142,7 +143,7 @@ class RunConfig(JobConfig):
     `export` names the formats, of `prunus.export.FORMATS`, that the network is written in.
     """
 
-    budget: str | None = None
+    budget: BudgetText | None = None
     export: tuple[Literal["onnx", "pt2", "openvino"], ...] = ("onnx",)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20))
     prune: PruneConfig = field(default_factory=PruneConfig)

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from prunus.core import STRICT
+from prunus.plan import BudgetText
 from prunus.runs import JobConfig
 from prunus.training import TrainConfig
 
@@ -40,7 +41,7 @@ class GrowConfig:
     """
 
     steps: Size | None = None
-    budget: str | None = None
+    budget: BudgetText | None = None
     choose: Literal["accuracy", "information"] = "accuracy"
     patience: Size = 2
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.001

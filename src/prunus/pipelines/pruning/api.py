@@ -20,7 +20,7 @@ from prunus.pipelines.pruning.latency import keep_table, table_for
 from prunus.pipelines.pruning.measure import result_row, validation_accuracies
 from prunus.pipelines.pruning.ps_iteration import ps_iteration
 from prunus.pipelines.pruning.timing import timing_row
-from prunus.plan import Budget, Plan
+from prunus.plan import Budget, BudgetLike, Plan
 from prunus.reports import print_headline, render_page
 from prunus.runs import (
     Journal,
@@ -107,7 +107,7 @@ class Report:
 def prune(
     model: nn.Module,
     loader: Loader,
-    budget: str,
+    budget: BudgetLike,
     *,
     validation: Loader | None = None,
     test: Loader | None = None,
@@ -147,7 +147,7 @@ def prune(
     """
     require_one_process()
     config = checked(config or PruneConfig())
-    limits = Budget.parse(budget)
+    limits = Budget.of(budget)
     fabric = open_fabric(device, precision)
     first = next(iter(loader), None)
     if first is None:

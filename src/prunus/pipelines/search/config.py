@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from prunus.core import STRICT
 from prunus.pipelines.grow import GrowConfig
+from prunus.plan import BudgetText
 from prunus.runs import JobConfig, PruneConfig
 from prunus.training import PushConfig, TrainConfig
 
@@ -56,7 +57,7 @@ class SearchConfig(JobConfig):
     Every network that is compared sees as many epochs as the derived one has in the end.
     """
 
-    budget: str
+    budget: BudgetText
     export: tuple[Literal["onnx", "pt2", "openvino"], ...] = ("onnx",)
     grow: GrowConfig | None = field(default_factory=GrowConfig)
     push: PushConfig = field(default_factory=PushConfig)
