@@ -1,4 +1,4 @@
-"""Processes that start warm: forked from a parent that has imported what takes long, and nothing ran.
+"""Processes that start warm: forked from a parent that has imported what takes long.
 
 A fresh interpreter imports for several seconds before `python -m prunus` does anything. Here one
 parent for each pytest process imports once and forks a child for each command; the child is a
@@ -151,7 +151,8 @@ def serve() -> None:
     """Be the warm parent: a line of JSON in, one out, until the input ends."""
     for name in IMPORTED:
         __import__(name)
-    threads = len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").exists() else 1
+    tasks = Path("/proc/self/task")
+    threads = len(list(tasks.iterdir())) if tasks.exists() else 1
     assert threads == 1, "an import has started a thread, which would be missing in every child"
     for line in sys.stdin:
         request = json.loads(line)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prunus.criteria import Scores
 from prunus.criteria.scores import GroupScore
 from prunus.graph import Groups, find_groups
-from prunus.plan import make_plan, plan_units, predict_loss
+from prunus.plan import Budget, make_plan, plan_units, predict_loss
 from prunus.plan.cost_tracker import CostTracker
 from prunus.plan.dynamic import knapsack
 from prunus.plan.problem import Problem
@@ -90,7 +90,7 @@ def test_never_worse_than_the_others_with_selected_inputs(net: str, currency: st
 def test_a_state_costs_and_loses_what_its_plan_does() -> None:
     groups = find_groups(build("flatten"), images(1))
     scores = convex_scores(groups, 0, bumpy=True)
-    problem = Problem.of(groups, scores, {"macs": 10**9}, Rules.of(groups), None, None)
+    problem = Problem.of(groups, scores, Budget.of({"macs": 10**9}), Rules.of(groups), None, None)
     state, generator = WidthState(problem), np.random.default_rng(0)
     for _ in range(30):
         group = groups.entries[int(generator.integers(len(groups)))]
