@@ -76,14 +76,14 @@ app.command("data")(data_)
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.")],
 ) -> None:
-    """Write report.html of a run anew, also of one that is not finished."""
+    """Rewrite report.html of a run, finished or not."""
     from prunus.reports import write_report  # noqa: PLC0415
 
     typer.echo(write_report(run))
 
 
 def main() -> None:
-    """Run the command line; what input can cause ends in one sentence and exit code 2."""
+    """Run the command line; an error caused by input ends in one sentence and exit code 2."""
     try:
         app()
     except PrunusError as error:

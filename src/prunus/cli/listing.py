@@ -1,4 +1,4 @@
-"""Help that lists what the registries hold, and imports them only when it is shown."""
+"""Help that lists the entries of the registries, and imports them only when it is shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ __all__ = ["ListingCommand"]
 class ListingCommand(TyperCommand):
     """Puts the known names into help texts: {criteria}, {formats} and so on.
 
-    The names live in rooms that import torch, which takes seconds; parsing needs none of them.
+    The registries are in packages that import torch, which takes seconds; parsing does not need
+    them.
     """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -1,4 +1,4 @@
-"""The flags of verbs that look at a trained network, a run's or a named one: declared once."""
+"""The flags of commands that inspect a trained network, given by run or by name: declared once."""
 
 from __future__ import annotations
 
@@ -51,27 +51,27 @@ _LAST: tuple[Flag, ...] = (
 
 @dataclass(frozen=True)
 class NetworkFlags:
-    """What came of the flags that say which network and data; `given` holds the settings."""
+    """The parsed flags that select network and data; `given` holds those that are settings."""
 
     run: Path | None
     given: Mapping[str, Any]
 
     @property
     def command(self) -> str:
-        """The command line, to be journalled."""
+        """The command line, for the journal."""
         return "prunus " + shlex.join(sys.argv[1:])
 
     def settings(
         self, own: Mapping[str, Any], *, of_run: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """Return the settings: of the run, all or those named `of_run`, then the flags.
+        """Return the settings: those of the run (all, or the ones in `of_run`), then the flags.
 
         Args:
-            own: flags of the verb itself, by the path of the setting; None was not given.
-            of_run: the settings of the run that the verb knows.
+            own: flags of the command itself, by the path of the setting; None if not given.
+            of_run: the settings of the run that the command has.
 
         Raises:
-            ConfigError: another network came with a run.
+            ConfigError: both a run and another network are given.
             RunFolderError: the run is missing or has not finished.
         """
         values: dict[str, Any] = {}
@@ -79,7 +79,7 @@ class NetworkFlags:
             for key in ("model", "weights"):
                 if (other := self.given[key]) is not None:
                     raise ConfigError(
-                        f"--{key} {other} came with the run {self.run}: give one of them"
+                        f"both --{key} {other} and the run {self.run} are given: give only one"
                     )
             from prunus.pipelines import settings_of_run  # noqa: PLC0415 - torch takes seconds
 
@@ -90,10 +90,10 @@ class NetworkFlags:
 
 
 def require_network(values: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` where the settings name no network or no data in the end."""
+    """Raise `ConfigError` if the settings name no network or no data."""
     for key in ("model", "data"):
         if key not in values:
-            raise ConfigError(f"no {key} came: give --{key}, or the folder of a finished run")
+            raise ConfigError(f"no {key} given: pass --{key}, or the folder of a finished run")
 
 
 def network_command(function: Callable[..., None]) -> Callable[..., None]:

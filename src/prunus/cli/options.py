@@ -1,4 +1,4 @@
-"""The options that several verbs share: one declaration each."""
+"""The options shared by several commands: one declaration each."""
 
 from __future__ import annotations
 
@@ -28,40 +28,41 @@ __all__ = [
 ]
 
 MODEL_HELP = (
-    "A name that `prunus models` lists (one with stages also grown, as resnet20@3,4,5), "
-    "torchvision:NAME, timm:NAME or path/to/file.py:factory."
+    "A name listed by `prunus models` (with stage sizes for a grown network, e.g. "
+    "resnet20@3,4,5), torchvision:NAME, timm:NAME or path/to/file.py:factory."
 )
 
 ModelName = Annotated[str | None, typer.Option(help=MODEL_HELP)]
 DataName = Annotated[
-    str | None, typer.Option(help="A name that `prunus data` lists, as mnist, or folder:PATH.")
+    str | None, typer.Option(help="A name listed by `prunus data`, e.g. mnist, or folder:PATH.")
 ]
 Weights = Annotated[Path | None, typer.Option(help="Trained weights (.safetensors, .pt).")]
-DataRoot = Annotated[Path | None, typer.Option(help="Where data sets lie.")]
-SHAPE_HELP = "Channels, height, width, as in 3,32,32."
+DataRoot = Annotated[Path | None, typer.Option(help="Directory of the data sets.")]
+SHAPE_HELP = "Channels, height, width, e.g. 3,32,32."
 InputShape = Annotated[str | None, typer.Option(help=SHAPE_HELP)]
 RunInputShape = Annotated[
-    str | None, typer.Option(help=SHAPE_HELP, show_default="what the run says")
+    str | None, typer.Option(help=SHAPE_HELP, show_default="as recorded in the run")
 ]
 RunNumClasses = Annotated[
-    int | None, typer.Option(help="Classes.", show_default="what the run says")
+    int | None, typer.Option(help="Number of classes.", show_default="as recorded in the run")
 ]
-BatchSize = Annotated[int | None, typer.Option(help="Images a batch.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per batch.")]
 Augment = Annotated[
     bool | None, typer.Option("--augment/--no-augment", help="Shift or crop training images.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")]
 Precision = Annotated[str | None, typer.Option(help="32-true, bf16-mixed, 16-mixed.")]
 ChannelsLast = Annotated[
     bool | None,
     typer.Option(
-        "--channels-last/--no-channels-last", help="Train in that memory format; often faster."
+        "--channels-last/--no-channels-last",
+        help="Train in the channels-last memory format; often faster.",
     ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any setting by its path, as in train.lr=1e-3; repeatable."),
+    typer.Option("--set", help="Any setting by its path, e.g. train.lr=1e-3; repeatable."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

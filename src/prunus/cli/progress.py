@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class TerminalWatch(Watch):
-    """Bars while something runs, one line when it is done."""
+    """Progress bars during the work, one line when it is done."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -41,7 +41,7 @@ class TerminalWatch(Watch):
 
     @contextlib.contextmanager
     def epochs(self, title: str, total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Show a bar over epochs with the last validation accuracy; keep its last state."""
+        """Show a bar over epochs with the latest validation accuracy, then its final state."""
         last: dict[str, Any] = {}
         with self._bar() as bar:
             task = bar.add_task(title, total=total, state="")
@@ -63,7 +63,7 @@ class TerminalWatch(Watch):
             TextColumn("{task.fields[state]}"),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,  # a log file wants no bars
+            disable=not self.console.is_terminal,  # no bars in a log file
         )
 
 

@@ -1,4 +1,4 @@
-"""The flags of every verb that makes a run folder: declared once, read into settings once."""
+"""The flags of every command that creates a run folder: declared once, parsed once."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ __all__ = ["Flag", "RunFlags", "make_command", "run_command"]
 #: Name, type, default.
 Flag = tuple[str, Any, Any]
 
-#: Flags before and behind those of a verb's own, as `--help` shows them.
+#: Flags before and after those of the command itself, in the order of `--help`.
 _FIRST: tuple[Flag, ...] = (
     (
         "out",
-        Annotated[Path, typer.Option(help="Folder of the run; made here.")],
+        Annotated[Path, typer.Option(help="Run folder; created if missing.")],
         inspect.Parameter.empty,
     ),
     ("model", ModelName, None),
@@ -47,7 +47,7 @@ _FIRST: tuple[Flag, ...] = (
         "config",
         Annotated[
             Path | None,
-            typer.Option(help="A recipe to start from, as configs/*.yaml; flags override it."),
+            typer.Option(help="Recipe to start from, e.g. configs/*.yaml; flags override it."),
         ],
         None,
     ),
@@ -73,7 +73,7 @@ _LAST: tuple[Flag, ...] = (
 
 @dataclass(frozen=True)
 class RunFlags:
-    """What came of the flags that all runs have; `given` holds those that are settings."""
+    """The parsed flags that all runs have; `given` holds those that are settings."""
 
     out: Path
     resume: bool
@@ -83,7 +83,7 @@ class RunFlags:
 
     @property
     def command(self) -> str:
-        """The command line, to be journalled."""
+        """The command line, for the journal."""
         return "prunus " + shlex.join(sys.argv[1:])
 
     def settings(
@@ -98,14 +98,14 @@ class RunFlags:
         """Return the settings: of the recipe or the run to resume, then flags, then `--set`.
 
         Args:
-            own: flags of the verb itself, by the path of the setting; None was not given.
+            own: flags of the command itself, by the path of the setting; None if not given.
             example: a setting that an error about `--set` shows.
-            needs: the settings that must be there in the end.
-            kind: what run the settings are of, see `base_settings`.
-            start: settings, by path, that hold where the recipe says nothing of them.
+            needs: the required settings.
+            kind: the kind of run that the settings are for, see `base_settings`.
+            start: settings, by path, that apply if the recipe does not specify them.
 
         Raises:
-            ConfigError: a flag cannot be read, or a setting that is needed did not come.
+            ConfigError: a flag cannot be parsed, or a required setting is missing.
         """
         values = base_settings(self.config, self.out if self.resume else None, kind=kind)
         for path, value in (start or {}).items():
@@ -115,12 +115,12 @@ class RunFlags:
         put_settings(values, self.set_, example)
         for key in needs:
             if values.get(key) is None:
-                raise ConfigError(f"no {key} came: give --{key}, or --config with one")
+                raise ConfigError(f"no {key} given: pass --{key}, or --config with one")
         return values
 
 
 def run_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn `verb(flags: RunFlags, …own flags…)` into a command that has all flags."""
+    """Turn `verb(flags: RunFlags, …own flags…)` into a command with all flags."""
 
     def read(given: dict[str, Any]) -> RunFlags:
         return RunFlags(
@@ -142,7 +142,7 @@ def make_command(
 ) -> Callable[..., None]:
     """Turn `verb(flags, …own flags…)` into a command with the flags `first`, its own, and `last`.
 
-    `read` makes `flags` of what came for `first` and `last`, the input shape parsed.
+    `read` builds `flags` from the values of `first` and `last`, with the input shape parsed.
     """
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     parameters = [
@@ -168,7 +168,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _at(values: Mapping[str, Any], path: str) -> Any:
-    """Return the setting at a path, None where there is none."""
+    """Return the setting at a path, or None."""
     found: Any = values
     for key in path.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None

@@ -24,8 +24,8 @@ __all__ = [
 def base_settings(config: Path | None, out: Path | None, *, kind: str = "run") -> dict[str, Any]:
     """Return the settings to start from: those of --config, or of the run to resume.
 
-    `kind` says what run they are of: one that grows a network (`grow`), derives one (`search`), or
-    any other (`run`).
+    `kind` is the kind of run: one that grows a network (`grow`), derives one (`search`), or any
+    other (`run`).
     """
     path = config
     if path is None and out is not None and (out / "config.yaml").exists():
@@ -41,11 +41,11 @@ def base_settings(config: Path | None, out: Path | None, *, kind: str = "run") -
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set a value by its path, as in `train.lr`."""
+    """Set a value by its path, e.g. `train.lr`."""
     *parents, leaf = key.split(".")
     for parent in parents:
         if values.get(parent) is None:
-            values[parent] = {}  # settings that are off by default, as train.push, begin here
+            values[parent] = {}  # settings that are off by default, e.g. train.push, start here
         values = values[parent]
         if not isinstance(values, dict):
             raise ConfigError(f"--set {key}: {parent!r} is a value, not a group of settings")
@@ -53,28 +53,28 @@ def put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def put_flags(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
-    """Set every flag that was given; a path is written as text."""
+    """Set every given flag; a path is written as text."""
     for key, value in flags.items():
         if value is not None:
             put(values, key, str(value) if isinstance(value, Path) else value)
 
 
 def put_settings(values: dict[str, Any], settings: Iterable[str], example: str) -> None:
-    """Set what `--set KEY=VALUE` says; a value is read as YAML."""
+    """Apply every `--set KEY=VALUE`; a value is parsed as YAML."""
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise ConfigError(f"--set {setting!r}: expected KEY=VALUE, as in {example}")
+            raise ConfigError(f"--set {setting!r}: expected KEY=VALUE, e.g. {example}")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"--set {setting!r}: its value is not YAML: {reason}") from error
+            raise ConfigError(f"--set {setting!r}: the value is not YAML: {reason}") from error
         put(values, key.strip(), value)
 
 
 def parse_shape(text: str | None) -> list[int] | None:
-    """Return `3,32,32` or `3x32x32` as three numbers, or None where no text came."""
+    """Return `3,32,32` or `3x32x32` as three numbers, or None if no text is given."""
     if text is None:
         return None
     try:
@@ -86,7 +86,7 @@ def parse_shape(text: str | None) -> list[int] | None:
 
 
 def parse_image_shape(text: str | None) -> tuple[int, int, int] | None:
-    """Return channels, height and width as three numbers, or None where no text came."""
+    """Return channels, height and width as three numbers, or None if no text is given."""
     shape = parse_shape(text)
     if shape is None:
         return None
@@ -98,5 +98,5 @@ def parse_image_shape(text: str | None) -> tuple[int, int, int] | None:
 
 
 def parse_names(text: str) -> list[str]:
-    """Return `onnx,pt2` as a list of names, each once."""
+    """Return `onnx,pt2` as a list of names without duplicates."""
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -1,4 +1,4 @@
-"""One command a file: parse, build its settings, call one pipeline."""
+"""One command per file: parse, build its settings, call one pipeline."""
 
 from prunus.cli.verbs.catalogue import data, models
 from prunus.cli.verbs.diff import diff

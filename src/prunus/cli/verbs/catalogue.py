@@ -1,4 +1,4 @@
-"""`prunus models` and `prunus data`: what can be named."""
+"""`prunus models` and `prunus data`: the known names."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ __all__ = ["data", "models"]
 
 def models(
     pattern: Annotated[
-        str, typer.Argument(help="Only names that hold this text, as in resnet.")
+        str, typer.Argument(help="Only names that contain this text, e.g. resnet.")
     ] = "",
     macs: Annotated[
-        bool, typer.Option("--macs", help="Count MACs of one image, too; half a minute for all.")
+        bool,
+        typer.Option("--macs", help="Also count the MACs of one image; half a minute for all."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON list and nothing else.")
     ] = False,
 ) -> None:
-    """List the networks of Prunus: their usual input, their size, and where they are from.
+    """List the networks of Prunus with their default input, size and source.
 
-    Parameters are all that is trained, BatchNorm included.
+    Parameters are all trainable ones, including BatchNorm's.
     """
     from prunus.pipelines import list_models  # noqa: PLC0415 - torch takes seconds
     from prunus.reports import print_models  # noqa: PLC0415
@@ -38,12 +39,12 @@ def models(
 
 
 def data(
-    data_root: Annotated[Path, typer.Option(help="Where data sets lie.")] = Path("data"),
+    data_root: Annotated[Path, typer.Option(help="Directory of the data sets.")] = Path("data"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON list and nothing else.")
     ] = False,
 ) -> None:
-    """List the data sets: published splits, source and terms, and whether they are here."""
+    """List the data sets: published splits, source, licence, and whether they are present."""
     from prunus.pipelines import list_data  # noqa: PLC0415 - torch takes seconds
     from prunus.reports import print_data  # noqa: PLC0415
 

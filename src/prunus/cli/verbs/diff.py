@@ -1,4 +1,4 @@
-"""`prunus diff`: say what one run removed that another kept."""
+"""`prunus diff`: show what one run removed that another kept."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["diff"]
 
 def diff(
     a: Annotated[Path, typer.Argument(help="Folder of a finished run, or a plan.json.")],
-    b: Annotated[Path, typer.Argument(help="Another of the same network.")],
+    b: Annotated[Path, typer.Argument(help="Another one of the same network.")],
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, with all indices.")
     ] = False,
 ) -> None:
-    """Say what one run removed that the other kept, and how much of their agreement is chance.
+    """Show what one run removed that the other kept, and how much agreement chance would give.
 
     Exit code 0: compared, whether they differ or not.
 

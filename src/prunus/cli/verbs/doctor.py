@@ -1,4 +1,4 @@
-"""`prunus doctor`: say what of a network can be pruned, and what stands in the way."""
+"""`prunus doctor`: show what can be pruned in a network, and what prevents the rest."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ def doctor(
         typer.Argument(help=MODEL_HELP),
     ],
     weights: Annotated[
-        Path | None, typer.Option(help="Trained weights (.safetensors, .pt); else random ones.")
+        Path | None,
+        typer.Option(help="Trained weights (.safetensors, .pt).", show_default="random weights"),
     ] = None,
     input_shape: Annotated[
         str | None,
         typer.Option(
-            help="Channels, height, width, as in 3,224,224.", show_default="the network's usual one"
+            help="Channels, height, width, e.g. 3,224,224.", show_default="the network's default"
         ),
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option(help="Classes.", show_default="the network's usual number")
+        int | None, typer.Option(help="Number of classes.", show_default="the network's default")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at a network without data: what can be pruned, what cannot, why, and what to change.
+    """Inspect a network without data: what can be pruned, what cannot, why, and what to change.
 
     Exit code 0: healthy.
 
-    Exit code 1: the forward pass keeps something whole (fixed sizes, unknown operations).
+    Exit code 1: the forward pass prevents some pruning (fixed sizes, unknown operations).
 
-    Exit code 2: bad input, it cannot be traced, or nothing can be pruned.
+    Exit code 2: bad input, the network cannot be traced, or nothing can be pruned.
     """
     shape = parse_image_shape(input_shape)
     from prunus.pipelines import run_doctor  # noqa: PLC0415 - torch takes seconds
     from prunus.reports import print_diagnosis  # noqa: PLC0415
 
-    # Networks of others may print while they are built or run.
+    # Third-party networks may print while they are built or run.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         diagnosis = run_doctor(
             model,

@@ -22,7 +22,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     as_json: AsJson = False,
 ) -> None:
-    """Measure accuracy with its 95 % interval, or PSNR and SSIM; parameters and MACs."""
+    """Measure accuracy with its 95 % interval, or PSNR and SSIM; count parameters and MACs."""
     values = flags.settings({"split": split}, of_run=OF_RUN)
     require_network(values)
     from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds

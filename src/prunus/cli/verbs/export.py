@@ -1,4 +1,4 @@
-"""`prunus export`: write a network in formats that other runtimes read, each one checked."""
+"""`prunus export`: write a network in formats for other runtimes, each one checked."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def export(
     run: Annotated[
         Path | None, typer.Argument(help="Folder of a finished run: its pruned network.")
     ] = None,
-    formats: Annotated[str, typer.Option("--format", help="With commas: {formats}.")] = "onnx",
+    formats: Annotated[str, typer.Option("--format", help="Comma-separated: {formats}.")] = "onnx",
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder the files go to.", show_default="the folder of the run"),
+        typer.Option(help="Output folder.", show_default="the run folder"),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Without a run, the network; with one, what builds its dense network: a name as "
-            "for prune, or path/to/file.py:factory.",
-            show_default="what the run says",
+            help="Without a run, the network; with a run, the constructor of its dense network: a "
+            "name as for prune, or path/to/file.py:factory.",
+            show_default="as recorded in the run",
         ),
     ] = None,
     weights: Annotated[
@@ -38,20 +38,21 @@ def export(
     input_shape: RunInputShape = None,
     num_classes: RunNumClasses = None,
     batch: Annotated[
-        int, typer.Option(min=1, help="Random images compared at once, beside one alone.")
+        int,
+        typer.Option(min=1, help="Random images to compare outputs on; batch 1 is compared too."),
     ] = 64,
 ) -> None:
-    """Write a network as model.onnx, model.pt2, model.xml; compare each in its runtime first.
+    """Write a network as model.onnx, model.pt2, model.xml; check each in its runtime first.
 
     Exit code 0: every format was written.
 
-    Exit code 1: one computes something else than PyTorch or cannot be exported; it is not there.
+    Exit code 1: a format cannot be exported or its outputs differ from PyTorch; it is not written.
 
     Exit code 2: bad input, or a format needs a package that is not installed.
     """
     names = parse_names(formats)
     if not names:
-        raise ConfigError(f"--format {formats!r} names no format: expected one, as in onnx,pt2")
+        raise ConfigError(f"--format {formats!r} names no format: give at least one, e.g. onnx,pt2")
     shape = parse_image_shape(input_shape)
     from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds
     from prunus.pipelines import run_export  # noqa: PLC0415

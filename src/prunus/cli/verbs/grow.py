@@ -15,46 +15,46 @@ __all__ = ["grow"]
 @run_command
 def grow(
     flags: RunFlags,
-    steps: Annotated[int | None, typer.Option(help="Modules that are added at most.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Maximum number of modules to add.")] = None,
     budget: Annotated[
         str | None,
         typer.Option(
-            help="What the network may cost at most, and the accuracy that is enough: "
-            "params=1M, macs=50M, accuracy>=97%. Several with commas."
+            help="Upper bounds of the network's cost, and the accuracy at which to stop: "
+            "params=1M, macs=50M, accuracy>=97%. Comma-separated."
         ),
     ] = None,
     choose: Annotated[
         str | None,
         typer.Option(
-            help="Which candidate stays: the best on validation after a brief training "
-            "(accuracy), or by information alone, before any (information).",
+            help="How to choose the candidate to keep: by validation accuracy after a short "
+            "training (accuracy), or by discriminant information before training (information).",
             show_default="accuracy",
         ),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Steps in a row without gain before it stops.")
+        int | None, typer.Option(help="Stop after this many steps in a row without gain.")
     ] = None,
     preserve: Annotated[
         bool | None,
         typer.Option("--preserve/--no-preserve", help="New modules start as the identity."),
     ] = None,
     base_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of the network to start from, without --weights.")
+        int | None, typer.Option(help="Epochs of the initial network, without --weights.")
     ] = None,
-    candidate_epochs: Annotated[int | None, typer.Option(help="Epochs of each candidate.")] = None,
+    candidate_epochs: Annotated[int | None, typer.Option(help="Epochs per candidate.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the grown network.")] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes that train candidates side by side.",
-            show_default="one a stage, no more than cores; 1 on a GPU",
+            help="Processes that train candidates in parallel.",
+            show_default="one per stage, at most the number of cores; 1 on a GPU",
         ),
     ] = None,
 ) -> None:
-    """Grow a network greedily: one module more a step, in the stage where it helps most.
+    """Grow a network greedily: each step adds one module, in the stage where it helps most.
 
-    The network declares stages (`prunus models` shows which do), as inception_v1_small, or is
-    grown already, as inception_v1_small@3,5,2; without --weights it is trained first.
+    The network must have stages (see `prunus models`), e.g. inception_v1_small, or be grown
+    already, e.g. inception_v1_small@3,5,2. Without --weights it is trained first.
     """
     own = {
         "grow.steps": steps,

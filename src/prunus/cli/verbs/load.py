@@ -1,4 +1,4 @@
-"""`prunus load`: rebuild a run's network here, and say whether its folder is what it claims."""
+"""`prunus load`: rebuild a run's network and verify the files of its folder."""
 
 from __future__ import annotations
 
@@ -22,23 +22,21 @@ def load(
     model: Annotated[
         str | None,
         typer.Option(
-            help="What builds the dense network, as for prune: path/to/file.py:factory.",
-            show_default="what the run says",
+            help="Constructor of the dense network, as for prune: path/to/file.py:factory.",
+            show_default="as recorded in the run",
         ),
     ] = None,
     input_shape: RunInputShape = None,
     num_classes: RunNumClasses = None,
-    batch: Annotated[
-        int, typer.Option(min=1, help="Random images that artefacts are compared on.")
-    ] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Random images to compare artefacts on.")] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild a run's network from its plan and weights, and check what the folder holds.
+    """Rebuild a run's network from its plan and weights, and verify the folder.
 
-    Compared are the fingerprints of plan and weights, the sizes of both networks, and what
-    every exported artefact computes.
+    It compares the fingerprints of plan and weights, the sizes of both networks, and the outputs
+    of every exported artefact with what was recorded.
 
-    Exit code 0: nothing differs from what was recorded.
+    Exit code 0: everything matches the record.
 
     Exit code 1: something differs.
 
@@ -48,7 +46,7 @@ def load(
     from prunus.reports import print_audit  # noqa: PLC0415
     from prunus.runs import run_load  # noqa: PLC0415 - torch takes seconds
 
-    # Networks of others may print while they are built or run.
+    # Third-party networks may print while they are built or run.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         audit = run_load(run, model=model, input_shape=shape, num_classes=num_classes, batch=batch)
     if as_json:

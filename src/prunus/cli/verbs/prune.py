@@ -19,46 +19,57 @@ def prune(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="What is kept at most: params=10%, macs=50%, bytes=200k, ms=1.5 (measured on "
-            "this machine); and what must be: accuracy>=97%. Several with commas."
+            help="What may be kept at most: params=10%, macs=50%, bytes=200k, ms=1.5 (measured "
+            "on this machine); and a minimum: accuracy>=97%. Comma-separated."
         ),
     ] = None,
-    criterion: Annotated[str | None, typer.Option(help="What a unit is worth: {criteria}.")] = None,
+    criterion: Annotated[
+        str | None, typer.Option(help="Criterion that scores the units: {criteria}.")
+    ] = None,
     allocation: Annotated[
-        str | None, typer.Option(help="How the budget is spread over layers: {allocations}.")
+        str | None, typer.Option(help="How the budget is distributed over layers: {allocations}.")
     ] = None,
     compensate: Annotated[
-        str | None, typer.Option(help="How what stays takes over: {compensations}.")
+        str | None,
+        typer.Option(help="How consumers of cut channels are repaired: {compensations}."),
     ] = None,
     round_to: Annotated[
         int | None,
         typer.Option(
-            help="Channels left of a layer are a multiple of it; with a budget in ms and none "
-            "given, what the measured layers show."
+            help="Keep a multiple of this many channels in each layer.",
+            show_default="1; with a budget in ms, chosen from the measured layers",
         ),
     ] = None,
     keep_class: Annotated[
         list[str] | None,
-        typer.Option(help="A class, by name or index, whose best units never go; repeatable."),
+        typer.Option(
+            help="Class, by name or index, whose best units are never removed; repeatable."
+        ),
     ] = None,
-    iterations: Annotated[int | None, typer.Option(help="S-phases on the way to limits.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Prune steps on the way to the limits.")
+    ] = None,
     min_accuracy: Annotated[
-        float | None, typer.Option(help="Floor of validation accuracy, 0 to 1.")
+        float | None, typer.Option(help="Minimum validation accuracy, 0 to 1.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of the dense training.")] = None,
-    finetune_epochs: Annotated[int | None, typer.Option(help="Epochs after each cut.")] = None,
-    final_epochs: Annotated[int | None, typer.Option(help="Epochs at the end.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of training the dense network.")
+    ] = None,
+    finetune_epochs: Annotated[
+        int | None, typer.Option(help="Fine-tuning epochs after each cut.")
+    ] = None,
+    final_epochs: Annotated[int | None, typer.Option(help="Epochs of the final training.")] = None,
     export_: Annotated[
         str | None,
         typer.Option(
-            "--export", help="Formats written at the end: {formats}.", show_default="onnx"
+            "--export", help="Formats to write at the end: {formats}.", show_default="onnx"
         ),
     ] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(
-            help="In what else than PyTorch the networks are timed at the end: onnxruntime, "
-            "compile (minutes); repeatable.",
+            help="Runtime besides PyTorch to time the networks in at the end: onnxruntime, "
+            "compile (takes minutes); repeatable.",
             show_default="onnxruntime",
         ),
     ] = None,

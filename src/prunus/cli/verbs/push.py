@@ -22,7 +22,7 @@ def push(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
 ) -> None:
-    """Push what separates the classes into few neurons of the last hidden layer, by training."""
+    """Train so that few neurons of the last hidden layer separate the classes."""
     own = {"train.epochs": epochs, "train.lr": lr, "train.push.form": form}
     values = flags.settings(own, example="train.push.cov=0.5", start={"train.push": {}})
     from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds

@@ -20,18 +20,18 @@ def score(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the scores; earlier ones there are replaced.",
-            show_default="runs/scores, or scores in the run",
+            help="Output folder; earlier scores in it are replaced.",
+            show_default="runs/scores, or scores in the run folder",
         ),
     ] = None,
     criterion: Annotated[
         str | None,
-        typer.Option(help="stacked, di, fdr, taylor, l1 …; a wrong one lists all."),
+        typer.Option(help="stacked, di, fdr, taylor, l1 …; an unknown name lists all."),
     ] = None,
     sampling: Annotated[
         str | None, typer.Option(help="patch, pixel, pool:G, flatten, flatten:G or dual.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Units printed at either end of each group.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Units to print at each end of each group.")] = 3,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,10 +39,13 @@ def score(
         ),
     ] = None,
 ) -> None:
-    """Rank layers by what they know and channels by what they are worth, with intervals."""
+    """Rank layers by the class information they carry and channels by score, with intervals."""
     values = flags.settings({"sampling": sampling})
     if criterion is not None and criterion != values.get("criterion"):
-        values |= {"criterion": criterion, "options": {}}  # the run's options are another's
+        values |= {
+            "criterion": criterion,
+            "options": {},
+        }  # the run's options are its criterion's
     put_settings(values, set_ or (), "options.mu=0.2")
     require_network(values)
     from prunus.cli.progress import TerminalWatch  # noqa: PLC0415 - torch takes seconds

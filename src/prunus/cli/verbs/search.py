@@ -1,4 +1,4 @@
-"""`prunus search`: grow, push and prune a network, and compare it with rivals."""
+"""`prunus search`: grow, push and prune a network, and compare it with alternatives."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def search(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="What is left of the grown network at most: params=30%, macs=50%, bytes=200k; "
-            "and what must be: accuracy>=97%. Several with commas."
+            help="What may be kept of the grown network at most: params=30%, macs=50%, "
+            "bytes=200k; and a minimum: accuracy>=97%. Comma-separated."
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Modules that growing adds at most.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Maximum number of modules to add.")] = None,
     grow_budget: Annotated[
         str | None,
-        typer.Option(help="What the grown network may cost at most: params=1M, macs=50M."),
+        typer.Option(help="Upper bounds of the grown network's cost: params=1M, macs=50M."),
     ] = None,
     grow: Annotated[
         bool,
-        typer.Option("--grow/--no-grow", help="Whether the network grows before it is pushed."),
+        typer.Option("--grow/--no-grow", help="Grow the network before it is pushed."),
     ] = True,
     base_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of the network to start from, without --weights.")
+        int | None, typer.Option(help="Epochs of the initial network, without --weights.")
     ] = None,
-    candidate_epochs: Annotated[int | None, typer.Option(help="Epochs of each candidate.")] = None,
+    candidate_epochs: Annotated[int | None, typer.Option(help="Epochs per candidate.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the push.")] = None,
     repush: Annotated[
         bool | None,
@@ -44,29 +44,35 @@ def search(
         ),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="Cuts on the way to the budget.")] = None,
-    finetune_epochs: Annotated[int | None, typer.Option(help="Epochs after each cut.")] = None,
-    final_epochs: Annotated[int | None, typer.Option(help="Epochs at the end.")] = None,
-    criterion: Annotated[str | None, typer.Option(help="What a unit is worth: {criteria}.")] = None,
+    finetune_epochs: Annotated[
+        int | None, typer.Option(help="Fine-tuning epochs after each cut.")
+    ] = None,
+    final_epochs: Annotated[int | None, typer.Option(help="Epochs of the final training.")] = None,
+    criterion: Annotated[
+        str | None, typer.Option(help="Criterion that scores the units: {criteria}.")
+    ] = None,
     allocation: Annotated[
-        str | None, typer.Option(help="How the budget is spread over layers: {allocations}.")
+        str | None, typer.Option(help="How the budget is distributed over layers: {allocations}.")
     ] = None,
     rivals: Annotated[
         str | None,
         typer.Option(
-            help="Criteria that prune the network trained without push, with commas; an "
-            "allocation of their own behind a slash, as in l1/global. Empty for none.",
+            help="Criteria that prune the network trained without push, comma-separated; an "
+            "allocation of their own after a slash, e.g. l1/global. Empty for none.",
             show_default="deep_lda,activation_mean,taylor,l1,random",
         ),
     ] = None,
     fixed: Annotated[
         str | None,
-        typer.Option(help="Networks trained on the same data, as tiny_resnet10,squeezenet_cifar."),
+        typer.Option(
+            help="Networks to train on the same data, e.g. tiny_resnet10,squeezenet_cifar."
+        ),
     ] = None,
     grown: Annotated[
         bool | None,
         typer.Option(
             "--grown/--no-grown",
-            help="Train the networks met while growing on, and compare them.",
+            help="Continue training the networks of the growing steps, and compare them.",
             show_default="grown",
         ),
     ] = None,
@@ -74,29 +80,29 @@ def search(
         bool | None,
         typer.Option(
             "--finish/--no-finish",
-            help="Train the networks on the way to the derived one on, as long as it was trained.",
+            help="Continue training the intermediate networks for as long as the derived one.",
             show_default="finish",
         ),
     ] = None,
     scratch: Annotated[
         str | None,
         typer.Option(
-            help="Derived structures trained from random weights: none, final, all.",
+            help="Derived structures to train from random weights: none, final, all.",
             show_default="final",
         ),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes that train candidates side by side.",
-            show_default="one a stage, no more than cores; 1 on a GPU",
+            help="Processes that train candidates in parallel.",
+            show_default="one per stage, at most the number of cores; 1 on a GPU",
         ),
     ] = None,
 ) -> None:
-    """Derive a small network: grow, push what discriminates into few neurons, prune; and compare.
+    """Derive a small network: grow, push, prune; and compare it with alternatives.
 
-    The network declares stages (`prunus models` shows which do), or does not grow (--no-grow). All
-    that is compared is trained here, on the same data, for as many epochs.
+    The network must have stages (see `prunus models`), unless --no-grow is given. All networks
+    compared are trained here, on the same data, for the same number of epochs.
     """
     own = {
         "budget": budget,
