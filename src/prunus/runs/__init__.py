@@ -1,4 +1,4 @@
-"""A run and its folder: settings, journal, session; opened once, read back, checked."""
+"""A run and its folder: settings, journal, session; opened once, read back, verified."""
 
 from prunus.runs.audit import Audit, fingerprints, random_images, run_load
 from prunus.runs.config import JobConfig, LatentConfig, PruneConfig, RunConfig

@@ -1,4 +1,4 @@
-"""`prunus load`: rebuild a run's network in this process, and hold it against what was recorded."""
+"""`prunus load`: rebuild a run's network in this process and compare it with the record."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["Audit", "Check", "fingerprints", "random_images", "run_load"]
 
 #: Format version of `Audit.to_dict`; raised when a key changes its meaning.
 VERSION = 1
-#: Files of a run whose fingerprints its journal keeps.
+#: Files of a run whose fingerprints are in its journal.
 SEALED = ("plan.json", "model.safetensors", "dense.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing held against the record.
+    """One item compared with the record.
 
-    `status`: `same`, `differs`, or `unknown` where nothing was recorded or nothing can be
-    compared here; `note` then says why, and what to do.
+    `status`: `same`, `differs`, or `unknown` if nothing was recorded or nothing can be compared
+    here; `note` then gives the reason and what to do.
     """
 
     subject: str
@@ -48,7 +48,7 @@ class Audit:
         run: the folder.
         network: the class of the network.
         input_shape: channels, height, width.
-        removed, units: units that the plan removes, and how many its groups had.
+        removed, units: number of units that the plan removes, and that its groups had.
         checks: in order: files, sizes, the dense network, artefacts.
     """
 
@@ -61,7 +61,7 @@ class Audit:
 
     @property
     def intact(self) -> bool:
-        """Whether nothing differs."""
+        """Whether everything that can be compared matches."""
         return all(check.status != "differs" for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,13 +86,13 @@ def run_load(
     num_classes: int | None = None,
     batch: int = 64,
 ) -> Audit:
-    """Rebuild the pruned network of a run from its plan and weights, and check the folder.
+    """Rebuild the pruned network of a run from its plan and weights, and verify the folder.
 
-    Checked are the fingerprints (SHA-256) of plan and weights, the sizes of the pruned and of
-    the dense network, and, by the export gate on `batch` random images, what every exported
-    artefact in the folder computes. What the folder does not say is taken from the arguments:
-    `model` is a spec as `prunus prune --model` takes it, for a run of the Python call or one
-    whose file has moved.
+    It checks the fingerprints (SHA-256) of plan and weights, the sizes of the pruned and of the
+    dense network, and, with the export gate on `batch` random images, the outputs of every
+    exported artefact in the folder. The arguments supply what the folder does not specify:
+    `model` is a spec as for `prunus prune --model`, needed for a run of the Python call or one
+    whose source file has moved.
 
     Raises:
         RunFolderError, PlanError, WeightsError, ConfigError: the network cannot be rebuilt.
@@ -121,7 +121,7 @@ def run_load(
 
 
 def random_images(shape: Shape, batch: int) -> Tensor:
-    """Return images (B, C, H, W) of standard normal noise, always the same ones."""
+    """Return images (B, C, H, W) of standard normal noise, from a fixed seed."""
     generator = torch.Generator().manual_seed(derive_seed(0, "audit", "images"))
     return torch.randn(batch, *shape, generator=generator)
 
@@ -146,7 +146,7 @@ def _sizes(network: nn.Module, shape: Shape) -> dict[str, int]:
 
 def _compared(subject: str, recorded: Any, found: Any) -> Check:
     if recorded is None:
-        note = "the journal does not say"
+        note = "the journal does not record it"
         return Check(subject=subject, recorded=None, found=found, status="unknown", note=note)
     status: Literal["same", "differs"] = "same" if recorded == found else "differs"
     return Check(subject=subject, recorded=recorded, found=found, status=status)
@@ -158,7 +158,7 @@ def _files(folder: Path, recorded: Mapping[str, str]) -> Iterator[Check]:
         if name in found:
             yield _compared(name, recorded.get(name), found[name])
         elif name in recorded:  # the dense weights: the network is rebuilt without them
-            note = "it is no longer there, so the dense network cannot be given back"
+            note = "the file is missing, so the dense network cannot be restored"
             yield Check(
                 subject=name, recorded=recorded[name], found=None, status="unknown", note=note
             )
@@ -172,7 +172,7 @@ def _counts(sizes: Mapping[str, Mapping[str, int]], result: Mapping[str, Any]) -
 
 
 def _artefacts(network: nn.Module, images: Tensor, folder: Path) -> Iterator[Check]:
-    """Run every artefact in the folder beside the network."""
+    """Compare every artefact in the folder with the network."""
     for name in FORMATS:
         path = FORMATS[name].files(folder)[0]
         if not path.is_file():

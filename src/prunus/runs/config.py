@@ -1,4 +1,4 @@
-"""Settings of the pipelines, as they are written to `config.yaml`."""
+"""Settings of the pipelines, as written to `config.yaml`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Compensation = Literal["none", "bias", "pointwise", "patch", "joint", "merge"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LatentConfig:
-    """What of the last hidden layer is traced, for criteria that need traces (`deep_lda`).
+    """Which dimensions of the last hidden layer are traced, for criteria that need it (`deep_lda`).
 
     | setting | meaning |
     |---|---|
-    | select | which latent dimensions: `sensitivity`, the fewest that keep the accuracy on |
-    | | validation; `otsu`, those above Otsu's threshold; `all`; or a number of the best |
+    | select | which latent dimensions: `sensitivity`, the fewest that keep the validation |
+    | | accuracy; `otsu`, those above Otsu's threshold; `all`; or a number, to keep the best |
     | drop | accuracy that `sensitivity` may lose, 0 to 1 |
     | rule | how their response is traced: `relevance`, or `deconvolution` [Tian], which is |
     | | blind to what inhibits (see `trace_utility`) |
@@ -40,44 +40,44 @@ class LatentConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PruneConfig:
-    """How to prune: the settings of a PS-iteration, and all their defaults.
+    """How to prune: the settings of a PS-iteration, with their defaults.
 
     | setting | meaning |
     |---|---|
     | criterion | a name of `prunus.criteria.CRITERIA` |
     | options | keyword options of the criterion |
     | intervals | whether losses are predicted with an interval (criterion time × blocks) |
-    | sampling | how `collect` takes samples of a map |
-    | blocks | parts of the images that are kept apart, for intervals |
-    | calibration_batches | batches that scores are collected on; null for all of them |
-    | parents | coarser class of each class, one list a granularity, from fine to coarse |
-    | latent | what of the last hidden layer is traced, where the criterion needs it |
+    | sampling | how `collect` samples a feature map |
+    | blocks | number of blocks of images with separate sums, for intervals |
+    | calibration_batches | batches to collect statistics on; null for all |
+    | parents | coarser class of each class, one list per granularity, from fine to coarse |
+    | latent | which latent dimensions are traced, if the criterion needs it |
     | allocation | `global`, `uniform`, `dp` or `threshold` (see `make_plan`) |
-    | round_to | units left of a group are a multiple of it; null: 1, or with a budget in ms what |
-    | | its latency table shows (see `choose_round_to`) |
-    | least | share of each group that a cut leaves at least |
-    | drop_branches | whether a branch of a concatenation may go as a whole; not with `dp`, nor |
-    | | with criteria whose costs count on what stays (`stacked`, `di`, `structural`) |
+    | round_to | keep a multiple of this many units per group; null: 1, or with a budget in ms the |
+    | | multiple chosen from its latency table (see `choose_round_to`) |
+    | least | minimum share of each group that a cut keeps |
+    | drop_branches | whether a whole branch of a concatenation may be removed; not with `dp`, nor |
+    | | with criteria whose costs depend on the kept units (`stacked`, `di`, `structural`) |
     | inputs | whether input pixels and flattened positions are units |
-    | heads | what of an attention is a unit: `whole` heads or `dimensions` inside all of them |
-    | ignored_layers | modules whose outputs stay whole |
-    | keep_class | classes, by index or name, whose best units never go |
-    | keep_share | share of each group that is best for a kept class |
-    | compensate | repair of what reads the cut channels: see `apply_` |
+    | heads | the unit of an attention: `whole` heads or `dimensions` inside all of them |
+    | ignored_layers | modules whose outputs are not pruned |
+    | keep_class | classes, by index or name, whose best units are never removed |
+    | keep_share | share of each group to protect for a kept class |
+    | compensate | repair of the consumers of cut channels: see `apply_` |
     | ridge | ρ of the compensation, in units of the mean eigenvalue |
     | batchnorm | whether BatchNorm is re-estimated after a cut: `auto`, `always` or `never` |
-    | shrink | share of the old BatchNorm statistics that stays |
-    | repair_images | calibration images that repair and BatchNorm see; null for enough of them |
-    | iterations | S-phases on the way to limits; each prunes the same share of what is left |
-    | min_accuracy | floor of validation accuracy, 0 to 1; below it the loop steps back and stops |
-    | step | of a search for an accuracy: share of the present cost that the next try aims at |
-    | iterations_max | tries of such a search |
-    | latency_batch | images a batch that a budget in ms is about |
+    | shrink | share of the old BatchNorm statistics to keep |
+    | repair_images | calibration images for repair and BatchNorm; null for a sufficient number |
+    | iterations | prune steps on the way to the limits; each prunes the same share of the rest |
+    | min_accuracy | minimum validation accuracy, 0 to 1; below it the loop steps back and stops |
+    | step | of a search for an accuracy: target of the next attempt, as a share of its cost |
+    | iterations_max | maximum number of attempts of such a search |
+    | latency_batch | batch size that a budget in ms refers to |
     | keep_networks | whether a run folder keeps the weights after every iteration (`networks/`) |
-    | runtimes | in what else than PyTorch both networks are timed: `onnxruntime`, where a run |
+    | runtimes | runtimes besides PyTorch to time both networks in: `onnxruntime`, if the run |
     | | writes `model.onnx` (`prune` in Python does not), and `compile`, which takes minutes |
-    | finetune | the P-phase after each cut |
-    | final | the P-phase at the end |
+    | finetune | the fine-tuning after each cut |
+    | final | the final training |
     """
 
     criterion: str = "stacked"
@@ -115,9 +115,9 @@ class PruneConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class JobConfig:
-    """What every run is given: a network, data, a device.
+    """The settings of every run: a network, data, a device.
 
-    `input_shape` and `num_classes` are the data's where not given. With `channels_last` networks
+    `input_shape` and `num_classes` default to those of the data. With `channels_last` networks
     train in that memory format (see `fit_`).
     """
 
@@ -139,8 +139,8 @@ class JobConfig:
 class RunConfig(JobConfig):
     """The main job: a model, data and a budget.
 
-    Without a budget a run only trains (`prunus train`), and `prune` is not looked at.
-    `export` names the formats, of `prunus.export.FORMATS`, that the network is written in.
+    Without a budget a run only trains (`prunus train`), and `prune` is ignored. `export` names
+    the formats, from `prunus.export.FORMATS`, to write the network in.
     """
 
     budget: BudgetText | None = None
@@ -150,5 +150,5 @@ class RunConfig(JobConfig):
 
     @property
     def aim(self) -> str:
-        """What the run is for, in a word: its budget, or training alone."""
+        """The purpose of the run in a word: its budget, or training only."""
         return "trained" if self.budget is None else self.budget

@@ -1,4 +1,4 @@
-"""What a run is made with: device, versions, and paths that hold from anywhere."""
+"""The environment of a run: device, versions, and absolute paths."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ S = TypeVar("S", bound=NetworkSettings)
 
 
 def resolve_paths(config: S) -> S:
-    """Make the paths of a configuration absolute, so that it can be read again from anywhere."""
+    """Make the paths of a configuration absolute, so that it is valid in any working directory."""
     file, colon, factory = config.model.rpartition(":")
     changes: dict[str, Any] = {"data_root": str(Path(config.data_root).absolute())}
     if colon and file.endswith(".py"):
@@ -85,13 +85,13 @@ def require_weights(
     *,
     verb: str,
 ) -> None:
-    """Raise `ConfigError` unless a network has trained weights, and from one place.
+    """Raise `ConfigError` unless a network has trained weights from exactly one source.
 
-    They are those of a `run`, or a file; a network from the user's own file may bring its own.
+    The source is a `run` or a file; a network built by the user's own file may load its own.
     """
     if run is not None and weights is not None:
         raise ConfigError(
-            f"weights {weights} came with the run {run}, which has its own: give one of them"
+            f"weights {weights} given together with the run {run}, which has its own: give only one"
         )
     spec = model or ""
     own = spec.endswith(".py") or spec.rpartition(":")[0].endswith(".py")
@@ -103,18 +103,18 @@ def require_weights(
 
 
 def require_one_process() -> None:
-    """Raise `ConfigError` among the ranks of `torch.distributed`: each would prune on its own."""
+    """Raise `ConfigError` with several ranks of `torch.distributed`: each would prune alone."""
     size = rank_and_size()[1]
     if size > 1:
         raise ConfigError(
-            f"prune drives one process, found {size} ranks of torch.distributed, whose repairs and "
-            "training would differ: call prunus.collect, prunus.plan.broadcast_plan and "
+            f"prune runs in one process, found {size} ranks of torch.distributed, whose repairs "
+            "and training would diverge: call prunus.collect, prunus.plan.broadcast_plan and "
             "prunus.apply_ on every rank, and train with DistributedDataParallel"
         )
 
 
 def open_data(config: NetworkSettings) -> DataSplits:
-    """Load the data that a configuration names, augmented where it has such a setting."""
+    """Load the data that a configuration names, with augmentation if it is set."""
     return load_data(
         config.data,
         seed=config.seed,
@@ -126,20 +126,20 @@ def open_data(config: NetworkSettings) -> DataSplits:
 
 
 def require_labels(data: DataSplits, verb: str) -> None:
-    """Raise `ConfigError` where the data have no classes, which `verb` needs."""
+    """Raise `ConfigError` if the data have no class labels, which `verb` needs."""
     if data.task != "classification":
         raise ConfigError(
-            f"{data.name} holds pairs of images, and `prunus {verb}` needs class labels: train, "
-            "eval, doctor and export take restoration; prune a restorer with a plan of your own "
-            "(prunus.find_groups, prunus.plan, prunus.apply_)"
+            f"{data.name} contains pairs of images, and `prunus {verb}` needs class labels: train, "
+            "eval, doctor and export support restoration; prune a restoration network with your "
+            "own plan (prunus.find_groups, prunus.plan, prunus.apply_)"
         )
 
 
 def open_fabric(device: str, precision: str = "32-true") -> Fabric:
-    """Return one device of Lightning Fabric, to train on.
+    """Return Lightning Fabric on one device, for training.
 
     Raises:
-        ConfigError: this machine has no such device, or it no such precision.
+        ConfigError: the device or its precision is not available on this machine.
     """
     from lightning_fabric import Fabric  # noqa: PLC0415 - takes seconds, and only training needs it
 
@@ -153,10 +153,10 @@ def open_fabric(device: str, precision: str = "32-true") -> Fabric:
 
 
 def open_device(name: str) -> torch.device:
-    """Return the device that `name` says, to measure on: `auto` is a GPU where there is one.
+    """Return the device of this name, to measure on; `auto` is a GPU if there is one.
 
     Raises:
-        ConfigError: this machine has no such device.
+        ConfigError: the device is not available on this machine.
     """
     if name == "auto":
         found = (

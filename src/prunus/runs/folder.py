@@ -21,7 +21,7 @@ __all__ = ["RunSettings", "open_folder"]
 
 
 class RunSettings(NetworkSettings, Protocol):
-    """The settings of any pipeline that makes a folder, and what it is for in a word."""
+    """The settings of any pipeline that creates a folder, and its purpose in a word."""
 
     @property
     def aim(self) -> str: ...  # noqa: D102
@@ -31,13 +31,13 @@ def open_folder(config: RunSettings, out: Path, *, resume: bool) -> Journal:
     """Return the journal of `out`, new with its `config.yaml`, or that of the run to resume.
 
     Raises:
-        RunFolderError: `out` holds something else, another run, or this one and `resume` is off.
+        RunFolderError: `out` contains other files or another run, or this run and `resume` is off.
     """
     path = out / "config.yaml"
     if not path.exists():
         if out.exists() and any(out.iterdir()):
             raise RunFolderError(
-                f"{out} is not empty and holds no run of Prunus: name another folder with --out"
+                f"{out} is not empty and not a run folder of Prunus: give another folder with --out"
             )
         write_whole(path, to_yaml(config))
         return Journal(out)
@@ -45,19 +45,19 @@ def open_folder(config: RunSettings, out: Path, *, resume: bool) -> Journal:
         other = read_yaml(type(config), path)
     except ConfigError as error:
         raise RunFolderError(
-            f"{out} holds a run of another kind, or settings that cannot be read ({error}): name "
-            "another folder with --out"
+            f"{out} contains a run of another kind, or settings that cannot be read ({error}): "
+            "give another folder with --out"
         ) from error
     if not resume:
         raise RunFolderError(
-            f"{out} already holds a run ({other.model} on {other.data}, {other.aim}): "
-            "go on with it by --resume, or name another folder with --out"
+            f"{out} already contains a run ({other.model} on {other.data}, {other.aim}): "
+            "continue it with --resume, or give another folder with --out"
         )
     for key, value in to_dict(config).items():
         if to_dict(other)[key] != value:
             raise RunFolderError(
-                f"{out} holds a run with {key} {to_dict(other)[key]!r}, this one asks for "
-                f"{value!r}: --resume takes the same settings; name another folder with --out"
+                f"{out} contains a run with {key} {to_dict(other)[key]!r}, but {value!r} was "
+                "given: --resume needs the same settings; give another folder with --out"
             )
     sweep_scratch(out)
     return Journal(out)

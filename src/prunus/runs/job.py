@@ -1,7 +1,7 @@
 """The opening of a job, the same for every command: settings, data, device, network; then a folder.
 
-Opening looks at everything that can be wrong with the input and writes nothing; `Job.begin` then
-makes the folder, or goes on with the one that is there.
+Opening validates all input and writes nothing; `Job.begin` then creates the folder, or resumes the
+existing one.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ TRAINED = ("score",)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job(Generic[C]):
-    """A network, its data and a device as settings name them; nothing is written yet.
+    """A network, its data and a device as specified by the settings; nothing is written yet.
 
-    `config` has absolute paths and, for a run, the classes and the input shape of the data. The
-    network has the weights that were given, else those that `config.seed` draws. `fabric` is
+    `config` has absolute paths and, for a run, the number of classes and the input shape of the
+    data. The network has the given weights, else random ones from `config.seed`. `fabric` is
     opened only for commands that train.
     """
 
@@ -69,7 +69,7 @@ class Job(Generic[C]):
         return torch.zeros(1, *self.data.input_shape)
 
     def with_config(self, config: C) -> Job[C]:
-        """Return the job with settings completed by what the data say."""
+        """Return the job with settings completed from the data."""
         return dataclasses.replace(self, config=config)
 
     def begin(
@@ -82,12 +82,12 @@ class Job(Generic[C]):
         table: LatencyTable | None = None,
         **said: Any,
     ) -> Session:
-        """Make the folder of a run, or take the same run up, and return its session.
+        """Create the folder of a run, or resume the same run, and return its session.
 
         The journal begins with a row `run`: command, versions, device, and `said`.
 
         Raises:
-            RunFolderError: `out` holds another run, or this one and `resume` is off.
+            RunFolderError: `out` contains another run, or this one and `resume` is off.
         """
         config = self.config
         assert isinstance(config, JobConfig)
@@ -106,11 +106,11 @@ class Job(Generic[C]):
 
 
 def open_job(config: C, verb: str) -> Job[C]:
-    """Open what `prunus VERB` works on: device, data and network, in this order.
+    """Open device, data and network, in this order, for `prunus VERB`.
 
     Raises:
         ConfigError: this is one of several ranks, the device is not available, the weights are
-            missing or given twice, or the data have no classes and the command needs them.
+            missing or given twice, or the command needs class labels and the data have none.
         UnknownNameError, DataError, WeightsError, RunFolderError: see their messages.
     """
     run: str | None = getattr(config, "run", None)
@@ -150,7 +150,7 @@ def build_network(
     weights: str | Path | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """Build the network that `model` names, with `weights`, else those that `seed` draws.
+    """Build the network that `model` names, with `weights`, else random ones from `seed`.
 
     Raises:
         UnknownNameError, ConfigError, WeightsError: the network cannot be built.

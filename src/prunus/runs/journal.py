@@ -1,4 +1,4 @@
-"""The run folder as a journal of steps: what has been done is never done again."""
+"""The run folder as a journal of steps: a finished step is never repeated."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["Journal"]
 
 #: The plans of a finished run's iterations, by number.
 PLANS = "plans.json"
-#: Their weights, where they are kept.
+#: Their weights, if they are kept.
 NETWORKS = "networks"
 
 
 class Journal:
     """Rows of measurements and, with a folder, the network after every step.
 
-    A step's files are written whole before its row is appended, so a row means that the step
-    can be taken up. Without a folder (the Python call) only the rows are kept, in memory.
+    A step's files are written completely before its row is appended, so a row means that the step
+    can be resumed from. Without a folder (the Python call) only the rows are kept, in memory.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Open the journal of `folder`, which may hold steps already."""
+        """Open the journal of `folder`, which may already contain steps."""
         self.folder = folder
         self.record = Record(folder / "record.jsonl" if folder else None)
 
@@ -47,7 +47,7 @@ class Journal:
         return self.folder / "steps" / f"{step}.pt" if self.folder else None
 
     def save(self, step: str, model: nn.Module, plan: Plan) -> None:
-        """Keep the network after `step`; its training state is no longer needed then."""
+        """Save the network after `step` and delete its training state."""
         if self.folder is None:
             return
         write_whole(self._steps / f"{step}.json", plan.to_json())
@@ -66,9 +66,9 @@ class Journal:
         return model, plan
 
     def clean(self, *, keep_networks: bool = False) -> None:
-        """Remove the steps of a finished run, but for the plans of its iterations (`plans`).
+        """Remove the steps of a finished run, except the plans of its iterations (`plans`).
 
-        With `keep_networks` the weights after each iteration stay as well (`weights_after`).
+        With `keep_networks` the weights after each iteration are kept too (`weights_after`).
         """
         if self.folder is None:
             return
@@ -84,12 +84,12 @@ class Journal:
         shutil.rmtree(self._steps, ignore_errors=True)
 
     def weights_after(self, iteration: int) -> Path:
-        """Return where a finished run keeps the weights after an iteration, if it was asked to."""
+        """Return the path of the weights after an iteration of a finished run, if kept."""
         assert self.folder is not None
         return self.folder / NETWORKS / f"{iteration:03d}.safetensors"
 
     def plans(self) -> dict[int, Plan]:
-        """Return the plan after each iteration of a finished run, from its dense network."""
+        """Return the plan after each iteration of a finished run, relative to its dense network."""
         if self.folder is None or not (self.folder / PLANS).exists():
             return {}
         kept = json.loads((self.folder / PLANS).read_text())

@@ -1,4 +1,4 @@
-"""Give a pruned network back: the plan replayed on its constructor, then the weights."""
+"""Rebuild a pruned network: the plan replayed on its constructor, then the weights."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def load(folder: str | Path, model: nn.Module | None = None, *, dense: bool = Fa
     """Return the pruned network of a run folder, in eval mode, on the CPU.
 
     `model` is a freshly built dense network; without it, the constructor that `config.yaml`
-    names is called. Nothing is unpickled. With `dense`, it is the network before any cut that
-    comes back, with the weights of `dense.safetensors`.
+    names is called. Nothing is unpickled. With `dense`, the network before any cut is returned,
+    with the weights of `dense.safetensors`.
 
     Raises:
-        RunFolderError: the folder is missing or the run has not finished, or does not say how
-            its network is built.
-        PlanError, WeightsError: the network given is not the one that was pruned.
+        RunFolderError: the folder is missing, the run has not finished, or the folder does not
+            specify how its network is built.
+        PlanError, WeightsError: the given network is not the one that was pruned.
 
     Example:
         >>> model = prunus.load("runs/demo")  # doctest: +SKIP
@@ -55,12 +55,12 @@ def build_dense(
     input_shape: Shape | None = None,
     num_classes: int | None = None,
 ) -> tuple[nn.Module, Shape]:
-    """Build the dense network of a run, weights random; return it and the shape of its images.
+    """Build the dense network of a run with random weights; return it and its image shape.
 
-    What is not given is read from the run's `config.yaml`; `model` is a spec of `build_model`.
+    Missing arguments are read from the run's `config.yaml`; `model` is a spec of `build_model`.
 
     Raises:
-        RunFolderError: something is neither given nor in the folder.
+        RunFolderError: an argument is neither given nor in the folder.
         UnknownNameError, ConfigError: the network cannot be built.
     """
     path = folder / "config.yaml"
@@ -71,12 +71,12 @@ def build_dense(
         num_classes = run.num_classes if num_classes is None else num_classes
     if model is None:
         raise RunFolderError(
-            f"{folder} does not say how its network is built: pass model=<a freshly built dense "
-            "network>, or --model path/to/file.py:factory on the command line"
+            f"{folder} does not specify how its network is built: pass model=<a freshly built "
+            "dense network>, or --model path/to/file.py:factory on the command line"
         )
     if input_shape is None or (num_classes is None and run is None):
         raise RunFolderError(
-            f"{folder} does not say its input shape or its number of classes: pass model=<a "
+            f"{folder} does not specify the input shape or the number of classes: pass model=<a "
             "freshly built dense network>, or --input-shape and --num-classes on the command line"
         )
     return build_model(model, num_classes=num_classes, input_shape=input_shape), input_shape
@@ -86,24 +86,24 @@ def read_plan(path: Path) -> Plan:
     """Read a plan of a run.
 
     Raises:
-        PlanError: the file holds no plan of a format known here; names the file.
-        RunFolderError: it cannot be read.
+        PlanError: the file contains no plan in a known format; names the file.
+        RunFolderError: the file cannot be read.
     """
     try:
         return Plan.from_json(path.read_text())
     except OSError as error:
         raise RunFolderError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise PlanError(f"{path} is not text: give a plan.json of a run") from error
+        raise PlanError(f"{path} is not a text file: give the plan.json of a run") from error
     except PlanError as error:
         raise PlanError(f"{path}: {error}") from error
 
 
 def require_finished(folder: Path) -> None:
-    """Raise `RunFolderError` where `folder` does not hold the network of a finished run."""
+    """Raise `RunFolderError` if `folder` does not contain the network of a finished run."""
     for name in ("plan.json", "model.safetensors"):
         if not (folder / name).exists():
             raise RunFolderError(
                 f"{folder} has no {name}: give the folder of a finished run "
-                "(`prunus prune … --resume` finishes one)"
+                "(`prunus prune … --resume` finishes a run)"
             )

@@ -1,4 +1,4 @@
-"""What every phase of a run shares, and the P-phase."""
+"""What all phases of a run share, and the P-phase (fine-tuning)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TITLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Loaders:
-    """What a pipeline reads: training batches, the same images in a fixed order, validation."""
+    """The data of a pipeline: training batches, the same images in a fixed order, validation."""
 
     train: Loader
     calibration: Loader
@@ -46,10 +46,10 @@ class Loaders:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """The surroundings of a run: data, device, seed, journal, and who is watching.
+    """The context of a run: data, device, seed, journal, and the progress display.
 
     `table` is the dense network's latency on this machine, for a budget in ms. Without `fabric`
-    a P-phase runs on the CPU; with `channels_last` it trains in that memory format.
+    training runs on the CPU; with `channels_last` it uses that memory format.
     """
 
     loaders: Loaders
@@ -71,18 +71,18 @@ def p_phase_(
     teacher: nn.Module | None = None,
     parents: Sequence[Sequence[int]] = (),
 ) -> Row | None:
-    """Train the parameters in place, journalled by epochs; return the last epoch's row, if any.
+    """Train the parameters in place and journal each epoch; return the last epoch's row, if any.
 
-    `phase` is `dense`, `train`, `iteration` or `final`; it names the stream of randomness and, with
-    `iteration`, the checkpoint that a killed phase is taken up from. Local teachers
+    `phase` is `dense`, `train`, `iteration` or `final`; it names the random stream and, with
+    `iteration`, the checkpoint that an interrupted phase resumes from. Local teachers
     (`config.local`) go from the coarsest of `parents` to the classes themselves. With
     `config.push` batches are class-balanced (`balanced_loader`).
 
     Raises:
-        ConfigError: `config.push` came with images for targets or batches too small for it.
+        ConfigError: `config.push` is used with image targets or with batches that are too small.
     """
     step = phase if iteration is None else f"{iteration:03d}"
-    title = TITLES.get(phase, f"P-phase {iteration}")
+    title = TITLES.get(phase, f"fine-tuning {iteration}")
     batches, push = session.loaders.train, config.push
     if push is not None:
         batches = balanced_loader(
@@ -107,15 +107,15 @@ def p_phase_(
 
 
 def last_epoch(journal: Journal, phase: str) -> Row | None:
-    """Return the last epoch's row of a phase that is journalled, None where none was trained."""
+    """Return the last epoch's row of a journalled phase, or None if nothing was trained."""
     fit = journal.record.find("fit", phase=phase)
     return fit["epochs"][-1] if fit is not None and fit["epochs"] else None
 
 
 def spread(loader: Loader, images: int) -> list[tuple[Tensor, Tensor]]:
-    """Return whole batches, evenly spread over the loader, of about so many images in all.
+    """Return whole batches, evenly spread over the loader, with about `images` images in total.
 
-    The loader is read to its end, for a data set may be ordered by class.
+    The loader is read to its end, because a data set may be ordered by class.
     """
     counted: Any = loader
     try:

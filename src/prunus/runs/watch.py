@@ -1,4 +1,4 @@
-"""How a pipeline tells what it is doing: silent here, bars in the command line."""
+"""How a pipeline reports its progress: silent here, progress bars in the command line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Watch:
     """Silent; the command line overrides its three methods with progress bars."""
 
     def say(self, text: str) -> None:
-        """Tell one finished fact."""
+        """Report one line."""
 
     def batches(self, title: str) -> Callable[[Iterable[T]], Iterable[T]]:
-        """Return a wrapper of a loader's iteration."""
+        """Return a function that wraps a loader's iteration."""
         return lambda loader: loader
 
     @contextlib.contextmanager
     def epochs(self, title: str, total: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Yield what is called with the row of every finished epoch."""
+        """Yield a callback for the row of every finished epoch."""
         yield lambda row: None
