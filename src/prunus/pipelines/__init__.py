@@ -1,4 +1,4 @@
-"""Recipes made of the rooms below: PS-iteration, the main job, reloading."""
+"""Pipelines built from the packages below: PS-iteration, the main job, reloading."""
 
 from prunus.pipelines.catalogue import list_data, list_models
 from prunus.pipelines.diagnosis import Diagnosis, diagnose, run_doctor

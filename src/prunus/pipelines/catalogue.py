@@ -1,4 +1,4 @@
-"""What can be named: the registries of networks and data sets as plain rows."""
+"""The registries of networks and data sets as plain rows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ Row = dict[str, Any]
 
 
 def list_models(pattern: str = "", *, macs: bool = False) -> list[Row]:
-    """Return the networks whose name holds `pattern`, in order, with their sizes.
+    """Return the networks whose name contains `pattern`, in order, with their sizes.
 
-    Sizes are those at the usual input; MACs are null unless asked for, as a deep network takes a
-    second. `stages` are the modules of each stage that can grow, null where it declares none. The
-    networks are built without storage, so the largest costs no more memory than the smallest.
+    Sizes are for the default input; MACs are null unless `macs` is set, because counting takes a
+    second for a deep network. `stages` are the modules of each stage that can grow, null if the
+    network declares none. The networks are built without storage, so even the largest needs little
+    memory.
     """
     return [_model(name, macs) for name in MODELS if pattern.lower() in name]
 
@@ -51,8 +52,8 @@ def _model(name: str, macs: bool) -> Row:
 def list_data(data_root: Path) -> list[Row]:
     """Return the data sets in order; `path` is where one was found below `data_root`, or null.
 
-    Of the user's own images, as folder:PATH, nothing is looked for; of restoration pairs, any of
-    the usual sets of images is enough.
+    The user's own images (folder:PATH) are not searched for; for restoration pairs, any of the
+    known image sets is enough.
     """
     rows = []
     for name in DATASETS:

@@ -19,9 +19,9 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of the two runs: where its plan lies, and what its folder says of it, else None.
+    """One of the two runs: the path of its plan, and what its folder records, else None.
 
-    `params` and `macs` are the shares of the dense network's that the pruned one has.
+    `params` and `macs` of the pruned network are shares of the dense network's.
     """
 
     path: str
@@ -37,7 +37,7 @@ class Side:
 class RunDifference:
     """Two runs and the difference of their plans.
 
-    `same_dense` tells whether both cut the same trained network; None where a folder lacks it.
+    `same_dense`: whether both cut the same trained network; None if a folder lacks it.
     """
 
     a: Side
@@ -61,7 +61,7 @@ def run_diff(a: str | Path, b: str | Path) -> RunDifference:
 
     Raises:
         RunFolderError: a folder or file is missing, or the run has not finished.
-        PlanError: a file is no plan, or the plans are of different networks.
+        PlanError: a file is not a plan, or the plans are of different networks.
         ConfigError: a folder's `config.yaml` cannot be read.
     """
     files = [_plan_file(Path(path)) for path in (a, b)]
@@ -79,18 +79,18 @@ def run_diff(a: str | Path, b: str | Path) -> RunDifference:
 
 def _plan_file(path: Path) -> Path:
     if not path.exists():
-        raise RunFolderError(f"there is no {path}: give the folder of a run, or its plan.json")
+        raise RunFolderError(f"{path} does not exist: give the folder of a run, or its plan.json")
     file = path / "plan.json" if path.is_dir() else path
     if not file.exists():
         raise RunFolderError(
             f"{path} has no plan.json: give the folder of a finished run "
-            "(`prunus prune … --resume` finishes one)"
+            "(`prunus prune … --resume` finishes a run)"
         )
     return file
 
 
 def _of_run(file: Path) -> bool:
-    """Tell whether what lies beside a plan belongs to it."""
+    """Return whether the files next to a plan belong to it."""
     return file.name == "plan.json"
 
 

@@ -24,7 +24,7 @@ Size = Annotated[int, Field(gt=0)]
 
 @settings(frozen=True, kw_only=True, config=STRICT)
 class EvalConfig:
-    """Which network, on which images. With `run` the network is that run's own."""
+    """Which network, on which images. With `run` it is the network of that run."""
 
     model: str
     data: str
@@ -80,10 +80,10 @@ class Evaluation:
 def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
     """Measure a network on one split, unaugmented: accuracy, or PSNR and SSIM.
 
-    Parameters and MACs are those of the network as it is, at the shape of its images.
+    Parameters and MACs are counted on the network as it is, for the shape of its images.
 
     Raises:
-        ConfigError: the network came without trained weights, or with two kinds of them.
+        ConfigError: no trained weights are given, or two sources of them.
         UnknownNameError, DataError, WeightsError, RunFolderError, NonFiniteError: see their
             messages.
     """
@@ -92,7 +92,7 @@ def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
     config, data = job.config, job.data
     notes: tuple[str, ...] = ()
     if config.run is None and config.weights is None:
-        notes = ("no weights came: the network is as it was built",)
+        notes = ("no weights given: the network is as it was built",)
     loader = {"train": data.calibration, "validation": data.validation, "test": data.test}[
         config.split
     ]

@@ -1,4 +1,4 @@
-"""`prunus export`: artefacts of a finished run, or of weights, each through its gate."""
+"""`prunus export`: artefacts of a finished run, or of weights, each checked by the export gate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Exported", "export_all", "exported", "run_export"]
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """One format: where its files lie and how far they are from PyTorch, or why there are none."""
+    """One format: its files and their difference from PyTorch, or why there are none."""
 
     format: str
     runtime: str
@@ -49,19 +49,19 @@ def run_export(
 ) -> tuple[Exported, ...]:
     """Write the pruned network of a run, or the network of `model` with `weights`, in formats.
 
-    Each artefact is compared with PyTorch on `batch` random images before it appears as
-    `model.*` in `out`, by default the folder of the run, whose journal then says so. One format
-    that fails does not keep the others from being written.
+    Each artefact is compared with PyTorch on `batch` random images before it is written as
+    `model.*` to `out`, by default the folder of the run, whose journal then records it. If one
+    format fails, the others are still written.
 
     Args:
-        model: a spec as `prunus prune --model` takes it; with a run, what builds its dense
-            network where the folder does not say or the file has moved.
-        input_shape, num_classes: as the folder says, if it does.
+        model: a spec as for `prunus prune --model`; with a run, the constructor of its dense
+            network if the folder does not specify it or the file has moved.
+        input_shape, num_classes: default to those recorded in the folder.
 
     Raises:
-        ConfigError: the arguments do not say what to export, or a format needs a package that
-            is not installed; before anything is written.
-        UnknownNameError: there is no such format or network.
+        ConfigError: the arguments do not specify what to export, or a format needs a package that
+            is not installed; raised before anything is written.
+        UnknownNameError: unknown format or network.
         RunFolderError, PlanError, WeightsError: the network cannot be rebuilt.
     """
     require_formats(formats)
@@ -74,7 +74,7 @@ def run_export(
     else:
         network, shape = _from_weights(model, weights, input_shape, num_classes)
         if out is None:
-            raise ConfigError("no run came, so there is no folder to write to: give --out")
+            raise ConfigError("no run given, so there is no folder to write to: pass --out")
         folder = Path(out)
     target = folder if out is None else Path(out)
     inside = run is not None and target.resolve() == folder.resolve()
@@ -90,12 +90,12 @@ def export_all(
     record: Record,
     watch: Watch | None = None,
 ) -> tuple[Exported, ...]:
-    """Export in every format, and append a row to the record for each that passed its gate."""
+    """Export in every format, and append a row to the record for each that passed the gate."""
     return tuple(_export(network, images, folder, name, record, watch) for name in formats)
 
 
 def exported(record: Record, name: str) -> bool:
-    """Tell whether the record says that a format was written."""
+    """Return whether a format was written according to the record."""
     if name == "onnx":
         return record.find("export") is not None
     return record.find("artefact", format=name) is not None
@@ -131,9 +131,9 @@ def _from_weights(
     input_shape: Shape | None,
     num_classes: int | None,
 ) -> tuple[nn.Module, Shape]:
-    """Build the network of a spec; only a file's own may come without weights."""
+    """Build the network of a spec; weights are required unless it is built by the user's file."""
     if model is None:
-        raise ConfigError("nothing to export came: give the folder of a run, or --model")
+        raise ConfigError("nothing to export: give the folder of a run, or --model")
     if input_shape is None or num_classes is None:
         raise ConfigError(
             f"{model} came without a run: give its --input-shape and --num-classes too"

@@ -1,4 +1,4 @@
-"""Tracing as a step of other pipelines: choose latent dimensions, trace them, note it all."""
+"""Tracing as a step of other pipelines: choose latent dimensions, trace them, record it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prunus.statistics import Statistics, trace_utility
 
 __all__ = ["add_traces", "choose_dimensions", "principal_components"]
 
-#: Numbers of latent dimensions that accuracy is measured at: all of so many, fewer of more.
+#: Maximum number of counts of latent dimensions at which accuracy is measured.
 POINTS = 64
 
 
@@ -30,11 +30,11 @@ def add_traces(
     validation: Loader,
     progress: Callable[[Any], Any] | None = None,
 ) -> tuple[Statistics, dict[str, Any]]:
-    """Return the statistics with traces of the latent dimensions that `config` chooses, and a row.
+    """Return the statistics with traces of the latent dimensions chosen by `config`, and a row.
 
-    The row holds what was chosen among how many, how, the accuracy of every choice looked at, and
-    the number of images traced. One pass over `validation` where sensitivity chooses, and a
-    forward and backward pass over the images traced.
+    The row has the number of dimensions and of those chosen, the method, the accuracy of every
+    choice tested, and the number of images traced. It takes one pass over `validation` for
+    `sensitivity`, and a forward and backward pass over the images traced.
 
     Raises:
         ConfigError, DataError: see `latent_utility`, `latent_curve` and `trace_utility`.
@@ -64,7 +64,7 @@ def choose_dimensions(
     config: LatentConfig,
     validation: Loader,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Return the latent dimensions to keep, and a row that says how they were chosen."""
+    """Return the latent dimensions to keep, and a row that records how they were chosen."""
     width = len(latent.values)
     row: dict[str, Any] = {
         "head": latent.module,
@@ -95,7 +95,7 @@ def choose_dimensions(
 
 
 def principal_components(latent: LatentUtility) -> tuple[Tensor, Tensor]:
-    """Return the principal components of the latent features, the greatest first, and the mean.
+    """Return the principal components of the latent features, largest first, and the mean.
 
     The label-blind rival of [Tian, section 3.3.5]. Shapes: (F, F), components as columns; (F,).
     """
@@ -105,7 +105,7 @@ def principal_components(latent: LatentUtility) -> tuple[Tensor, Tensor]:
 
 
 def _counts(width: int) -> list[int]:
-    """Return 1 … `width`, thinned out to `POINTS` numbers in equal ratios."""
+    """Return 1 … `width`, thinned out to about `POINTS` logarithmically spaced numbers."""
     if width <= POINTS:
         return list(range(1, width + 1))
     found = torch.logspace(0, 1, POINTS, base=float(width), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Push: train with the Deep LDA objectives, and measure what that did to the last hidden layer."""
+"""Push: train with the Deep LDA objectives, and measure the effect on the last hidden layer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_push(
     command: str = "",
     watch: Watch | None = None,
 ) -> Journal:
-    """Train as `run_train` does with `config.train.push`, by default `PushConfig()`; return it all.
+    """Train like `run_train` with `config.train.push`, by default `PushConfig()`.
 
     [Tian, section 4.1.1]. The journal then has rows `latent`: of the network
     `before`, where it came with weights, and `after`. Each holds the utilities v_j and the
@@ -44,7 +44,7 @@ def run_push(
     accuracy that the best dimensions alone keep there.
 
     Raises:
-        ConfigError: the data have no classes, or the network no single head.
+        ConfigError: the data have no class labels, or the network has no single head.
         See `run_train` for the rest.
     """
     push = config.train.push or PushConfig()
@@ -56,7 +56,7 @@ def run_push(
     for name, model in (("before", before), ("after", job.network)):
         if model is None or journal.record.find("latent", network=name) is not None:
             continue
-        session.watch.say(f"looking at the last hidden layer {name} the push")
+        session.watch.say(f"measuring the last hidden layer {name} the push")
         row = _latent_row(model.to(job.device).eval(), job.data)
         journal.record.append("latent", network=name, **row)
     return journal

@@ -42,16 +42,16 @@ def run_train(
     pruned_weights: Path | None = None,
     teacher: nn.Module | None = None,
 ) -> Journal:
-    """Train as `config.train` says and write everything to `out`; return the journal.
+    """Train as specified by `config.train`, write everything to `out` and return the journal.
 
-    The weights start random, or from `config.weights`. With `plan` it is the network which that
-    leaves of the model, with the `pruned_weights` if they are given. `teacher` is distilled from as
-    `config.train.distill` says. The last epoch's weights are kept; the test split is read once,
-    after it. The folder is that of a run with this plan, or an empty one: `prunus.load`, `score`,
-    `export` and `prune --config … --weights …` take it.
+    The weights start random, or from `config.weights`. With `plan` the network is the model pruned
+    by it, with the `pruned_weights` if they are given. `teacher` is used for distillation with the
+    weight `config.train.distill`. The last epoch's weights are kept; the test split is read once,
+    after it. The folder is that of a run with this plan, or with an empty one: `prunus.load`,
+    `score`, `export` and `prune --config … --weights …` accept it.
 
     Raises:
-        RunFolderError: `out` holds another run, or this one and `resume` is off.
+        RunFolderError: `out` contains another run, or this run and `resume` is off.
         UnknownNameError, ConfigError, DataError, WeightsError, NonFiniteError: see their messages.
     """
     job = open_job(dataclasses.replace(config, budget=None), "train")
@@ -100,7 +100,7 @@ def train_job(
 
 
 def _validation(journal: Journal, model: nn.Module, data: DataSplits) -> dict[str, float]:
-    """Return the quality on validation: the last epoch's, or measured where there was none."""
+    """Return the quality on validation: the last epoch's, or measured if there was no epoch."""
     if last := last_epoch(journal, "train"):
         return {key: value for key, value in last.items() if key.startswith("validation_")}
     return {f"validation_{key}": value for key, value in measure(model, data.validation).items()}

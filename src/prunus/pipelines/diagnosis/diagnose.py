@@ -1,4 +1,4 @@
-"""`prunus doctor`: what of a network can be pruned, what cannot and why. It needs no data."""
+"""`prunus doctor`: what can be pruned in a network, what cannot and why. It needs no data."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ __all__ = ["Diagnosis", "Finding", "Prunable", "diagnose", "run_doctor"]
 
 #: Format version of `Diagnosis.to_dict`; raised when a key changes its meaning.
 VERSION = 1
-#: Share of the parameters from which on a module of no known kind is worth a line.
+#: Least share of the parameters for which a module of unknown kind is reported.
 WORTH_A_LINE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prunable:
-    """A group: its units, the other modules cut with it, and what cutting it alone can save.
+    """A group: its units, the other modules cut with it, and what cutting only this group saves.
 
-    `saves` is the share of the network's `params` and `macs` that goes with all but the fewest
-    units that must stay (one, or two where convolutions are grouped).
+    `saves` is the share of the network's `params` and `macs` that is saved by removing all units
+    except the required minimum (one, or two if convolutions are grouped).
     """
 
     name: str
@@ -47,9 +47,9 @@ class Prunable:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A module that stays whole, why, and what to change in the network.
+    """A module that cannot be pruned, why, and what to change in the network.
 
-    `fault`: it could be pruned if the forward pass were written in another way.
+    `fault`: it could be pruned if the forward pass were written differently.
     """
 
     module: str
@@ -67,10 +67,10 @@ class Diagnosis:
         input_shape: shape of one example.
         params, macs, bytes: the dense network's size; MACs of one example, of its convolutions
             and linear layers.
-        groups: what can be pruned, in running order.
-        findings: what stays whole and why, faults first.
-        outputs: the modules that make the network's outputs; they stay, and nothing is wrong.
-        least: what the smallest plan leaves, in each currency by itself.
+        groups: what can be pruned, in execution order.
+        findings: what cannot be pruned and why, faults first.
+        outputs: the modules that produce the network's outputs; they are kept, which is no fault.
+        least: what the smallest plan keeps, for each currency separately.
     """
 
     network: str
@@ -85,7 +85,7 @@ class Diagnosis:
 
     @property
     def status(self) -> Literal["healthy", "faulty", "unprunable"]:
-        """`unprunable` without any group, `faulty` with a finding that is the network's fault."""
+        """`unprunable` without any group, `faulty` with a finding whose `fault` is set."""
         if not self.groups:
             return "unprunable"
         return "faulty" if any(f.fault for f in self.findings) else "healthy"
@@ -136,20 +136,20 @@ class Diagnosis:
 
 
 def diagnose(model: nn.Module, example: Tensor) -> Diagnosis:
-    """Trace `model`, try the cut of every group on a random image, and say what stands in the way.
+    """Trace `model`, test the cut of every group on a random image, and report what prevents it.
 
-    The cut is tried on a copy of which every parameter or running statistic that is still
-    constant (a new norm, a LayerScale of 10⁻⁶, a zeroed head) is drawn at random: a branch that
-    adds nothing would hide that it is cut wrongly. `model` is left untouched.
+    The cut is tested on a copy in which every parameter or running statistic that is still
+    constant (a new norm, a LayerScale of 10⁻⁶, a zeroed head) is replaced by random values: a
+    branch that adds nothing would hide a wrong cut. `model` is not changed.
 
     Args:
         example: one input batch; only its shape matters.
 
     Raises:
-        TraceError: the network cannot be copied, run or followed; says where.
+        TraceError: the network cannot be copied, run or traced; names the place.
         NonFiniteError: a weight or an output is NaN or infinite.
 
-    Cost: four forward passes or so, and two a group where something is wrong.
+    Cost: about four forward passes, plus two per group if something is wrong.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
@@ -192,7 +192,7 @@ def run_doctor(
 ) -> Diagnosis:
     """Build the network that `model` names, as `prunus prune --model` does, and `diagnose` it.
 
-    Without `input_shape` and `num_classes` it gets what it is usually given (`usual_input`).
+    `input_shape` and `num_classes` default to the usual ones of the network (`usual_input`).
 
     Raises:
         UnknownNameError, ConfigError, WeightsError: the network cannot be built.
@@ -212,12 +212,12 @@ def run_doctor(
             raise
         taken = ",".join(map(str, shape))
         raise TraceError(
-            f"{error}. No --input-shape came, and {taken} was taken: give the network's own"
+            f"{error}. No --input-shape given, so {taken} was used: pass the network's own shape"
         ) from error
 
 
 def _random_like(example: Tensor) -> Tensor:
-    """Return a random batch of the same shape; whole numbers (tokens) stay as they are."""
+    """Return a random batch of the same shape; integers (tokens) are kept."""
     if not example.is_floating_point():
         return example
     generator = torch.Generator().manual_seed(derive_seed(0, "doctor", "image"))
@@ -230,9 +230,9 @@ def _with_gradient(image: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _shaken(model: nn.Module, image: Tensor) -> nn.Module:
-    """Return a copy whose constant tensors are random, unless it then overflows.
+    """Return a copy whose constant tensors are random, or `model` if the copy overflows.
 
-    Constant zeros become small numbers of either sign, all others numbers around one.
+    Constant zeros become small values of either sign, all others become values around one.
     """
     generator = torch.Generator().manual_seed(derive_seed(0, "doctor", "weights"))
     shaken = private_copy(model)
@@ -254,8 +254,8 @@ def _shaken(model: nn.Module, image: Tensor) -> nn.Module:
         if all(bool(t.isfinite().all()) for t in flatten_tensors(candidate(image))):
             return candidate
     raise NonFiniteError(
-        f"{type(model).__name__} gives NaN or infinity on a random image: look at its weights, "
-        "or at what its forward pass divides by"
+        f"{type(model).__name__} produced NaN or infinite outputs for a random image: check its "
+        "weights and the divisions in its forward pass"
     )
 
 
@@ -276,7 +276,7 @@ def _prunables(groups: Groups) -> Iterator[Prunable]:
 
 
 def _others(group: Group) -> tuple[str, ...]:
-    """Return the modules that are cut with a group, but the one it is named after."""
+    """Return the modules that are cut with a group, except the one it is named after."""
     return tuple(dict.fromkeys(m.module for m in group.members if m.module != group.name))
 
 
@@ -287,11 +287,11 @@ def _findings(groups: Groups, ends: set[str]) -> Iterator[Finding]:
     for group in groups.values():
         if group.units <= group.least:
             width = _width(group)
-            yield _finding(group.name, f"all of its {width} {group.kind} go together, or none")
+            yield _finding(group.name, f"all of its {width} {group.kind} must be pruned together")
 
 
 def _width(group: Group) -> int:
-    """Return how many channels, neurons or heads a group has, however many are one unit."""
+    """Return how many channels, neurons or heads a group has, regardless of the unit size."""
     if group.kind == "heads":  # the numbers that count them are members too
         numbers = (m for m in group.members if counts_heads(m.module))
         return next(m.index.size for m in numbers)
@@ -299,10 +299,10 @@ def _width(group: Group) -> int:
 
 
 def _is_output(module: str, reason: str, ends: set[str]) -> bool:
-    """Tell whether a module stays because the network's outputs do.
+    """Return whether a module is kept because the network's outputs are.
 
-    A log-softmax or a sum with the input image behind the last layer is met first by a trace,
-    and is its reason; without it the layer would stay all the same.
+    A trace may name a log-softmax or a sum with the input image after the last layer as the
+    reason; the layer would be kept without them too.
     """
     return module in ends or OUTPUTS in reason
 
@@ -319,11 +319,11 @@ def _strangers(model: nn.Module, groups: Groups) -> Iterator[Finding]:
     for name, module in widen(model).named_modules():
         if isinstance(module, Scripted):
             own = dict(module.hidden[0].named_parameters())
-            text = f"{{}} parameters lie in {OPAQUE}"
+            text = f"{{}} parameters are inside {OPAQUE}"
         else:
             own = dict(module.named_parameters(recurse=False))
-            text = f"the {type(module).__name__} itself holds {{}} parameters, and no group that "
-            text += "can be cut reaches them"
+            text = f"the {type(module).__name__} itself has {{}} parameters, and no prunable "
+            text += "group includes them"
         if name in known or projection_name(name) in known:
             continue
         count = sum(p.numel() for key, p in own.items() if f"{name}.{key}".lstrip(".") not in raw)

@@ -1,4 +1,4 @@
-"""Why something stays whole → what to change in the network, and whether that is its fault."""
+"""Why something cannot be pruned → what to change in the network, and whether it is a fault."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 __all__ = ["OUTPUTS", "Advice", "advise"]
 
-#: The reason that is no problem: the task, not the network, says how many outputs there are.
+#: The reason that is not a problem: the task, not the network, determines the number of outputs.
 OUTPUTS = "its outputs are the network's outputs"
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to change. `fault`: the forward pass could be written so that pruning works."""
+    """What to change. `fault`: pruning would work if the forward pass were written differently."""
 
     hint: str
     fault: bool
 
 
 RESHAPE = "use x.shape or -1 in the reshape"
-SIZES = "take sizes from x.shape where the forward pass reshapes, slices or counts channels"
+SIZES = "take sizes from x.shape wherever the forward pass reshapes, slices or counts channels"
 NOTHING = "nothing: it needs all of its channels"
 
-#: (what a reason says, what to change, whether the forward pass is at fault); the first counts.
+#: (pattern of the reason, what to change, whether the forward pass is at fault); first match wins.
 _ADVICE: tuple[tuple[str, str, bool], ...] = (
-    (r"ScriptModule", "prune first, torch.jit.script after", False),
+    (r"ScriptModule", "prune first, apply torch.jit.script afterwards", False),
     (r"fails when it is cut.*(shape '|view size|reshape)", RESHAPE, True),
     (r"fails when it is cut", SIZES, True),
     (r"changes the shape of the network's output", f"{RESHAPE}, and x.shape[0] for images", True),
@@ -34,8 +34,8 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
     (r"slice by fixed numbers", "use chunk, or a layer for each part", True),
     (r"unequal parts of fixed sizes", "use equal parts, or a layer for each part", True),
     (
-        r"tensor of fixed size",
-        "make that tensor from x, or by a layer; where it is the input image: nothing",
+        r"changes the shape of the network's output",
+        f"{RESHAPE}, and x.shape[0] for the batch size",
         True,
     ),
     (r"convolution that belongs to no module", "use nn.Conv2d in place of F.conv2d", True),
@@ -49,18 +49,18 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
     (r"grouped transposed", "a transposed convolution without groups", False),
     (
         r"does not run in the forward pass",
-        "call it as a module where its weight is used; else nothing",
+        "call it as a module where its weight is used; otherwise nothing",
         False,
     ),
-    (r"go together, or none", "nothing; or look for a reshape of fixed sizes", False),
+    (r"must be pruned together", "nothing; or check for a reshape to fixed sizes", False),
     (
         r"filters channels that stay|normalises stays|what it reads stays",
-        "free what it reads",
+        "make its input prunable",
         False,
     ),
     (
-        r"no group that can be cut reaches them",
-        "free the layers that meet them, or build it of other layers; else nothing",
+        r"no prunable group includes them",
+        "make the layers that use them prunable, or build it from other layers",
         False,
     ),
 )
@@ -71,4 +71,4 @@ def advise(reason: str) -> Advice:
     for pattern, hint, fault in _ADVICE:
         if re.search(pattern, reason):
             return Advice(hint, fault)
-    return Advice("nothing is known that would help", False)
+    return Advice("no known fix", False)

@@ -1,4 +1,4 @@
-"""One candidate of a growing step: build it, look at it, train it, measure it."""
+"""One candidate of a growing step: build, inspect, train and measure it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A network to try: the weights that step `step` − 1 left, and a module more in `stage`.
+    """A network to try: the weights of step `step` − 1, and one more module in `stage`.
 
-    `parent` are the stage sizes of that step. Where information chooses, a candidate is looked at
-    first (`trained` is off) and trained if it was chosen.
+    `parent` are the stage sizes of that step. If candidates are chosen by information, a candidate
+    is inspected first (`trained` is off) and trained only if it is chosen.
     """
 
     step: int
@@ -58,7 +58,7 @@ class Candidate:
 
 
 class Bench:
-    """Data, device and settings that candidates are tried with."""
+    """Data, device and settings for trying candidates."""
 
     def __init__(self, job: Job[GrowRunConfig], out: Path, watch: Watch | None = None) -> None:
         """`out` is the folder of the run; `watch` sees the candidates train."""
@@ -67,7 +67,7 @@ class Bench:
 
     @cached_property
     def images(self) -> Loader:
-        """Calibration images that information is measured on, evenly spread over the split."""
+        """Calibration images for measuring information, evenly spread over the split."""
         loader: Any = self.data.calibration
         count = len(loader.dataset)
         chosen = np.linspace(0, count - 1, min(self.config.grow.images, count)).round()
@@ -75,11 +75,11 @@ class Bench:
             Subset(loader.dataset, chosen.astype(int).tolist()),
             batch_size=loader.batch_size,
             collate_fn=loader.collate_fn,
-            generator=torch.Generator(),  # so that the global one is left alone
+            generator=torch.Generator(),  # leaves the global generator untouched
         )
 
     def build(self, sizes: tuple[int, ...], weights: Path | None = None) -> nn.Module:
-        """Return the network grown to `sizes`; random weights come from the global generator."""
+        """Return the network grown to `sizes`; random weights use the global generator."""
         return build_model(
             sized_name(self.config.model, sizes),
             num_classes=self.data.num_classes,
@@ -90,7 +90,7 @@ class Bench:
     def train_(
         self, model: nn.Module, how: TrainConfig, journal: Journal, *, seed: int, name: str
     ) -> None:
-        """Train in place as `how` says, journalled by epochs, told as `name`."""
+        """Train in place with the settings `how`, journal each epoch, report progress as `name`."""
         data = self.data
         session = Session(
             loaders=Loaders.of(data),
@@ -115,10 +115,10 @@ class Bench:
         }
 
     def try_(self, candidate: Candidate) -> Row:
-        """Build, look at, and (where asked for) train and measure a candidate; return its row.
+        """Build, inspect and, if `trained` is set, train and measure a candidate; return its row.
 
-        Its weights and its row are kept in its folder, so that it is tried once: a killed one
-        goes on from its last epoch. Its randomness depends on the seed, the step and the stage.
+        Its weights and its row are kept in its folder, so it is tried only once; an interrupted
+        one resumes from its last epoch. Randomness depends on the seed, the step and the stage.
         """
         folder = self.out / "steps" / candidate.key
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,12 +164,12 @@ class Bench:
 
 
 def weights_of(out: Path, step: int) -> Path:
-    """Return where the network that a step left is kept; step 0 is the one to start from."""
+    """Return the path of a step's network; step 0 is the initial one."""
     return out / "models" / f"{step:03d}.safetensors"
 
 
 def sizes_row(model: nn.Module, spec: str, sizes: tuple[int, ...], example: Tensor) -> Row:
-    """Return what a network of these stage sizes is called, and what it costs."""
+    """Return the name and the costs of a network with these stage sizes."""
     device = next(model.parameters()).device
     return {
         "model": sized_name(spec, sizes),
@@ -181,12 +181,12 @@ def sizes_row(model: nn.Module, spec: str, sizes: tuple[int, ...], example: Tens
 
 
 def latent_information(model: nn.Module, images: Loader, example: Tensor, ridge: float) -> float:
-    """Return DI/tr(YYᵀ), in [0, 1], of what the network's head reads: of its latent features.
+    """Return DI/tr(YYᵀ), in [0, 1], of the input of the network's head: its latent features.
 
     One pass that sums up this one layer. [Kung-Hou, eq. 10], theory.md (6).
 
     Raises:
-        ConfigError: the network's output is not made by one layer.
+        ConfigError: the network's output is not produced by a single layer.
     """
     groups = head_groups(model, example.to(next(model.parameters()).device))
     statistics = collect(model, images, groups, blocks=1, all_reduce=False)
@@ -194,7 +194,7 @@ def latent_information(model: nn.Module, images: Loader, example: Tensor, ridge:
 
 
 class _Named(Watch):
-    """Tells whose epochs they are."""
+    """Adds the candidate's name to the title of its epochs."""
 
     def __init__(self, watch: Watch, name: str) -> None:
         self.watch, self.name = watch, name

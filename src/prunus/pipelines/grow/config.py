@@ -1,4 +1,4 @@
-"""Settings of `prunus grow`, as they are written to `config.yaml`."""
+"""Settings of `prunus grow`, as written to `config.yaml`."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class GrowConfig:
 
     | setting | meaning |
     |---|---|
-    | steps | modules that are added at most; null: until nothing more is gained or fits |
-    | budget | what the network may cost at most (params=1M, macs=50M, bytes=4M), and the accuracy |
-    | | that is enough (accuracy>=97%); null: no bound |
-    | choose | which candidate stays: the best on validation after a brief training (`accuracy`), |
-    | | or the one whose last hidden layer explains most before any training (`information`) |
-    | patience | steps in a row without gain after which growing stops |
-    | min_gain | what counts as gain of a step, in accuracy or share of information, 0 to 1 |
+    | steps | maximum number of modules to add; null: until no gain or nothing fits |
+    | budget | upper bounds of the cost (params=1M, macs=50M, bytes=4M), and the accuracy |
+    | | at which to stop (accuracy>=97%); null: no bound |
+    | choose | the candidate to keep: the best on validation after a short training (`accuracy`), |
+    | | or the one whose last hidden layer explains most before training (`information`) |
+    | patience | stop after this many steps in a row without gain |
+    | min_gain | least gain of a step that counts, in accuracy or share of information, 0 to 1 |
     | preserve | whether new modules start as the identity |
-    | threads | of each candidate; null: cores ÷ workers. Sums of floats, and so results, hang on |
-    | | them in their last bits; on the number of workers they do not |
-    | images | calibration images that information is measured on, spread over all of them |
+    | threads | per candidate; null: cores ÷ workers. Floating-point sums, so results too, depend |
+    | | on it in their last bits, but not on the number of workers |
+    | images | calibration images to measure information on, evenly spread |
     | ridge | ρ of the information, in units of N |
-    | base | the training of the network to start from, where no weights came |
-    | candidate | the training of each candidate, or of the chosen one where information chooses |
+    | base | the training of the initial network, if no weights are given |
+    | candidate | the training of each candidate, or only of the one chosen by information |
     """
 
     steps: Size | None = None
@@ -57,8 +57,8 @@ class GrowConfig:
 class GrowRunConfig(JobConfig):
     """A network that declares stages, data, and how to grow.
 
-    `train` is the training of the grown network at the end, none by default. `model` may have
-    stage sizes already, as inception_v1@3,5,2; `weights` are then those of that network.
+    `train` is the training of the grown network at the end, none by default. `model` may already
+    include stage sizes, e.g. inception_v1@3,5,2; `weights` are then those of that network.
     """
 
     grow: GrowConfig = field(default_factory=GrowConfig)
@@ -66,5 +66,5 @@ class GrowRunConfig(JobConfig):
 
     @property
     def aim(self) -> str:
-        """What the run is for, in a word."""
+        """The purpose of the run in a word."""
         return "growing"

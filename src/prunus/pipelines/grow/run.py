@@ -1,9 +1,9 @@
-"""Greedy growing: try a module more in every stage, keep the best, go on.
+"""Greedy growing: try one more module in every stage, keep the best, repeat.
 
 Source: [Tian, section 4.2.2, Algorithm 3]. Its text and its listing differ where
 no candidate is better than all before: the listing would then try the same candidates again. Here,
-as in the text, the best of each step goes on, and growing stops after `patience` steps without
-gain; what is kept then is the best network seen.
+as in the text, the best candidate of each step is used for the next one, and growing stops after
+`patience` steps without gain; the best network seen is kept.
 """
 
 from __future__ import annotations
@@ -45,32 +45,32 @@ def run_grow(
     watch: Watch | None = None,
     workers: int | None = None,
 ) -> Journal:
-    """Grow a network as `config.grow` says and write everything to `out`; return the journal.
+    """Grow a network as specified by `config.grow`, write to `out` and return the journal.
 
-    The network to start from has `config.weights`, or is trained first. Each step tries one
-    candidate a stage: the weights of the step before and a new module on top of the stage. The
-    chosen one goes on. What is written:
+    The initial network has `config.weights`, or is trained first. Each step tries one candidate
+    per stage: the weights of the previous step and a new module on top of the stage. The chosen
+    candidate is the start of the next step. What is written:
 
-    | path | holds |
+    | path | content |
     |---|---|
     | record.jsonl | `candidate` rows: stage, sizes, params, macs, accuracy, information (before |
-    | | training: what the rule `information` goes by), trained_information, seconds; `step` |
-    | | rows, 0 for the start: the network kept, and which stage each rule would have chosen |
-    | models/STEP.safetensors | weights of each step's network, whose name its row has |
-    | steps/ | finished and running candidates, until their step is over |
-    | grown/ | the best network, in a folder as `run_train` writes it, after `config.train` |
+    | | training, used by the rule `information`), trained_information, seconds; `step` rows, |
+    | | 0 for the start: the network kept, and the stage that each rule would have chosen |
+    | models/STEP.safetensors | weights of each step's network, whose name is in its row |
+    | steps/ | finished and running candidates, until their step is finished |
+    | grown/ | the best network after `config.train`, in a folder as written by `run_train` |
 
-    With `resume` nothing that is finished is done again. `workers` processes train candidates side
-    by side: by default as many as there are stages, but no more than cores, and 1 on a GPU, which
-    is this process; with more, a script of one's own needs `if __name__ == "__main__":`.
-    Validation images choose, so the accuracy on them is optimistic; the test split is read once,
-    at the end.
+    With `resume`, finished work is not repeated. `workers` processes train candidates in parallel:
+    by default one per stage, at most the number of cores, and 1 (this process) on a GPU. With more
+    than one, a calling script needs `if __name__ == "__main__":`. Candidates are chosen on
+    validation images, so the accuracy on them is optimistic; the test split is read once, at the
+    end.
 
     Raises:
-        ConfigError: the network declares no stages, or its modules cannot start as the identity
-            as asked for, or settings do not go together.
-        BudgetError: the bound cannot be read, or the network to start from exceeds it.
-        RunFolderError: `out` holds another run, or this one and `resume` is off.
+        ConfigError: the network declares no stages, its modules cannot start as the identity with
+            `preserve`, or settings are incompatible.
+        BudgetError: the bound cannot be parsed, or the initial network exceeds it.
+        RunFolderError: `out` contains another run, or this run and `resume` is off.
         PrunusError: a candidate failed or its process died; names it.
         UnknownNameError, DataError, WeightsError, NonFiniteError: see their messages.
     """
@@ -94,30 +94,30 @@ def run_grow(
             else:
                 reason = reason or f"no candidate fits into {config.grow.budget}"
                 journal.record.append("stop", reason=reason)
-                watch.say(f"growing is over: {reason}")
+                watch.say(f"growing stopped: {reason}")
     _finish(bench, journal, command)
     return journal
 
 
 def best_step(steps: Sequence[Row], choose: str) -> Row:
-    """Return the row of the best network, the first and so the smallest of equals."""
+    """Return the row of the best network; of equal ones the first, which is the smallest."""
     return _first_best(steps, choose)
 
 
 def why_stop(steps: Sequence[Row], config: GrowConfig, enough: float | None = None) -> str | None:
-    """Return why growing stops after `steps`, the start first; None where it goes on.
+    """Return why growing stops after `steps`, the start first; None if it continues.
 
-    A step gains where it is better by more than `min_gain` than the last that gained.
+    A step has a gain if it is better by more than `min_gain` than the last one with a gain.
 
     Example:
         >>> rows = [{"accuracy": a} for a in (0.90, 0.92, 0.92, 0.91)]
         >>> why_stop(rows, GrowConfig())
-        'no step gained anything within patience=2'
+        'no gain within patience=2 steps'
     """
     if enough is not None and steps[-1]["accuracy"] >= enough:
-        return f"a validation accuracy of {enough:.2%} is reached"
+        return f"validation accuracy {enough:.2%} reached"
     if config.steps is not None and len(steps) > config.steps:
-        return f"steps={config.steps} is reached"
+        return f"steps={config.steps} reached"
     best, waited = float(steps[0][config.choose]), 0
     for row in steps[1:]:
         if row[config.choose] > best + config.min_gain:
@@ -125,11 +125,11 @@ def why_stop(steps: Sequence[Row], config: GrowConfig, enough: float | None = No
         else:
             waited += 1
     patience = config.patience
-    return f"no step gained anything within {patience=}" if waited >= patience else None
+    return f"no gain within {patience=} steps" if waited >= patience else None
 
 
 def _start_(base: nn.Module, bench: Bench, journal: Journal) -> None:
-    """Train the network to start from, unless it came with weights, and journal it as step 0."""
+    """Train the initial network, unless weights are given, and journal it as step 0."""
     if journal.record.find("step", step=0) is not None:
         return
     config, sizes = bench.config, stage_sizes(base)
@@ -144,7 +144,7 @@ def _start_(base: nn.Module, bench: Bench, journal: Journal) -> None:
 
 
 def _candidates(bench: Bench, last: Row, limits: dict[str, float]) -> list[Candidate]:
-    """Return the candidates of the next step that keep within the limits, in order of stages."""
+    """Return the candidates of the next step that are within the limits, in order of stages."""
     found = []
     trained = bench.config.grow.choose == "accuracy"
     for stage in range(len(last["sizes"])):
@@ -159,7 +159,7 @@ def _candidates(bench: Bench, last: Row, limits: dict[str, float]) -> list[Candi
 
 
 def _step(candidates: Sequence[Candidate], crew: Crew, journal: Journal) -> None:
-    """Try what is not tried yet, keep the best, and journal it as a step."""
+    """Try the remaining candidates, keep the best, and journal it as a step."""
     bench, step = crew.bench, candidates[0].step
     rule = bench.config.grow.choose
     _try_all(candidates, crew, journal)
@@ -182,13 +182,13 @@ def _step(candidates: Sequence[Candidate], crew: Crew, journal: Journal) -> None
     journal.record.append(
         "step", step=step, stage=chosen["stage"], **row, **_kept(bench.out, step), choices=choices
     )
-    bench.watch.say(f"step {step} keeps {_said(row)}")
+    bench.watch.say(f"step {step}, kept: {_said(row)}")
     for folder in (bench.out / "steps").glob(f"{step:03d}-*"):
         shutil.rmtree(folder)
 
 
 def _try_all(candidates: Sequence[Candidate], crew: Crew, journal: Journal) -> None:
-    """Try the candidates that the journal does not hold, and journal each when it is finished."""
+    """Try the candidates that are not in the journal, and journal each when it is finished."""
     left = [
         candidate
         for candidate in candidates
@@ -197,7 +197,7 @@ def _try_all(candidates: Sequence[Candidate], crew: Crew, journal: Journal) -> N
     ]
     for row in crew.try_all(left):
         journal.record.append("candidate", **row)
-        crew.bench.watch.say(f"step {row['step']} tried {_said(row)}")
+        crew.bench.watch.say(f"step {row['step']}, candidate: {_said(row)}")
 
 
 def _find(journal: Journal, candidate: Candidate) -> Row | None:
@@ -219,12 +219,12 @@ def _kept(out: Path, step: int) -> Row:
 
 
 def _said(row: Row) -> str:
-    told = [] if row["accuracy"] is None else [f"validation accuracy {row['accuracy']:.2%}"]
-    return ", ".join([row["model"], *told, f"information {row['information']:.2%}"])
+    measured = [] if row["accuracy"] is None else [f"validation accuracy {row['accuracy']:.2%}"]
+    return ", ".join([row["model"], *measured, f"information {row['information']:.2%}"])
 
 
 def _finish(bench: Bench, journal: Journal, command: str) -> None:
-    """Write the best network as a run of its own, trained on where asked for, and journal it."""
+    """Write the best network as a separate run, after `config.train`, and journal it."""
     config = bench.config
     best = best_step(journal.record.all("step"), config.grow.choose)
     shared = {field.name for field in dataclasses.fields(RunConfig)} & set(to_dict(config))

@@ -1,4 +1,4 @@
-"""What is looked at before the first step of growing."""
+"""Checks before the first step of growing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["bounds", "build_base", "completed", "count_workers"]
 
 
 def build_base(bench: Bench) -> nn.Module:
-    """Return the network to start from, untrained or with its weights, once it is known to grow."""
+    """Return the initial network, untrained or with its weights, after checking that it grows."""
     config = bench.config
     if config.grow.choose == "information" and config.grow.preserve:
         raise ConfigError(
-            "choose='information' looks at candidates before they are trained, and with preserve "
-            "they all compute what the network before computes: choose by accuracy, or grow "
+            "choose='information' measures candidates before they are trained, and with preserve "
+            "they all compute the same as the previous network: choose by accuracy, or grow "
             "without preserve"
         )
     base = bench.job.network
@@ -33,29 +33,29 @@ def build_base(bench: Bench) -> nn.Module:
 
 
 def bounds(bench: Bench, base: nn.Module) -> tuple[dict[str, float], float | None]:
-    """Return what a network may cost at most, and the accuracy that is enough."""
+    """Return the upper bounds of a network's costs, and the accuracy at which to stop."""
     text = bench.config.grow.budget
     if text is None:
         return {}, None
     budget = Budget.parse(text)
     if any(limit.relative or limit.currency == "ms" for limit in budget.limits):
         raise BudgetError(
-            f"budget {text!r} cannot bound a growing network: give params, macs or bytes as a "
-            "number, as in params=1M, macs=50M (percentages and milliseconds are for pruning)"
+            f"budget {text!r} cannot bound a growing network: give params, macs or bytes as "
+            "numbers, e.g. params=1M, macs=50M (percentages and milliseconds are for pruning)"
         )
     costs = sizes_row(base, bench.config.model, stage_sizes(base), bench.job.example)
     limits = budget.absolute(costs)
     for currency, limit in limits.items():
         if costs[currency] > limit:
             raise BudgetError(
-                f"{bench.config.model} has {costs[currency]} {currency} before it grows, and the "
+                f"{bench.config.model} has {costs[currency]} {currency} before growing, but the "
                 f"budget {text!r} allows {limit:.0f}: give a higher bound, or a smaller network"
             )
     return limits, budget.accuracy
 
 
 def count_workers(bench: Bench, workers: int | None, stages: int) -> int:
-    """Return the processes that train candidates: one a stage, as far as there are cores."""
+    """Return the number of worker processes: one per stage, at most the number of cores."""
     if workers is not None:
         if workers < 1:
             raise ConfigError(f"workers is {workers}, expected at least 1")
@@ -64,7 +64,7 @@ def count_workers(bench: Bench, workers: int | None, stages: int) -> int:
 
 
 def completed(bench: Bench, workers: int) -> GrowRunConfig:
-    """Fill in what the machine says, so that config.yaml repeats the run."""
+    """Fill in the machine's number of threads, so that config.yaml repeats the run."""
     config = bench.config
     threads = config.grow.threads or max(1, usable_cores() // workers)
     return dataclasses.replace(config, grow=dataclasses.replace(config.grow, threads=threads))

@@ -1,4 +1,4 @@
-"""Candidates side by side: worker processes that live as long as the run."""
+"""Candidates in parallel: worker processes that live as long as the run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Row = dict[str, Any]
 
 
 class Crew:
-    """Tries candidates in up to `workers` processes of `threads` threads; in this one if it is 1.
+    """Tries candidates in up to `workers` processes of `threads` threads; if 1, in this process.
 
     Processes are spawned when first needed, open the data once, and end with the context or with
-    this process, however it ends. As with all spawned processes, a script of one's own starts
-    them under `if __name__ == "__main__":`.
+    this process, however it ends. As with all spawned processes, a calling script must start them
+    under `if __name__ == "__main__":`.
     """
 
     def __init__(self, bench: Bench, *, workers: int, threads: int) -> None:
@@ -90,7 +90,7 @@ class Crew:
             spec = sized_name(self.bench.config.model, candidate.sizes)
             raise PrunusError(
                 f"the process of candidate {spec} of step {candidate.step} died "
-                f"{worker.last_words()}, and go on by --resume"
+                f"{worker.last_words()}, and continue with --resume"
             ) from error
         del self._busy[connection]
         self._idle.append(worker)
@@ -110,10 +110,10 @@ class _Worker:
             target=_serve, args=(other, config, out, threads), name="prunus grow"
         )
         self.process.start()
-        other.close()  # so that this end learns when the process dies
+        other.close()  # so that this end notices when the process dies
 
     def end(self) -> None:
-        """Stop the process, whatever it is doing."""
+        """Terminate the process."""
         self.process.terminate()
         self.process.join()
         self.connection.close()
@@ -124,13 +124,13 @@ class _Worker:
         code = self.process.exitcode or 0
         if code < 0:
             name = signal.Signals(-code).name
-            return f"(killed by {name}; it may have run out of memory): take fewer --workers"
-        return f"(exit code {code}): mend what it says above"
+            return f"(killed by {name}; it may have run out of memory): use fewer --workers"
+        return f"(exit code {code}): fix the error printed above"
 
 
 def _serve(connection: Connection, config: GrowRunConfig, out: Path, threads: int) -> None:
-    """Try the candidates that come; answer each with its row or its error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other process's to answer
+    """Try each candidate received; answer with its row or its error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     bench = Bench(open_job(config, "grow"), out)
@@ -147,7 +147,7 @@ def _serve(connection: Connection, config: GrowRunConfig, out: Path, threads: in
 
 
 def _end_with_parent() -> None:
-    """End this process with the one that started it, so that none is left behind by a kill."""
+    """End this process with the parent process, so that a kill leaves none behind."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

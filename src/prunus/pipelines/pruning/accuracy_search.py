@@ -2,7 +2,7 @@
 
 s ← step;  while 1 − s ≥ 3 %:
     aim at s·(present cost), cut and train
-    accuracy ≥ floor on validation: go on from there
+    accuracy ≥ floor on validation: continue from there
     else: go back, s ← √s
 """
 
@@ -20,18 +20,18 @@ from prunus.plan import least_costs
 
 __all__ = ["find_smallest"]
 
-#: A try that would save less of the present cost is not worth its training.
+#: An attempt that would save less of the present cost is not worth its training.
 LEAST_SAVING = 0.03
 
 
 def find_smallest(pruning: Pruning, state: PruningState) -> tuple[PruningState, str]:
     """Return the last network that kept `pruning.floor` on validation, and why the search stopped.
 
-    What is made small is the multiply-accumulates (MACs), down to the least that any plan can
-    leave. Where the budget names limits as well, it is their currencies, down to the limits and
-    no further: the limits say how small the network has to be, and accuracy is the floor on the
-    way there. A try aims at `config.step` of the present cost in each currency. After a failure
-    the logarithm of the step is halved. At most `config.iterations_max` tries.
+    The search minimises the multiply-accumulates (MACs), down to the least that any plan can
+    keep. If the budget has limits too, it reduces their currencies down to the limits and no
+    further: the limits determine the size, and accuracy is the floor on the way there. An attempt
+    aims at `config.step` of the present cost in each currency. After a failure the logarithm of
+    the step is halved. There are at most `config.iterations_max` attempts.
 
     Validation accuracy chooses here, so on the network returned it is optimistic by the noise of
     the split; the test split tells. The search by halved steps is a reconstruction of ours,
@@ -47,14 +47,14 @@ def find_smallest(pruning: Pruning, state: PruningState) -> tuple[PruningState, 
         if limits and all(state.costs[c] <= limit for c, limit in limits.items()):
             return state, "the budget is met"
         if i > config.iterations_max:
-            return state, _no_smaller(pruning, limits, f"iterations_max={i - 1} tries are over")
+            return state, _no_smaller(pruning, limits, f"iterations_max={i - 1} reached")
         if 1 - math.exp(log_step) < LEAST_SAVING:
             return state, _no_smaller(
-                pruning, limits, f"a step to {math.exp(2 * log_step):.1%} of its cost loses it"
+                pruning, limits, f"at {math.exp(2 * log_step):.1%} of its cost it falls below"
             )
         targets = _targets(pruning, state, math.exp(log_step), limits)
         if all(state.costs[currency] <= target for currency, target in targets.items()):
-            return state, _no_smaller(pruning, limits, "nothing more can go")
+            return state, _no_smaller(pruning, limits, "nothing more can be removed")
         if targets == lost:  # already at the least: the same cut again
             log_step /= 2
             continue
@@ -64,7 +64,7 @@ def find_smallest(pruning: Pruning, state: PruningState) -> tuple[PruningState, 
             return state, _no_smaller(pruning, limits, str(error))
         kept = reached.accuracy >= pruning.floor
         watch.say(
-            f"try {i}: {say_costs(reached.costs, targets)}, validation accuracy "
+            f"attempt {i}: {say_costs(reached.costs, targets)}, validation accuracy "
             f"{reached.accuracy:.2%}, {'kept' if kept else 'below the floor: one step back'}"
         )
         i += 1
@@ -77,7 +77,7 @@ def find_smallest(pruning: Pruning, state: PruningState) -> tuple[PruningState, 
 def _targets(
     pruning: Pruning, state: PruningState, step: float, limits: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return what the next try aims at: the step, but no less than the limit or the least."""
+    """Return the targets of the next attempt: the step, but no less than the limit or the least."""
     groups = state.groups
     least = least_costs(
         groups,
@@ -94,8 +94,8 @@ def _targets(
 
 
 def _no_smaller(pruning: Pruning, limits: Mapping[str, float], why: str) -> str:
-    """Say that the search is over, and whether limits are left unmet."""
+    """Return why the search stopped, and whether limits were not met."""
     kept = (
-        f"the smallest network found that keeps {pruning.floor:.2%} on validation is kept ({why})"
+        f"the smallest network found with {pruning.floor:.2%} or more on validation is kept ({why})"
     )
-    return f"the limits {pruning.budget} were not met together: {kept}" if limits else kept
+    return f"the limits {pruning.budget} could not all be met: {kept}" if limits else kept

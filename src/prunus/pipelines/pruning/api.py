@@ -1,4 +1,4 @@
-"""`prunus.prune(model, loader, budget=…)`: all of it on the user's own network."""
+"""`prunus.prune(model, loader, budget=…)`: the main job on the user's own network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["Report", "prune"]
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What `prune` did: the plan, every measurement, and ways to look at and keep them."""
+    """The result of `prune`: the plan and every measurement, to print, render and save."""
 
     plan: Plan
     record: Record
@@ -88,10 +88,10 @@ class Report:
     def save(self, folder: str | Path) -> Parity:
         """Write the plan, weights, ONNX, journal and page of a run; return the parity.
 
-        `prunus.load(folder, model=<a freshly built dense network>)` gives the model back.
+        `prunus.load(folder, model=<a freshly built dense network>)` restores the model.
 
         Raises:
-            ExportError: ONNX Runtime does not compute what PyTorch does.
+            ExportError: the outputs of ONNX Runtime differ from PyTorch's.
         """
         folder = Path(folder)
         write_whole(folder / "plan.json", self.plan.to_json())
@@ -118,16 +118,16 @@ def prune(
     channels_last: bool = False,
     watch: Watch | None = None,
 ) -> tuple[nn.Module, Report]:
-    """Prune a trained classifier to a budget, repairing and retraining it on the way.
+    """Prune a trained classifier to a budget, with repair and retraining after each cut.
 
     Args:
-        model: any `nn.Module` of images to class scores; it is left untouched.
-        loader: training batches (images, labels); scores are collected on them too.
-        budget: what may be kept, such as `"macs=50%"`, `"params=20000"`, `"bytes=200k"`, `"ms=60%"`
-            (by a latency table measured first) or several with commas; and what must be:
-            `"accuracy>=97%"` searches for the smallest network that keeps it on `validation`.
-        validation: held-out training images that choices are measured on. Without them the
-            training images stand in, and accuracies are those of training.
+        model: any `nn.Module` from images to class scores; it is not changed.
+        loader: training batches (images, labels); statistics are collected on them too.
+        budget: upper limits such as `"macs=50%"`, `"params=20000"`, `"bytes=200k"`, `"ms=60%"`
+            (from a latency table measured first), comma-separated; and a minimum:
+            `"accuracy>=97%"` searches for the smallest network that reaches it on `validation`.
+        validation: held-out training images for all choices. Without them the training images are
+            used, and accuracies are those of training.
         test: measured once, at the end.
         channels_last: train in that memory format, see `fit_`.
         config: the settings; `PruneConfig(iterations=1, finetune=TrainConfig(epochs=0),
@@ -137,8 +137,8 @@ def prune(
         The pruned network, on the CPU in eval mode, and a `Report`.
 
     Raises:
-        BudgetError: the budget cannot be read or reached.
-        ConfigError: settings do not go together, or this is one of several ranks.
+        BudgetError: the budget cannot be parsed or reached.
+        ConfigError: settings are incompatible, or this is one of several ranks.
         NothingToPruneError, TraceError, NonFiniteError, DataError: see their messages.
 
     Example:
@@ -151,7 +151,7 @@ def prune(
     fabric = open_fabric(device, precision)
     first = next(iter(loader), None)
     if first is None:
-        raise DataError("the loader gave no batch: give it at least one image a class")
+        raise DataError("the loader yields no batch: it needs at least one image per class")
     dense = private_copy(model)
     example = first[0][:64].cpu()
     groups = find_sound_groups(dense, example[:1], config)

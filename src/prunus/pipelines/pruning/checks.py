@@ -1,4 +1,4 @@
-"""What can be wrong with the settings, and is found before the first step."""
+"""Checks of the settings before the first step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["checked", "criterion_of"]
 
 
 def checked(config: PruneConfig, class_names: Sequence[str] | None = None) -> PruneConfig:
-    """Return the settings with `keep_class` as indices, once they are known to go together.
+    """Return the settings with `keep_class` as indices, after checking that they are compatible.
 
-    Without `class_names` (a network and a loader of the user's own) classes go by index, and
-    how many there are is found out later.
+    Without `class_names` (the user's own network and loader) classes are given by index, and their
+    number is checked later.
 
     Raises:
         UnknownNameError, ConfigError: a criterion, option, sampling or class does not exist, or
@@ -28,8 +28,8 @@ def checked(config: PruneConfig, class_names: Sequence[str] | None = None) -> Pr
     Sampling.parse(config.sampling)
     if "parents" in needs and not config.parents:
         raise ConfigError(
-            f"criterion {config.criterion!r} needs the coarser class of each class: give "
-            "--set prune.parents=[[0,0,1,…]], one number a class"
+            f"criterion {config.criterion!r} needs the coarser class of each class: pass "
+            "--set prune.parents=[[0,0,1,…]], one number per class"
         )
     for parent in config.parents if class_names else ():
         if len(parent) != len(class_names or ()):
@@ -42,7 +42,7 @@ def checked(config: PruneConfig, class_names: Sequence[str] | None = None) -> Pr
 
 
 def criterion_of(config: PruneConfig, *, seed: int, iteration: int) -> Criterion:
-    """Return the criterion that `config` names; `random` draws anew in each iteration."""
+    """Return the criterion that `config` names; `random` draws new scores in each iteration."""
     options: dict[str, Any] = dict(config.options)
     if config.criterion == "random":
         options.setdefault("seed", derive_seed(seed, "random", iteration))
@@ -50,14 +50,14 @@ def criterion_of(config: PruneConfig, *, seed: int, iteration: int) -> Criterion
 
 
 def _index(label: int | str, names: Sequence[str] | None) -> int:
-    """Return the index of a class, given by name or index; a name comes before an index."""
+    """Return the index of a class, given by name or index; a name takes precedence."""
     if isinstance(label, str) and label in (names or ()):
         return list(names or ()).index(label)
-    known = f"an index or one of {', '.join(names)}" if names else "an index, as in 3"
+    known = f"an index or one of {', '.join(names)}" if names else "an index, e.g. 3"
     try:
         index = int(label)
     except ValueError:
-        raise ConfigError(f"keep_class {label!r} is no class: expected {known}") from None
+        raise ConfigError(f"keep_class: unknown class {label!r}, expected {known}") from None
     if index < 0 or (names and index >= len(names)):
-        raise ConfigError(f"keep_class {label!r} is no class: expected {known}")
+        raise ConfigError(f"keep_class: unknown class {label!r}, expected {known}")
     return index

@@ -1,4 +1,4 @@
-"""Measured loss of each group, that a `dp` allocation weighs its predicted losses by.
+"""Measured loss of each group, used by a `dp` allocation to scale its predicted losses.
 
 Late layers' discriminant information saturates, theory.md (13), and a share of a layer's output
 energy says little of what the network's loss does, so costs of different groups are not on one
@@ -8,8 +8,8 @@ calibration batches,
 
     f_g = max(L(network without P) − L(network), ε) / Σ_{u∈P} cost_g(u),
 
-ε being a thousandth of the largest increase: no group is free. A group whose half is predicted to
-cost nothing has the median factor of the others.
+where ε is a thousandth of the largest increase, so that no group is free. A group whose first half
+is predicted to cost nothing gets the median factor of the others.
 
 Source: measured per-layer curves are those of [SPDY]; theory.md (58). One point
 a group in place of a curve, the shape between coming from the criterion, is a reconstruction of
@@ -34,7 +34,7 @@ from prunus.surgery import apply_
 
 __all__ = ["IMAGES", "measure_curves"]
 
-#: Calibration images that the loss is measured on.
+#: Calibration images to measure the loss on.
 IMAGES = 512
 
 
@@ -48,13 +48,13 @@ def measure_curves(
     compensate: str,
     ridge: float,
 ) -> dict[str, float]:
-    """Return f_g > 0 of every scored group of at least two units that can go; see the module.
+    """Return f_g > 0 of every scored group with at least two removable units; see the module.
 
-    `model` is left as it is. `compensate` is the repair that the cut will have; `patch` and
-    `joint` stand for the patch repair from statistics, or the pointwise one without patches.
-    Cost: a copy of the network and a forward pass over `batches` a group.
+    `model` is not changed. `compensate` is the repair used for the cut; `patch` and `joint` are
+    replaced by the patch repair from statistics, or by the pointwise one without patches.
+    Cost: a copy of the network and a forward pass over `batches` per group.
     """
-    if compensate in ("patch", "joint"):  # layer by layer would cost a refit a group
+    if compensate in ("patch", "joint"):  # layer by layer would cost one refit per group
         compensate = "patch" if statistics.sampling == "patch" else "pointwise"
     whole = _loss(model, batches)
     increase, predicted = {}, {}

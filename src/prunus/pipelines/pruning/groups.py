@@ -1,4 +1,4 @@
-"""The groups that a run may cut: traced as its settings ask, and proven by a trial cut."""
+"""The groups that a run may cut: traced according to its settings, and tested by a trial cut."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = [
 
 
 def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
-    """Find the groups of `model` as `config` asks.
+    """Find the groups of `model` according to `config`.
 
     Raises:
-        ConfigError: whole branches may go, and the allocation cannot have it.
+        ConfigError: `drop_branches` is on, and the allocation does not support it.
     """
     if config.drop_branches and (reason := why_branches_stay(config)):
-        raise ConfigError(f"{reason}: leave drop_branches off, or take another")
+        raise ConfigError(f"{reason}: turn drop_branches off, or choose another allocation")
     example = example.to(next(model.parameters()).device)
     groups = find_groups(
         model,
@@ -45,24 +45,24 @@ def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
 
 
 def why_branches_stay(config: PruneConfig) -> str | None:
-    """Return why whole branches cannot go with these settings; None where they can."""
-    return "allocation 'dp' cannot let whole branches go" if config.allocation == "dp" else None
+    """Return why whole branches cannot be removed with these settings; None if they can."""
+    return "allocation 'dp' cannot remove whole branches" if config.allocation == "dp" else None
 
 
 def find_sound_groups(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
-    """Trace `model` and leave out the groups whose cut would not equal their mask."""
+    """Trace `model` and drop the groups whose cut is not equivalent to their mask."""
     groups = trace(model, example, config)
     return groups.without(unsound_groups(groups, example.to(next(model.parameters()).device)))
 
 
 def ignoring(config: PruneConfig, groups: Groups) -> PruneConfig:
-    """Let later traces leave whole what the first one found unprunable."""
+    """Return the settings with everything that was found unprunable ignored in later traces."""
     names = {*config.ignored_layers, *(u.module for u in groups.unprunable)}
     return replace(config, ignored_layers=tuple(sorted(names)))
 
 
 def without_ignored(groups: Groups, config: PruneConfig) -> Groups:
-    """Return the groups as a trace with `config` finds them: an ignored layer selects no inputs."""
+    """Return the groups as traced with `config`: an ignored layer selects no inputs."""
     kept = (
         group
         for group in groups.values()
@@ -79,7 +79,7 @@ def require_reachable(
     table: LatencyTable | None = None,
     protected: Mapping[str, list[int]] | None = None,
 ) -> None:
-    """Raise `BudgetError` where no plan with these settings meets the budget: before any work."""
+    """Raise `BudgetError` if no plan with these settings meets the budget, before any work."""
     check_reachable(
         groups,
         budget,

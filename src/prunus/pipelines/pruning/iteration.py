@@ -1,4 +1,4 @@
-"""One PS-iteration: a cut, its P-phase, and the network that comes out."""
+"""One PS-iteration: a cut, its P-phase, and the resulting network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["floor_of", "iterate", "targets_of"]
 
 
 def floor_of(budget: Budget, config: PruneConfig) -> float | None:
-    """Return the validation accuracy that must be kept: the higher of the two asked for."""
+    """Return the validation accuracy that must be kept: the higher of the two settings."""
     asked = [floor for floor in (budget.accuracy, config.min_accuracy) if floor is not None]
     return max(asked, default=None)
 
@@ -26,7 +26,7 @@ def targets_of(
 ) -> dict[str, float]:
     """Return dense·(limit/dense)^way of each limited currency.
 
-    Equal ways cut equal shares of what is left; 0 is the dense network, 1 the limits.
+    Equal steps of `way` cut equal shares of the rest; 0 is the dense network, 1 the limits.
     """
     targets = {}
     for currency, limit in limits.items():

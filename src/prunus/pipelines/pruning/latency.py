@@ -1,4 +1,4 @@
-"""The latency table that a budget in milliseconds is counted by: measured once, kept, used."""
+"""The latency table for a budget in milliseconds: measured once, saved, used."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def table_for(
     folder: Path | None = None,
     watch: Watch | None = None,
 ) -> LatencyTable | None:
-    """Return the table of the dense network, None where the budget asks for no milliseconds.
+    """Return the table of the dense network, None if the budget has no limit in milliseconds.
 
-    What an earlier start of the same run measured lies in `folder` and is taken from there: a
-    plan depends on it, and a second measurement would differ.
+    If `folder` contains the table that an earlier start of the same run measured, it is read from
+    there: a plan depends on it, and a second measurement would differ.
     """
     if all(limit.currency != "ms" for limit in budget.limits):
         return None
@@ -51,7 +51,7 @@ def table_for(
 
 
 def keep_table(table: LatencyTable | None, groups: Groups, journal: Journal) -> None:
-    """Write the table into the run folder and journal what it says of the dense network."""
+    """Write the table into the run folder and journal its prediction for the dense network."""
     if table is None:
         return
     if journal.folder is not None:
@@ -74,10 +74,10 @@ def with_round_to(
     *,
     protected: Mapping[str, Iterable[int]],
 ) -> PruneConfig:
-    """Return the settings with a multiple of widths: the user's own, or the latency table's.
+    """Return the settings with `round_to` set: the user's value, or one from the latency table.
 
-    Where the budget cannot be reached with the multiple that the table shows, the next smaller
-    one is taken. The choice and its reason are journalled; without a table it is 1.
+    If the budget cannot be reached with the multiple chosen from the table, the next smaller one
+    is used. The choice and its reason are journalled; without a table it is 1.
     """
     if config.round_to is not None or session.table is None:
         return replace(config, round_to=config.round_to or 1)
@@ -100,7 +100,7 @@ def with_round_to(
     multiple, reason = options[-1], chosen.reason
     if multiple < chosen.multiple:
         taken = "any width is" if multiple == 1 else f"multiples of {multiple} are"
-        reason += f"; {taken} taken, for with {chosen.multiple} the budget is out of reach"
+        reason += f"; {taken} used, because the budget cannot be reached with {chosen.multiple}"
     row = {
         "multiple": multiple,
         "reason": reason,

@@ -1,4 +1,4 @@
-"""The before/after rows of a run: read the test split once, at the end."""
+"""The before/after rows of a run: the test split is read once, at the end."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["result_row"]
 def validation_accuracies(rows: Sequence[Row]) -> dict[str, float]:
     """Return the validation accuracy of the dense and of the final network, from the journal.
 
-    The final network is the one after the last P-phase, where that was kept, else the one after
-    the last iteration that was.
+    The final network is the one after the final training if that was kept, else the one after the
+    last iteration that was kept.
     """
     way = list(trajectory(rows, "iteration").values())
     found = way[-1]["validation_accuracy"]
@@ -44,10 +44,10 @@ def result_row(
 ) -> ResultRow:
     """Measure both networks; without a test loader the accuracy on it is left out.
 
-    `validation` holds what both were measured at on the way, as `validation_accuracies` finds it.
+    `validation` has both accuracies measured during the run, see `validation_accuracies`.
 
     With a latency table each side also has `predicted_ms`. Latency is measured by `timing_row`.
-    `collapsed` names the modules that are left with 1×1 filters alone, where there are any.
+    `collapsed` names the modules that have only 1×1 filters left, if there are any.
     """
 
     def side(network: nn.Module, validated: float) -> SideRow:

@@ -1,4 +1,4 @@
-"""Units that a kept class cannot do without: found once, on the dense network."""
+"""Units that a kept class needs: determined once, on the dense network."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ Units = Mapping[str, list[int]]
 def find_protected(
     dense: nn.Module, groups: Groups, config: PruneConfig, session: Session
 ) -> Units:
-    """Return, by group, the dense network's units that are among the best for a kept class.
+    """Return, by group, the units of the dense network that are among the best for a kept class.
 
-    A pass of its own over the calibration images, journalled; none without `keep_class`.
+    It takes a separate pass over the calibration images and is journalled; nothing is done without
+    `keep_class`.
     """
     if not config.keep_class:
         return {}
@@ -51,7 +52,7 @@ def find_protected(
 
 
 def still_protected(protected: Units, plan: Plan, groups: Groups) -> dict[str, list[int]]:
-    """Return protected units as they are counted in `groups`, those of what `plan` left."""
+    """Return protected units by their index in `groups`, the groups left after `plan`."""
     found = {}
     for group in groups.values():
         units, edit = protected.get(group.name, []), plan.groups.get(group.name)

@@ -41,23 +41,23 @@ def ps_iteration(
     example: Tensor,
     groups: Groups | None = None,
 ) -> tuple[nn.Module, Plan]:
-    """Prune a copy of `dense` down to `budget`; return it with the plan from dense to it.
+    """Prune a copy of `dense` down to `budget`; return it with its plan relative to `dense`.
 
-    With limits alone, iteration i of T aims at the cost dense·(limit/dense)^(i/T) in each
-    currency, so each prunes the same share of what is left. Where validation accuracy falls
-    below `config.min_accuracy` after a P-phase, the last network that held it is the result.
-    With `accuracy>=` the way is searched for (`find_smallest`).
+    With limits only, iteration i of T aims at the cost dense·(limit/dense)^(i/T) in each
+    currency, so each iteration prunes the same share of the rest. If validation accuracy falls
+    below `config.min_accuracy` after a P-phase, the last network that kept it is the result.
+    With `accuracy>=` the smallest network is searched for (`find_smallest`).
 
-    A last P-phase with `config.final` ends the run; where there is a floor and it ends below,
-    the network before it is kept. Whatever the journal holds is taken from there.
+    A final P-phase with `config.final` ends the run; if its accuracy is below the floor, the
+    network before it is kept. Steps in the journal are restored, not repeated.
 
     Args:
-        groups: those of `dense` that `find_sound_groups` returned and the budget was found to be
-            reachable with, where the caller has them; else both is done here.
+        groups: the result of `find_sound_groups` for `dense`, if the caller has it and has
+            checked that the budget is reachable; otherwise both are done here.
 
     Raises:
-        BudgetError: the budget cannot be reached, which is said before any training, or the
-            dense network itself is below the floor.
+        BudgetError: the budget cannot be reached (raised before any training), or the dense
+            network itself is below the floor.
         NothingToPruneError: the network has no group.
     """
     journal, table = session.journal, session.table
@@ -81,11 +81,11 @@ def ps_iteration(
     if floor is not None and before < floor:
         raise BudgetError(
             f"the dense network's validation accuracy is {before:.2%}, below the floor of "
-            f"{floor:.2%}: train it longer, or ask for at most accuracy>={before:.4g}"
+            f"{floor:.2%}: train it longer, or require at most accuracy>={before:.4g}"
         )
     protected = find_protected(dense, groups, config, session)
     config = with_round_to(config, budget, groups, session, protected=protected)
-    if any(protected.values()):  # what is left to cut may no longer be enough
+    if any(protected.values()):  # the remaining units may not suffice
         require_reachable(groups, budget, config, table=table, protected=protected)
     distilled = config.finetune.distill or config.final.distill
     pruning = Pruning(

@@ -1,4 +1,4 @@
-"""What the phases of a run found, as rows of the journal: plain values, null for NaN."""
+"""The results of the phases of a run as rows of the journal: plain values, null for NaN."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BINS = 24
 
 
 def describe_groups(groups: Groups) -> dict[str, Any]:
-    """Return the groups and what stays whole."""
+    """Return the groups and what cannot be pruned."""
     return {
         "groups": [
             {
@@ -46,7 +46,7 @@ def describe_groups(groups: Groups) -> dict[str, Any]:
 
 
 def score_rows(groups: Groups, scores: Scores, plan: Plan) -> list[dict[str, Any]]:
-    """Return, for each group, how its scores are distributed over kept and removed units."""
+    """Return, for each group, the distribution of scores over kept and removed units."""
     rows = []
     for group in groups.values():
         edit = plan.groups.get(group.name)
@@ -89,7 +89,7 @@ def say_prediction(row: Mapping[str, Any]) -> str:
     text = "predicted loss " + ("unknown" if row["total"] is None else f"{row['total']:.3g}")
     if row["low"] is not None and row["high"] is not None:
         text += f" ({row['low']:.3g}–{row['high']:.3g})"
-    scale = "" if row["comparable"] else ", summed over unlike scales"
+    scale = "" if row["comparable"] else ", summed over different scales"
     return f"{text}, {row['unit']}{scale}"
 
 
@@ -102,26 +102,26 @@ def say_targets(targets: Mapping[str, float]) -> str:
 
 
 def say_costs(costs: Mapping[str, float], asked: Iterable[str]) -> str:
-    """Return `1200 parameters, 34000 MACs` and what else was asked for."""
+    """Return `1200 parameters, 34000 MACs` and the other currencies in `asked`."""
     text = f"{costs['params']} parameters, {costs['macs']} MACs"
     if "bytes" in asked:
         text += f", {costs['bytes']} bytes"
-    return text + (f", {costs['ms']:.4g} ms by the table" if "ms" in asked else "")
+    return text + (f", {costs['ms']:.4g} ms predicted" if "ms" in asked else "")
 
 
 def say_latency(result: Mapping[str, Any], timing: Mapping[str, Any], batch: int) -> str:
-    """Return what the latency table predicted beside what was measured, both networks."""
+    """Return the predicted next to the measured latency of both networks."""
     measured = timing["batches"][str(batch)]
     words = [
         f"{name} {result[name]['predicted_ms']:.3g} ms, measured "
         f"{1e3 * measured[name]['median']:.3g} ms"
         for name in ("dense", "pruned")
     ]
-    return f"by the latency table at batch {batch}: {'; '.join(words)}"
+    return f"predicted by the latency table at batch {batch}: {'; '.join(words)}"
 
 
 def information_row(layers: list[LayerInformation]) -> dict[str, Any]:
-    """Return what every layer's input explains of the labels, in running order."""
+    """Return the share of the labels that every layer's input explains, in execution order."""
     return {
         "layers": [
             {key: _finite(value) for key, value in asdict(layer).items() if key != "information"}

@@ -44,20 +44,20 @@ def run_prune(
     command: str = "",
     watch: Watch | None = None,
 ) -> Journal:
-    """Prune as `config` says and write everything to `out`; return the journal.
+    """Prune as specified by `config`, write everything to `out` and return the journal.
 
     Steps: train the dense network or load `config.weights` → PS-iteration → final training →
-    one reading of the test split → artefacts with their parity checks → both networks on the
-    clock → report. Each is journalled; with `resume` finished steps are taken from the folder.
-    Everything that can be wrong with the input is looked at before the first step.
+    one pass over the test split → artefacts with their parity checks → timing of both networks →
+    report. Each is journalled; with `resume` finished steps are read from the folder. All input is
+    validated before the first step.
 
     Raises:
-        ConfigError: settings do not go together, there is no budget, or this is one of several
+        ConfigError: settings are incompatible, no budget is given, or this is one of several
             ranks.
-        RunFolderError: `out` holds another run, or this one and `resume` is off.
+        RunFolderError: `out` contains another run, or this run and `resume` is off.
     """
     if config.budget is None:
-        raise ConfigError("no budget given: say what is kept at most, as in --budget macs=50%")
+        raise ConfigError("no budget given: pass what may be kept, e.g. --budget macs=50%")
     budget = Budget.parse(config.budget)
     checked(dataclasses.replace(config.prune, keep_class=()))
     require_formats(config.export)
@@ -82,7 +82,7 @@ def run_prune(
 
 
 def _dense_(job: Job[RunConfig], session: Session) -> nn.Module:
-    """Return the trained dense network: from the journal, from the weights given, or trained."""
+    """Return the trained dense network: from the folder, from the given weights, or trained."""
     assert session.journal.folder is not None
     dense, config = job.network, job.config
     path = session.journal.folder / "dense.safetensors"
@@ -96,7 +96,7 @@ def _dense_(job: Job[RunConfig], session: Session) -> nn.Module:
 
 
 def _finish(dense: nn.Module, job: Job[RunConfig], session: Session) -> None:
-    """Measure, export and report what the folder holds."""
+    """Measure, export and report the networks in the folder."""
     journal, watch, config, data = session.journal, session.watch, job.config, job.data
     assert journal.folder is not None
     out = journal.folder
@@ -127,7 +127,7 @@ def _finish(dense: nn.Module, job: Job[RunConfig], session: Session) -> None:
 def _time(
     dense: nn.Module, pruned: nn.Module, images: Tensor, config: RunConfig, session: Session
 ) -> None:
-    """Time both networks in PyTorch and in each runtime asked for, unless that is journalled."""
+    """Time both networks in PyTorch and in each configured runtime, unless already journalled."""
     journal, watch, table = session.journal, session.watch, session.table
     assert journal.folder is not None
     path = journal.folder / "model.onnx"

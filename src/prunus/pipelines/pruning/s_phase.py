@@ -1,4 +1,4 @@
-"""The S-phase: statistics → scores → plan → surgery, and what was measured on the way."""
+"""The S-phase (prune step): statistics → scores → plan → surgery, and their measurements."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["Cut", "measure_information", "s_phase_"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cut:
-    """What an S-phase made: the network it left, the edit that led there, a row for the journal."""
+    """The result of an S-phase: the pruned network, the edit, and a row for the journal."""
 
     state: PruningState
     edit: Plan
@@ -48,7 +48,7 @@ def s_phase_(
 ) -> Cut:
     """Score, plan and cut the network of `state` in place.
 
-    What its layers explain is journalled under the iteration that it comes from.
+    The information of its layers is journalled under the iteration that produced it.
 
     Raises:
         BudgetError: no plan can meet the targets.
@@ -61,7 +61,7 @@ def s_phase_(
         groups,
         config,
         session,
-        title=f"S-phase {iteration}: statistics",
+        title=f"prune step {iteration}: statistics",
         gradients="gradients" in needs_of(rule),
     )
     _note_information(groups, statistics, session, iteration=state.iteration)
@@ -73,7 +73,7 @@ def s_phase_(
             config.latent,
             calibration=loaders.calibration,
             validation=loaders.validation,
-            progress=session.watch.batches(f"S-phase {iteration}: tracing"),
+            progress=session.watch.batches(f"prune step {iteration}: tracing"),
         )
         session.journal.append_once("latent", latent, iteration=iteration)
     intervals = config.intervals and statistics.blocks > 1 and has_intervals(rule)
@@ -134,7 +134,7 @@ def s_phase_(
 
 
 def _repair_images(groups: Groups, example: Tensor) -> int:
-    """Return how many images a repair sees: enough for the widest linear layer, in 1 GB."""
+    """Return how many images a repair uses: enough for the widest linear layer, within 1 GB."""
     widths = [layer.in_ for layer in groups.layers.values() if layer.kind == "Linear"]
     wanted = max([2_048, *(16 * width for width in widths)])
     return max(1, min(wanted, 10**9 // max(example[:1].nbytes, 1)))

@@ -1,4 +1,4 @@
-"""What a pruning knows: what stays the same through it, and the network on the way."""
+"""The state of a pruning: what is constant throughout, and the current network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Pruning", "PruningState"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pruning:
-    """What stays the same through all iterations of a pruning.
+    """What is constant throughout all iterations of a pruning.
 
-    `costs` are those of the dense network by currency, `protected` its units that never go, and
-    `floor` the validation accuracy that must be kept.
+    `costs` are those of the dense network by currency, `protected` its units that are never
+    removed, and `floor` the validation accuracy that must be kept.
     """
 
     dense: nn.Module
@@ -38,8 +38,8 @@ class Pruning:
 class PruningState:
     """A network on the way: the iteration it came from, its groups, its plan and its accuracy.
 
-    `groups` are those of `model`, traced once, after the cut; `plan` leads to it from the dense
-    network; `accuracy` is that on validation.
+    `groups` are those of `model`, traced once, after the cut; `plan` is relative to the dense
+    network; `accuracy` is measured on validation.
     """
 
     iteration: int
@@ -50,7 +50,7 @@ class PruningState:
 
     @property
     def model(self) -> nn.Module:
-        """The network itself, which the groups were found in."""
+        """The network itself, in which the groups were found."""
         return self.groups.model
 
     def copied(self) -> PruningState:

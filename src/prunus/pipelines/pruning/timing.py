@@ -1,4 +1,4 @@
-"""Dense against pruned on the clock, runtime by runtime: rows `timing` of the journal."""
+"""Timing of dense and pruned network in each runtime: rows `timing` of the journal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["BATCHES", "timing_row"]
 #: Batch sizes at which networks are timed.
 BATCHES = (1, 64)
 
-#: Makes both networks a call each, for given images.
+#: Makes one call per network, for given images.
 Calls = Callable[[Tensor], Mapping[str, Callable[[], object]]]
 
 
@@ -41,18 +41,17 @@ def timing_row(
     table: LatencyTable | None = None,
     onnx: Path | None = None,
 ) -> dict[str, Any]:
-    """Time both networks in turn in one runtime, at batches 1, 64 and that of a latency table.
+    """Time both networks alternately in one runtime, at batches 1, 64 and that of a latency table.
 
     Args:
         runtime: `eager`, `compile` or `onnxruntime`.
         example: images; the first is repeated to a batch.
-        onnx: the pruned network's ONNX file, where there is one already; the dense network's is
-            written aside and thrown away.
+        onnx: the pruned network's ONNX file, if it exists; that of the dense network is temporary.
 
     Returns:
         Under `batches`, by batch: seconds of `dense` and `pruned`, and `speedup` = dense ÷ pruned,
-        paired by round; each a median with its 95 % interval. Where the runtime cannot run one of
-        the networks, `skipped` says why instead.
+        paired by round; each a median with its 95 % interval. If the runtime cannot run one of the
+        networks, `skipped` is the reason instead.
     """
     row: dict[str, Any] = {"threads": torch.get_num_threads()}
     try:
@@ -79,7 +78,7 @@ def _compared(calls: Calls, example: Tensor, batch: int) -> dict[str, Any]:
 def _prepared(
     runtime: str, networks: Mapping[str, nn.Module], example: Tensor, onnx: Path | None
 ) -> Iterator[Calls]:
-    """Yield what makes both networks a call each; ONNX files are there for so long."""
+    """Yield a function that makes one call per network; ONNX files exist only within the block."""
     if runtime == "onnxruntime":
         with tempfile.TemporaryDirectory() as folder:
             paths = {name: Path(folder) / f"{name}.onnx" for name in networks}
@@ -92,7 +91,7 @@ def _prepared(
     elif runtime == "compile":
 
         def compiled(images: Tensor) -> Mapping[str, Callable[[], object]]:
-            torch.compiler.reset()  # what other shapes left counts towards PyTorch's limit
+            torch.compiler.reset()  # compilations for other shapes count towards PyTorch's limit
             return {name: compiled_call(network, images) for name, network in networks.items()}
 
         yield compiled

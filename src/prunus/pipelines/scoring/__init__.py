@@ -1,4 +1,4 @@
-"""`prunus score`: what layers know and what each unit is worth."""
+"""`prunus score`: the class information of layers and the score of each unit."""
 
 from prunus.pipelines.scoring.config import ScoreConfig, settings_of_run
 from prunus.pipelines.scoring.run import ScoreReport, run_score

@@ -1,4 +1,4 @@
-"""Settings of `prunus score`, as they are written to `config.yaml`."""
+"""Settings of `prunus score`, as written to `config.yaml`."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Size = Annotated[int, Field(gt=0)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScoreConfig:
-    """What to score, on which images, and by what.
+    """What to score, on which images, and with which criterion.
 
     | setting | meaning |
     |---|---|
-    | model, data | as in a run; with `run` the network is that run's pruned one |
-    | weights | trained weights; only a file's own network may come without |
+    | model, data | as in a run; with `run` it is the pruned network of that run |
+    | weights | trained weights; optional only for a network built by the user's own file |
     | run | folder of a finished run |
     | criterion, options | a name of `prunus.criteria.CRITERIA` and its keyword options |
-    | latent | what of the last hidden layer is traced, where the criterion needs it |
-    | sampling | how samples are taken of a map: patch, pixel, pool:G, flatten, dual |
-    | blocks | K, the parts of the images that intervals come from |
-    | batches | batches that are read; null for all of them |
-    | balance | weigh each image by 1/N_l, so that classes count alike |
-    | parents | the coarser class of each class, one list a granularity |
+    | latent | which latent dimensions are traced, if the criterion needs it |
+    | sampling | how a feature map is sampled: patch, pixel, pool:G, flatten, dual |
+    | blocks | K, the number of blocks of images, for intervals |
+    | batches | batches to read; null for all |
+    | balance | weight each image by 1/N_l, so that classes count equally |
+    | parents | the coarser class of each class, one list per granularity |
     | ridge | ρ of the layers' discriminant information, in units of N |
-    | level | probability that an interval is meant to cover |
+    | level | nominal coverage of the intervals |
     | inputs | whether input pixels and flattened positions are units |
     | ignored_layers | modules whose outputs are not scored |
     """
@@ -63,7 +63,7 @@ class ScoreConfig:
 
 
 def settings_of_run(folder: Path) -> dict[str, Any]:
-    """Return the settings that score a finished run's pruned network as the run did.
+    """Return the settings to score the pruned network of a finished run as the run did.
 
     Raises:
         RunFolderError: the folder is missing or the run has not finished.

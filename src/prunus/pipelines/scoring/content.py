@@ -20,7 +20,7 @@ __all__ = ["score_content"]
 
 #: Format version of `scores.json`; raised when a key changes its meaning.
 VERSION = 1
-#: Rows and columns of a covariance that is written out; of more dimensions, blocks are averaged.
+#: Maximum rows and columns of a covariance in the file; with more dimensions, blocks are averaged.
 CELLS = 96
 
 
@@ -34,7 +34,7 @@ def score_content(
 ) -> dict[str, Any]:
     """Return `scores.json`: the same network, images and settings give the same bytes.
 
-    `traced` is the row of `add_traces`, where the criterion chose latent dimensions.
+    `traced` is the row of `add_traces`, if the criterion uses latent dimensions.
     """
     scored = [group for group in groups.values() if group.name in scores.groups]
     return {
@@ -73,10 +73,10 @@ def score_content(
 def _latent(
     groups: Groups, statistics: Statistics, traced: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return what the last hidden layer tells of the classes; `absent` says why it cannot.
+    """Return the class information of the last hidden layer; `absent` is why there is none.
 
-    Dimensions come in the order of falling utility. The covariances are those of the `drawn` ones
-    that are neither constant nor copies; with more than `CELLS` of them, a cell is the mean
+    Dimensions are in order of decreasing utility. The covariances are those of the `drawn` ones,
+    which are neither constant nor copies; with more than `CELLS` of them, a cell is the mean
     magnitude of a block of `block` × `block` entries.
     """
     try:

@@ -1,4 +1,4 @@
-"""`prunus score`: what the layers of a trained network know, and what each channel is worth."""
+"""`prunus score`: the class information of layers of a trained network, and channel scores."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ __all__ = ["ScoreReport", "run_score"]
 
 @dataclass(frozen=True, repr=False)
 class ScoreReport:
-    """What `run_score` found: layers in running order, scores by group, and ways to look at them.
+    """The result of `run_score`: layers in execution order and scores by group.
 
-    `content` is what `scores.json` holds: plain values, intervals written out, None for what is
-    not known. `record` says where and how it was made.
+    `content` is the content of `scores.json`: plain values with intervals, None for unknown ones.
+    `record` is the journal.
     """
 
     config: ScoreConfig
@@ -106,12 +106,12 @@ def run_score(
 
     One pass over the calibration images (the training split, unaugmented, in a fixed order)
     → the share of the class labels that each layer explains (`rank_layers`) and the cost of each
-    unit (`score`). Everything that can be wrong with the input is looked at before that pass.
-    Earlier scores in `out` are replaced; without `out` nothing is written.
+    unit (`score`). All input is validated before that pass. Earlier scores in `out` are replaced;
+    without `out` nothing is written.
 
     Raises:
-        ConfigError: a setting is out of range, or the criterion needs what is not there.
-        RunFolderError: `out` holds something else, or the run to score is not finished.
+        ConfigError: a setting is out of range, or something that the criterion needs is missing.
+        RunFolderError: `out` contains other files, or the run to score is not finished.
         UnknownNameError, DataError, WeightsError, TraceError, NothingToPruneError,
             NonFiniteError: see their messages.
 
@@ -129,8 +129,8 @@ def run_score(
     Sampling.parse(config.sampling)
     if "parents" in needs and not config.parents:
         raise ConfigError(
-            f"criterion {config.criterion!r} needs the coarser class of each class: give "
-            "--set parents=[[0,0,1,…]], one number a class"
+            f"criterion {config.criterion!r} needs the coarser class of each class: pass "
+            "--set parents=[[0,0,1,…]], one number per class"
         )
     if out is not None:
         _check_folder(Path(out))
@@ -187,8 +187,8 @@ def run_score(
 
 def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise RunFolderError(f"{out} is a file: name a folder with --out")
+        raise RunFolderError(f"{out} is a file: give a folder with --out")
     if out.exists() and any(out.iterdir()) and not (out / "scores.json").exists():
         raise RunFolderError(
-            f"{out} is not empty and holds no scores: name another folder with --out"
+            f"{out} is not empty and contains no scores: give another folder with --out"
         )

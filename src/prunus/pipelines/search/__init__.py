@@ -1,4 +1,4 @@
-"""Grow, push, prune, and compare with rivals of the same run: `prunus search`."""
+"""Grow, push, prune, and compare with alternatives of the same run: `prunus search`."""
 
 from prunus.pipelines.search.config import SearchConfig, SearchPruneConfig
 from prunus.pipelines.search.run import run_search

@@ -1,4 +1,4 @@
-"""The runs that a search is made of: each a folder of its own, told as rows of networks."""
+"""The runs of a search: each in its own folder, returned as rows of networks."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ MEASURES = ("params", "macs", "bytes", "validation_accuracy", "test_accuracy")
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The network that is pushed and pruned; its weights have seen `epochs`.
+    """The network that is pushed and pruned; its weights were trained for `epochs`.
 
-    `grown` are the `step` rows on the way to it, the network that growing began with first.
+    `grown` are the `step` rows that lead to it, starting with the initial network.
     """
 
     model: str
@@ -41,11 +41,11 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Arms:
-    """Makes the runs of a search in folders of `out`, or goes on with them.
+    """Runs the parts of a search in folders of `out`, or resumes them.
 
-    Each method finishes one run and yields a row a network that it found: its `arm`, `name` and
-    folder, what it costs, its accuracies (on the test split that of finished networks alone) and
-    the epochs its weights have seen. `alone` tells networks that form no curve.
+    Each method finishes one run and yields one row per network: its `arm`, `name`, folder, costs,
+    accuracies (test accuracy only for finished networks) and the epochs its weights were trained
+    for. `alone` marks networks that form no curve.
     """
 
     config: SearchConfig
@@ -55,12 +55,12 @@ class Arms:
     workers: int | None = None
 
     def grow(self) -> Start:
-        """Grow as `config.grow` says; without it the network stays as it is."""
+        """Grow as specified by `config.grow`; without it the network is used as it is."""
         config = self.config
         if config.grow is None:
             return Start(model=config.model, weights=config.weights, epochs=0)
         folder, grow = self.out / "grow", config.grow
-        if grow.threads is None and (folder / "config.yaml").exists():  # as many as it began with
+        if grow.threads is None and (folder / "config.yaml").exists():  # as many as it started with
             begun = read_yaml(GrowRunConfig, folder / "config.yaml").grow
             grow = dataclasses.replace(grow, threads=begun.threads)
         settings = GrowRunConfig(**self._shared(), grow=grow, train=TrainConfig(epochs=0))
@@ -76,7 +76,7 @@ class Arms:
         )
 
     def train(self, start: Start, arm: str) -> Iterator[Row]:
-        """Train the grown network, with the push where it is to be derived from."""
+        """Train the grown network, with the push if `arm` is the derived one."""
         folder = self.out / TRAINED[arm]
         push = self.config.push if arm == DERIVED else None
         train = dataclasses.replace(self.config.train, push=push)
@@ -110,7 +110,7 @@ class Arms:
         epochs = start.epochs + config.train.epochs
         for row in run.record.all("iteration"):
             if row["iteration"] == 0 or row.get("kept") is False:
-                continue  # what `train` has told, or what the loop stepped back from
+                continue  # already a row of `train`, or rejected by the loop
             seen = epochs + prune.finetune.epochs * row["iteration"]
             name = f"iteration {row['iteration']}"
             yield self._row(row, out, arm=arm, epochs=seen, name=name)
@@ -120,9 +120,9 @@ class Arms:
         yield self._row(result["pruned"], out, arm=arm, epochs=epochs, name="finished")
 
     def finish(self, start: Start, row: Row, iteration: int, epochs: int) -> Iterator[Row]:
-        """Train the derived network of an iteration on, until it has seen `epochs` as well.
+        """Continue training the derived network of an iteration up to `epochs` in total.
 
-        As after a cut: distilled from the pushed network, and pushed where `repush` says so.
+        As after a cut: distilled from the pushed network, and pushed if `repush` is set.
         """
         config, folder = self.config, self.out / "finished" / f"{iteration:03d}"
         push = config.push if config.repush else None
@@ -132,7 +132,7 @@ class Arms:
         settings = self._settings(model=start.model, train=train)
         pushed, derived = self.out / TRAINED[DERIVED], Journal(self.out / DERIVED)
         name, plan, weights = start.model, None, pushed / "model.safetensors"
-        if iteration:  # it has the pushed network's structure and weights no longer
+        if iteration:  # it no longer has the pushed network's structure and weights
             name, plan = f"iteration {iteration}", derived.plans()[iteration]
             weights = derived.weights_after(iteration)
         ways = self._ways(folder) | {"plan": plan, "pruned_weights": weights}
@@ -140,7 +140,7 @@ class Arms:
         yield self._trained(run, folder, arm=DERIVED, name=f"{name}, trained on", epochs=epochs)
 
     def grown(self, step: Row, epochs: int) -> Iterator[Row]:
-        """Train a network met while growing on, until it has seen `epochs` as well."""
+        """Continue training the network of a growing step up to `epochs` in total."""
         folder = self.out / "trained" / f"{step['step']:03d}"
         settings = self._settings(
             model=step["model"],
@@ -151,7 +151,7 @@ class Arms:
         yield self._trained(run, folder, arm="grown", name=step["model"], epochs=epochs)
 
     def scratch(self, start: Start, iteration: int, epochs: int) -> Iterator[Row]:
-        """Train the structure of an iteration, which `derived` left, from random weights."""
+        """Train the structure of an iteration of `derived` from random weights."""
         folder = self.out / "scratch" / f"{iteration:03d}"
         settings = self._settings(model=start.model, train=self._epochs(epochs))
         plan = Journal(self.out / DERIVED).plans()[iteration]
@@ -168,7 +168,7 @@ class Arms:
         yield {**row, "alone": True}
 
     def _seen(self, step: int) -> int:
-        """Return the epochs that the weights of a step of growing have seen."""
+        """Return the epochs that the weights of a growing step were trained for."""
         grow = self.config.grow
         assert grow is not None
         base = grow.base.epochs if self.config.weights is None else 0
@@ -188,11 +188,11 @@ class Arms:
         return {**place, **measures, "folder": where, "alone": False}
 
     def _settings(self, **changes: Any) -> RunConfig:
-        """Return the settings of an arm; without weights in `changes` it starts at random."""
+        """Return the settings of an arm; without weights in `changes` they start random."""
         return RunConfig(**{**self._shared(), "weights": None, "export": (), **changes})
 
     def _shared(self) -> dict[str, Any]:
-        """Return what the runs have in common with the search: data, seed, device."""
+        """Return the settings that all runs share with the search: data, seed, device."""
         names = (each.name for each in dataclasses.fields(JobConfig))
         return {name: getattr(self.config, name) for name in names}
 
@@ -202,6 +202,6 @@ class Arms:
 
 
 def split_rival(rival: str) -> tuple[str, str | None]:
-    """Return the criterion of a rival and the allocation of its own, None where it has none."""
+    """Return the criterion of a rival and its own allocation, None if it has none."""
     criterion, _, allocation = rival.partition("/")
     return criterion, allocation or None

@@ -1,4 +1,4 @@
-"""Networks of a search at equal size: how far the derived ones lie above each rival."""
+"""Networks of a search at equal size: the lead of the derived ones over each rival."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["compare", "curve_of", "lead"]
 
 Row = dict[str, Any]
 
-#: Sizes this far beyond the ends of a curve still count as its ends: a budget is met to within a
-#: unit or two, so networks pruned to the same one differ by so much.
+#: Sizes up to this factor beyond the ends of a curve count as its ends: a budget is met to within
+#: a unit or two, so networks pruned to the same budget differ by that much.
 SLACK = 1.02
 
 
 def curve_of(rows: Sequence[Row], currency: str) -> list[tuple[float, float]]:
-    """Return (cost, validation accuracy) of an arm's `latest` networks, the cheapest first."""
+    """Return (cost, validation accuracy) of an arm's `latest` networks, cheapest first."""
     return sorted((row[currency], row["validation_accuracy"]) for row in latest(rows, currency))
 
 
 def lead(curve: Sequence[tuple[float, float]], row: Row, currency: str) -> float | None:
-    """Return how far `curve` lies above a network at its cost, in accuracy; None outside of it.
+    """Return how far `curve` is above a network at its cost, in accuracy; None outside of it.
 
     Between its networks the curve is linear in the logarithm of the cost; up to 2 % beyond its
-    ends it is as accurate as there.
+    ends it is constant.
 
     Example:
         >>> row = {"params": 20, "validation_accuracy": 0.9}
@@ -44,11 +44,11 @@ def lead(curve: Sequence[tuple[float, float]], row: Row, currency: str) -> float
 
 
 def compare(rows: Sequence[Row], currency: str) -> list[Row]:
-    """Return a row a rival: by how much the derived curve leads at equal cost, on validation.
+    """Return one row per rival: the lead of the derived curve at equal cost, on validation.
 
-    Networks that have seen fewer epochs than the derived one in the end are not compared.
-    `points` are the rival's networks within the costs of the curve, `left_out` those beyond; the
-    leads are None where none is within.
+    Networks trained for fewer epochs than the final derived one are not compared. `points` is the
+    number of the rival's networks within the costs of the curve, `left_out` of those beyond; the
+    leads are None if none is within.
     """
     epochs = max(row["epochs"] for row in rows if row["arm"] == DERIVED)
     rows = [row for row in rows if row["epochs"] >= epochs]

@@ -1,4 +1,4 @@
-"""Settings of `prunus search`, as they are written to `config.yaml`."""
+"""Settings of `prunus search`, as written to `config.yaml`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Size = Annotated[int, Field(gt=0)]
 class SearchPruneConfig(PruneConfig):
     """`PruneConfig` with what [Tian, Algorithm 2] prunes by, where nothing else is said.
 
-    Branches go as a whole (section 3.3.4); rivals that cannot have it keep theirs.
+    Whole branches are removed (section 3.3.4); rivals that do not support it keep theirs.
     """
 
     criterion: str = "deep_lda"
@@ -37,24 +37,24 @@ class SearchConfig(JobConfig):
 
     | setting | meaning |
     |---|---|
-    | model | the network to grow; one that is grown already, as inception_v1@3,5,2, goes on |
-    | budget | what is left of the grown network at most, as in params=30%, macs=50% |
-    | weights | of `model`; null: it is trained first, as `grow.base` says |
-    | grow | how it grows; null: not at all, and the push starts at `model` |
+    | model | the network to grow; one that is grown already, e.g. inception_v1@3,5,2, continues |
+    | budget | what may be kept of the grown network, e.g. params=30%, macs=50% |
+    | weights | of `model`; null: it is trained first, see `grow.base` |
+    | grow | how it grows; null: not at all, and the push starts from `model` |
     | push | the push terms |
-    | train | the training of the grown network with the push; rivals have it without |
+    | train | the training of the grown network with the push; for rivals without it |
     | prune | how the pushed network is pruned |
     | repush | whether the trainings after cuts push again, as in Algorithm 2 |
     | rivals | criteria that prune the network trained without push, in the same way; an |
-    | | allocation of their own behind a slash, as in l1/global |
-    | finish | whether the networks on the way to the derived one are trained on, so that its |
-    | | curve has seen as many epochs everywhere |
-    | grown | whether the networks met while growing are trained on and compared |
-    | scratch | derived structures that are trained from random weights: of the last iteration |
+    | | allocation of their own after a slash, e.g. l1/global |
+    | finish | whether the training of the intermediate networks is continued, so that the whole |
+    | | curve is trained for the same number of epochs |
+    | grown | whether the networks of the growing steps are trained further and compared |
+    | scratch | derived structures to train from random weights: of the last iteration |
     | | (`final`), of each (`all`), or `none` |
-    | fixed | networks by name that are trained on the same data, as tiny_resnet10 |
+    | fixed | networks by name to train on the same data, e.g. tiny_resnet10 |
 
-    Every network that is compared sees as many epochs as the derived one has in the end.
+    Every network compared is trained for as many epochs in total as the final derived one.
     """
 
     budget: BudgetText
@@ -72,5 +72,5 @@ class SearchConfig(JobConfig):
 
     @property
     def aim(self) -> str:
-        """What the run is for, in a word."""
+        """The purpose of the run in a word."""
         return self.budget

@@ -1,4 +1,4 @@
-"""Grow a network, push what discriminates into few neurons, prune; and the rivals beside it.
+"""Grow a network, push discrimination into few neurons, prune; and run the rivals alongside.
 
 Source: [Tian, chapter 4]: Algorithm 3 (growing), section 4.1.1 (push),
 Algorithm 2 (push and prune in turn), Figures 4-8, 4-9 and 4-11 (accuracy against size).
@@ -45,33 +45,33 @@ def run_search(
     watch: Watch | None = None,
     workers: int | None = None,
 ) -> Journal:
-    """Derive a small network as `config` says, and its rivals; return the journal.
+    """Derive a small network as specified by `config`, and its rivals; return the journal.
 
-    Every arm is a run of its own, in a folder that the other verbs take:
+    Every arm is a separate run, in a folder that the other commands accept:
 
-    | path | holds |
+    | path | content |
     |---|---|
-    | record.jsonl | a row `start`: the grown network, and how many images judge; a row `arm` for |
-    | | each that is finished, with the networks it found; `failed` for one that could not run, |
-    | | with the reason; at the end `comparison`: how far the derived networks lead at equal |
-    | | cost, on validation |
-    | report.html | accuracy against size of all of them; written anew after every arm |
+    | record.jsonl | a row `start`: the grown network, and the numbers of images; a row `arm` for |
+    | | each finished arm, with its networks; `failed` for an arm that could not run, with the |
+    | | reason; at the end `comparison`: the lead of the derived networks at equal cost, on |
+    | | validation |
+    | report.html | accuracy against size of all networks; rewritten after every arm |
     | grow/ | the run of `run_grow` |
     | pushed/, plain/ | the grown network trained with the push and without |
     | derived/ | the pushed network pruned: the result, to be loaded and exported |
-    | finished/ITERATION/ | the networks on the way to it, trained on; 000: the pushed one |
+    | finished/ITERATION/ | the intermediate networks, trained further; 000: the pushed one |
     | rivals/NAME/ | the plain network pruned by another criterion |
-    | trained/STEP/ | networks met while growing, trained on |
+    | trained/STEP/ | networks of the growing steps, trained further |
     | scratch/ITERATION/ | structures of `derived/`, trained from random weights |
     | fixed/NAME/ | other networks, trained |
 
-    With `resume` nothing that is finished is done again. Validation images choose and draw the
-    curves; the test split is read once for every finished network.
+    With `resume`, finished work is not repeated. Choices and curves use validation images; the
+    test split is read once for every finished network.
 
     Raises:
-        ConfigError: a rival, fixed network or setting does not exist or fit; said before any
-            training.
-        RunFolderError: `out` holds another run, or this one and `resume` is off.
+        ConfigError: a rival, fixed network or setting is unknown or incompatible; raised before
+            any training.
+        RunFolderError: `out` contains another run, or this run and `resume` is off.
         PrunusError: growing, pushing or pruning failed. A rival that fails is journalled.
     """
     watch = watch or Watch()
@@ -108,7 +108,7 @@ def run_search(
 def _schedule(
     arms: Arms, start: Start, journal: Journal
 ) -> Iterator[tuple[str, Callable[[], Iterator[Row]], bool]]:
-    """Yield what is run: its key, the run, and whether the search is lost without it."""
+    """Yield each arm: its key, its run, and whether the search fails without it."""
     config = arms.config
     yield "pushed", partial(arms.train, start, DERIVED), True
     yield DERIVED, partial(arms.prune, start, DERIVED, DERIVED), True
@@ -151,7 +151,7 @@ def _done(journal: Journal, key: str) -> bool:
 
 
 def _check(config: SearchConfig) -> None:
-    """Raise where settings do not go together."""
+    """Raise if settings are incompatible."""
     Budget.parse(config.budget)
     for name, train in (
         ("train", config.train),
@@ -160,26 +160,28 @@ def _check(config: SearchConfig) -> None:
     ):
         if train.push is not None:
             raise ConfigError(
-                f"{name}.push came, but a search pushes in all its trainings by the one setting "
-                "`push`, and in none of its rivals': give its terms there, as --set push.align=0"
+                f"{name}.push given, but a search uses the single setting `push` for all its own "
+                "trainings and none for its rivals: set the terms there, e.g. --set push.align=0"
             )
     checked(dataclasses.replace(config.prune, keep_class=()))
     if config.prune.drop_branches and (reason := why_branches_stay(config.prune)):
-        raise ConfigError(f"{reason}: say --set prune.drop_branches=false, or take another")
+        raise ConfigError(
+            f"{reason}: pass --set prune.drop_branches=false, or choose another allocation"
+        )
     for rival in config.rivals:
         criterion, allocation = split_rival(rival)
         if criterion not in CRITERIA or allocation not in (None, *ALLOCATIONS):
             raise ConfigError(
-                f"rival {rival!r} is no criterion, with an allocation behind a slash: expected one "
-                f"of {', '.join(CRITERIA)}, and one of {', '.join(ALLOCATIONS)}, as in l1/global"
+                f"unknown rival {rival!r}: expected CRITERION or CRITERION/ALLOCATION, e.g. "
+                f"l1/global; criteria: {', '.join(CRITERIA)}; allocations: {', '.join(ALLOCATIONS)}"
             )
         checked(dataclasses.replace(config.prune, criterion=criterion, options={}, keep_class=()))
     if len(set(config.rivals)) < len(config.rivals):
-        raise ConfigError(f"rivals {', '.join(config.rivals)}: one came twice, expected each once")
+        raise ConfigError(f"rivals {', '.join(config.rivals)}: duplicate name, give each only once")
 
 
 def _look_at_data(job: Job[SearchConfig]) -> dict[str, int]:
-    """Return how many images judge; the fixed networks were tried on their shape by then."""
+    """Return the numbers of validation and test images, after building the fixed networks."""
     data = job.data
     for name in job.config.fixed:
         build_model(name, num_classes=data.num_classes, input_shape=data.input_shape)
