@@ -1,7 +1,7 @@
-"""What every figure is drawn on: the colours, an empty figure in the page's dress, axes, names.
+"""The basis of every figure: colours, an empty figure in the page's style, axes, names.
 
-Colours are those of the light page in `PALETTE`; the page swaps them for their dark twins.
-Blue and orange stay apart for every common colour blindness, and in grey.
+Colours are those of the light page in `PALETTE`; in dark mode the page replaces them by their
+dark counterparts. Blue and orange remain distinct for every common colour blindness, and in grey.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 
 
 def empty_figure(height: int) -> go.Figure:
-    """Return an empty figure in the page's dress."""
+    """Return an empty figure in the page's style."""
     figure = go.Figure()
     axis = {"gridcolor": RULE, "linecolor": GHOST, "zeroline": False, "fixedrange": True}
     axis |= {
@@ -66,12 +66,12 @@ def empty_figure(height: int) -> go.Figure:
 
 
 def short_name(name: str, limit: int = 26) -> str:
-    """Return the end of a long module name, safe from plotly's own markup."""
+    """Return the end of a long module name, escaped for plotly's own markup."""
     return escape(name if len(name) <= limit else f"…{name[1 - limit :]}", quote=False)
 
 
 def size_axis(values: Sequence[float]) -> dict[str, Any]:
-    """Return a linear axis from zero, or a logarithmic one with 1-2-5 ticks past a factor 10."""
+    """Return a linear axis from zero, or past a factor of 10 a logarithmic one with 1-2-5 ticks."""
     low, high = min(values), max(values)
     if low <= 0 or high <= 10 * low:
         return {"rangemode": "tozero", "tickformat": "~s", "nticks": 6}

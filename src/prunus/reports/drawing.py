@@ -1,4 +1,4 @@
-"""Figures and templates → one HTML text that needs nothing beside it."""
+"""Figures and templates → one self-contained HTML text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Drawing", "draw", "render"]
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A figure as the template needs it; `heading` and `note` are set on small panels."""
+    """A figure as the template needs it; `heading` and `note` are for small panels."""
 
     id: str
     height: int
@@ -30,7 +30,7 @@ class Drawing:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template of this room filled in; plotly and the palette are given to each."""
+    """Render a template of this package; plotly and the palette are passed to each."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -44,7 +44,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def draw(name: str, figure: go.Figure, label: str, **captions: str) -> Drawing:
-    """Return `figure` as JSON that no name in it can break out of."""
+    """Return `figure` as JSON, escaped so that no name in it can break out."""
     spec = figure.to_json(engine="json")
     return Drawing(
         id=name, height=int(figure.layout.height), spec=_inert(spec), label=label, **captions
@@ -52,7 +52,7 @@ def draw(name: str, figure: go.Figure, label: str, **captions: str) -> Drawing:
 
 
 def _inert(text: str, unsafe: Iterable[str] = "<>&\u2028\u2029") -> Markup:
-    """Return JSON with every character that means something to HTML as its escape."""
+    """Return JSON with every character that is special in HTML escaped."""
     for character in unsafe:
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)

@@ -1,4 +1,4 @@
-"""Numbers as people read them: grouped thousands, percent, points, ratios, times, sizes.
+"""Formatted numbers: grouped thousands, percent, points, ratios, times, sizes.
 
 Spaces inside a number and before its unit are no-break spaces (U+00A0), the minus is U+2212.
 """
@@ -28,7 +28,7 @@ MINUS = "\u2212"
 
 
 def grouped(number: float, decimals: int = 0) -> str:
-    """Return `number` with its thousands set apart.
+    """Return `number` with grouped thousands.
 
     Example:
         >>> grouped(431080).replace(NBSP, " ")
@@ -53,7 +53,7 @@ def measure(number: float) -> str:
 
 
 def short(number: int) -> str:
-    """Return a count where room is scarce: whole below 100 000, then three digits: `1.85 G`.
+    """Return a count for narrow columns: in full below 100 000, then three digits: `1.85 G`.
 
     Example:
         >>> [short(count).replace(NBSP, " ") for count in (99_999, 999_500, 1_849_688_064)]
@@ -67,7 +67,7 @@ def short(number: int) -> str:
 
 
 def percent(share: float, decimals: int = 2) -> str:
-    """Return a share of one in percent: 0.9861 is `98.61 %`."""
+    """Return a share in percent: 0.9861 is `98.61 %`."""
     return f"{grouped(100 * share, decimals)}{NBSP}%"
 
 
@@ -102,17 +102,17 @@ def kept(before: float, after: float, less: str = "fewer", more: str = "more") -
 def speed(ratio: float) -> str:
     """Return dense time ÷ pruned time in words: `1.8× faster`, `1.2× slower`."""
     if abs(ratio - 1) < 0.005:
-        return "as fast"
+        return "same speed"
     return f"{times(ratio)} faster" if ratio > 1 else f"{times(1 / ratio)} slower"
 
 
 def speed_between(ratio: float, low: float, high: float) -> str:
     """Return dense time ÷ pruned time with its interval: `1.8× faster (1.7–1.9)`.
 
-    An interval that holds 1 tells no difference: `as fast, within noise (0.97–1.04)`.
+    An interval that contains 1 shows no difference: `same speed, within noise (0.97–1.04)`.
     """
     if low <= 1 <= high:
-        text = "as fast, within noise"
+        text = "same speed, within noise"
     else:
         text = speed(ratio)
         if ratio < 1:

@@ -1,4 +1,4 @@
-"""What the last hidden layer's dimensions are worth, as a section of other pages."""
+"""The dimensions of the last hidden layer, as a section of other pages."""
 
 from prunus.reports.latent.section import latent_cuts_section, latent_section
 from prunus.reports.latent.words import latent_sentence

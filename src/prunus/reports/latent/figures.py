@@ -30,26 +30,26 @@ __all__ = [
     "utility_histogram",
 ]
 
-#: Height of a figure but the heat maps.
+#: Height of all figures except the heat maps.
 HEIGHT = 260
-#: Bars of a histogram at most.
+#: Maximum number of bars of a histogram.
 BINS = 60
 
 
 def covariance_end(latent: Row, name: str) -> float:
-    """Return the largest magnitude in a covariance: where its colours end."""
+    """Return the largest magnitude in a covariance: the end of its colour scale."""
     cells = latent["covariances"][name]["cells"]
     return max((abs(cell) for row in cells for cell in row), default=0.0)
 
 
 def chosen_at(traced: Row) -> int:
-    """Return where in the counts that accuracy was measured at the chosen one stands."""
+    """Return the position of the chosen number in the counts at which accuracy was measured."""
     counts = traced["counts"]
     return next(at for at, k in enumerate(counts) if k >= min(traced["kept"], counts[-1]))
 
 
 def covariance_figure(latent: Row, name: str) -> go.Figure:
-    """Return one covariance (`total`, `within` or `between`) as a heat map, the best first.
+    """Return one covariance (`total`, `within` or `between`) as a heat map, best dimension first.
 
     Figure 3-3. Entries are blue above and orange below 0, up to the largest magnitude of their own
     matrix; the mean magnitudes of blocks are blue.
@@ -82,7 +82,7 @@ def covariance_figure(latent: Row, name: str) -> go.Figure:
 
 
 def utility_histogram(latent: Row) -> go.Figure:
-    """Return how many dimensions have which utility, those that were chosen in blue (fig. 3-4)."""
+    """Return the histogram of utilities, with the chosen dimensions in blue (fig. 3-4)."""
     values, kept = latent["values"], _kept(latent)
     bins = min(BINS, max(16, round(2 * math.sqrt(len(values)))))
     step = (max(values, default=0.0) or 1.0) / bins
@@ -107,7 +107,7 @@ def utility_histogram(latent: Row) -> go.Figure:
 
 
 def utility_figure(latent: Row) -> go.Figure:
-    """Return a bar a dimension, its utility, the greatest first; those chosen in blue."""
+    """Return one bar per dimension, its utility, largest first; chosen ones in blue."""
     values, kept = latent["values"], _kept(latent)
     figure = empty_figure(height=HEIGHT)
     figure.add_bar(
@@ -132,10 +132,10 @@ def utility_figure(latent: Row) -> go.Figure:
 
 
 def discriminant_figure(latent: Row) -> go.Figure:
-    """Return a bar a discriminant, the greatest first, and the share that the first i hold.
+    """Return one bar per discriminant, largest first, and the cumulative share.
 
-    Figures 3-5 and 4-6: the eigenvalues of Σ_b against Σ_w on the left axis, their running sum
-    over the whole on the right one.
+    Figures 3-5 and 4-6: the eigenvalues of Σ_b relative to Σ_w on the left axis, their running sum
+    as a share of the total on the right one.
     """
     found = latent["discriminants"]
     whole = sum(found) or 1.0
@@ -190,8 +190,8 @@ def discriminant_figure(latent: Row) -> go.Figure:
 def dimension_figure(traced: Row) -> go.Figure:
     """Return validation accuracy against latent dimensions kept, by utility and by variance.
 
-    Figure 3-19: the first k dimensions (blue) against as many principal components (orange); the
-    dashed line is all of them, the ring what was chosen.
+    Figure 3-19: the first k dimensions (blue) and k principal components (orange); the dashed line
+    is all dimensions, the ring the chosen number.
     """
     counts, curves = traced["counts"], traced["accuracy"]
     figure = empty_figure(height=HEIGHT)
@@ -230,7 +230,7 @@ def dimension_figure(traced: Row) -> go.Figure:
 
 
 def _kept(latent: Row) -> int:
-    """Return how many of the first dimensions were chosen: all where none were."""
+    """Return how many of the first dimensions were chosen, or all if there was no choice."""
     return int(latent["traced"]["kept"]) if latent["traced"] else len(latent["values"])
 
 

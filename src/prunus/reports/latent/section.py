@@ -1,4 +1,4 @@
-"""What the last hidden layer tells of the classes, as the pages show it."""
+"""Class information of the last hidden layer, as the pages show it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prunus.reports.latent.words import LatentCut, LatentPlace
 __all__ = ["LatentCuts", "LatentSection", "latent_cuts_section", "latent_section"]
 
 HEADINGS = {
-    "total": ("All that varies", "Σ_a"),
+    "total": ("Total", "Σ_a"),
     "within": ("Within classes", "Σ_w"),
     "between": ("Between classes", "Σ_b"),
 }
@@ -31,7 +31,7 @@ HEADINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LatentSection:
-    """The section of `scores.html`; `dimensions` is None where accuracy was not measured."""
+    """The section of `scores.html`; `dimensions` is None if accuracy was not measured."""
 
     absent: str = ""
     sentence: str = ""
@@ -49,7 +49,7 @@ class LatentSection:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentCuts:
-    """The section of `report.html`: a row a cut, and the newest one's accuracies."""
+    """The section of `report.html`: one row per cut, and the accuracies of the latest cut."""
 
     cuts: Sequence[LatentCut]
     caption: str
@@ -86,19 +86,19 @@ def latent_section(latent: Row | None) -> LatentSection | None:
                 (
                     "utility-histogram",
                     utility_histogram(latent),
-                    "how many dimensions have which utility",
-                    "Utilities, how many of each",
+                    "histogram of the utilities of the dimensions",
+                    "Utilities, histogram",
                 ),
                 (
                     "utility-sorted",
                     utility_figure(latent),
-                    "utility of each dimension, the greatest first",
+                    "utility of each dimension, largest first",
                     "Utilities, sorted",
                 ),
                 (
                     "discriminants",
                     discriminant_figure(latent),
-                    "discriminants, the greatest first, and their running sum",
+                    "discriminants, largest first, and their running sum",
                     "Discriminants, sorted",
                 ),
             )
@@ -113,7 +113,7 @@ def latent_section(latent: Row | None) -> LatentSection | None:
 
 
 def latent_cuts_section(rows: Sequence[Row]) -> LatentCuts | None:
-    """Return what the cuts of a run found in the last hidden layer, or None where none looked."""
+    """Return the section on the last hidden layer at each cut, or None if it was not measured."""
     found = trajectory(rows, "latent")
     if not found:
         return None
@@ -127,18 +127,18 @@ def latent_cuts_section(rows: Sequence[Row]) -> LatentCuts | None:
 
 
 def _subscripts(text: str) -> Markup:
-    """Return text with Σ_a, Σ_w, Σ_b and σ_b, σ_w set as they are printed."""
+    """Return text with the subscripts of Σ_a, Σ_w, Σ_b and σ_b, σ_w typeset."""
     return Markup(re.sub("([Σσ])_([abw])", r"\1<sub>\2</sub>", str(escape(text))))
 
 
 def _dimensions(traced: Row | None) -> tuple[Drawing | None, str]:
-    """Return accuracy against dimensions kept and what it says, where that was measured."""
+    """Return accuracy against dimensions kept and its caption, if it was measured."""
     if not traced or "accuracy" not in traced:
         return None, ""
     figure = draw(
         "latent-dimensions",
         dimension_figure(traced),
         "validation accuracy against latent dimensions kept",
-        heading="Accuracy with the first dimensions alone",
+        heading="Accuracy with the first dimensions only",
     )
     return figure, words.dimension_caption(traced)

@@ -1,4 +1,4 @@
-"""What the last hidden layer tells of the classes, in sentences and tables."""
+"""Class information of the last hidden layer, in sentences and tables."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = [
     "utility_caption",
 ]
 
-#: Places that the page lists; the file has the rest.
+#: Ranks that the page lists; the file has the rest.
 LISTED = 200
 #: How dimensions were chosen, as in `LatentConfig.select`.
 CHOSEN = {
     "sensitivity": "by sensitivity",
     "otsu": "by Otsu’s threshold",
-    "all": "as all that carry anything",
+    "all": "as all non-constant ones",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentPlace:
-    """The k-th dimension and discriminant, and the accuracy that k dimensions keep."""
+    """The k-th dimension and discriminant, and the accuracy with k dimensions."""
 
     place: int
     dimension: str
@@ -48,7 +48,7 @@ class LatentPlace:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentCut:
-    """What one cut found in the last hidden layer, and what of it was traced."""
+    """The last hidden layer at one cut, and the dimensions that were traced."""
 
     iteration: int
     kept: str
@@ -60,7 +60,7 @@ class LatentCut:
 
 
 def latent_sentence(latent: Row) -> str:
-    """Return the last hidden layer in a sentence: dimensions, discriminants, what was chosen.
+    """Return the last hidden layer in a sentence: dimensions, discriminants, choice.
 
     Example:
         >>> row = {"head": "fc2", "dimensions": 4, "constant": 1, "copies": 0}
@@ -80,39 +80,39 @@ Otsu’s threshold.'
         text += f", first two {_first_two(found)}" if len(found) > 2 and sum(found) > 0 else ""
     if latent["traced"]:
         traced = latent["traced"]
-        text += f"; {grouped(traced['kept'])} kept {CHOSEN.get(traced['by'], 'as asked')}"
+        text += f"; {grouped(traced['kept'])} kept {CHOSEN.get(traced['by'], 'as set')}"
     return text + "."
 
 
 def covariance_note(latent: Row, name: str) -> str:
-    """Return where the colours of a covariance end: `0 to 2.87`, or `±0.31` where it has signs."""
+    """Return the range of the colour scale: `0 to 2.87`, or `±0.31` if it is signed."""
     end = measure(covariance_end(latent, name))
     return f"0 to {end}" if latent["block"] > 1 else f"±{end}"
 
 
 def covariance_caption(latent: Row) -> str:
-    """Say what a cell is, and how far from diagonal the whole is."""
+    """Return what a cell is, and how far from diagonal the matrix is."""
     text = (
-        f"How the dimensions that {latent['head']} reads vary together, in the order of falling "
+        f"Covariances of the dimensions that {latent['head']} reads, in order of decreasing "
         "utility: the total covariance Σ_a = Σ_w + Σ_b, that within classes Σ_w, and that of the "
-        "class means Σ_b, in squared units of the activations. Each has a colour scale of its own, "
-        "whose end is written over it."
+        "class means Σ_b, in squared units of the activations. Each has its own colour scale, "
+        "whose range is shown above it."
     )
     block, drawn = latent["block"], latent["drawn"]
     if block > 1:
         text += (
-            f" Of {grouped(drawn)} dimensions a cell is the mean magnitude over a block of "
-            f"{block} × {block} entries: the diagonal looks paler than it is, and signs are not "
+            f" With {grouped(drawn)} dimensions, a cell is the mean magnitude of a block of "
+            f"{block} × {block} entries: the diagonal appears weaker than it is, and signs are not "
             "shown."
         )
     total, between = (latent["covariances"][name] for name in ("total", "between"))
     if total["diagonal"] > 0:
         share = between["diagonal"] / total["diagonal"]
-        text += f" {percent(share, 0)} of the variance lies between classes."
+        text += f" {percent(share, 0)} of the variance is between classes."
     if total["diagonal"] > 0 and drawn > 1:
         text += (
             " Off the diagonal of Σ_a the mean magnitude is "
-            f"{percent(total['beside'] / total['diagonal'], 1)} of that on it; at 0 the "
+            f"{percent(total['beside'] / total['diagonal'], 1)} of that on it; at 0 % the "
             "discriminants are the dimensions themselves."
         )
     left = latent["dimensions"] - drawn
@@ -123,18 +123,19 @@ def covariance_caption(latent: Row) -> str:
 
 
 def utility_caption(latent: Row) -> str:
-    """Say what utility and discriminants are, and what the colours mean."""
+    """Return what utility and discriminants are, and what the colours mean."""
     text = (
-        "Utility v = σ_b²/σ_w² is Fisher’s ratio of one dimension, variance between classes over "
-        "variance within; a constant dimension or a copy of another has none. The discriminants "
-        f"are those of all dimensions together, at most {grouped(max(latent['classes'] - 1, 0))} "
-        f"for {grouped(latent['classes'])} classes: eigenvalues of Σ_b against Σ_w with a little "
-        "ridge, on standardised dimensions. The line is their running sum over the whole."
+        "Utility v = σ_b²/σ_w² is Fisher’s ratio of one dimension, the variance between classes "
+        "over the variance within; it is 0 for a constant dimension or a copy of another. The "
+        "discriminants are those of all dimensions together, at most "
+        f"{grouped(max(latent['classes'] - 1, 0))} for {grouped(latent['classes'])} classes: "
+        "eigenvalues of Σ_b relative to Σ_w with a small ridge, on standardised dimensions. The "
+        "line is their running sum as a share of the total."
     )
     if latent["traced"]:
         traced = latent["traced"]
         text += (
-            f" Blue dimensions were kept {CHOSEN.get(traced['by'], 'as asked')}, "
+            f" Blue dimensions were kept {CHOSEN.get(traced['by'], 'as set')}, "
             f"{grouped(traced['kept'])} of {grouped(latent['dimensions'])}, and traced back over "
             f"{counted(traced['traced_images'], 'image')}."
         )
@@ -142,19 +143,20 @@ def utility_caption(latent: Row) -> str:
 
 
 def dimension_caption(traced: Row) -> str:
-    """Say what is kept of the accuracy with so many dimensions, and what components would keep."""
+    """Return the accuracy with the chosen number of dimensions, and with as many components."""
     counts, curves, at = traced["counts"], traced["accuracy"], chosen_at(traced)
     return (
-        "Validation accuracy where the head sees only the first k dimensions by utility (LDA), or "
-        "only as many principal components (PCA), which do not know the labels; nothing is "
-        f"trained again. All {counted(counts[-1], 'dimension')} reach "
-        f"{percent(curves['lda'][-1])}; the {grouped(traced['kept'])} that were chosen "
-        f"{percent(curves['lda'][at])}, as many components {percent(curves['pca'][at])}."
+        "Validation accuracy if the head reads only the first k dimensions by utility (LDA), or "
+        "only the first k principal components (PCA), which do not use the labels; nothing is "
+        f"retrained. All {counted(counts[-1], 'dimension')} reach "
+        f"{percent(curves['lda'][-1])}; the {grouped(traced['kept'])} chosen reach "
+        f"{percent(curves['lda'][at])}, the same number of components "
+        f"{percent(curves['pca'][at])}."
     )
 
 
 def latent_places(latent: Row) -> tuple[list[LatentPlace], int]:
-    """Return a row a place, as far as the page lists them, and how many it leaves out."""
+    """Return one row per rank, as far as the page lists them, and the number of hidden ones."""
     found = latent["discriminants"]
     running = list(accumulate(found))
     traced = latent["traced"] or {}
@@ -184,22 +186,22 @@ def latent_places(latent: Row) -> tuple[list[LatentPlace], int]:
 
 
 def latent_cuts(rows: Sequence[Row]) -> list[LatentCut]:
-    """Return what each cut of a run found in the last hidden layer, oldest first."""
+    """Return the last hidden layer at each cut of a run, oldest first."""
     return [_cut(at, row) for at, row in trajectory(rows, "latent").items()]
 
 
 def cut_caption(rows: Sequence[Row]) -> str:
-    """Say what is in the table, and how the sum of the discriminants went."""
+    """Return what the table shows, and how the sum of the discriminants changed."""
     found = list(trajectory(rows, "latent").values())
     first, newest = found[0], found[-1]
     text = (
         f"Before each cut the dimensions that {newest['head']} reads are ranked by Fisher’s ratio "
-        "of the class labels, and those kept are traced back to every channel. Discriminants are "
-        "eigenvalues of the covariance between classes against that within."
+        "for the class labels, and those kept are traced back to every channel. Discriminants are "
+        "eigenvalues of the covariance between classes relative to that within."
     )
     if len(found) > 1:
         before, after = sum(first["discriminants"]), sum(newest["discriminants"])
-        text += f" Their sum went from {measure(before)} to {measure(after)}."
+        text += f" Their sum changed from {measure(before)} to {measure(after)}."
     return text
 
 

@@ -17,10 +17,12 @@ __all__ = ["print_headline"]
 
 
 def print_headline(rows: Sequence[Row], console: Console) -> None:
-    """Print the dense network against the pruned one; say what is not measured yet."""
+    """Print the dense and the pruned network side by side, and what is not measured yet."""
     table = headline(rows)
     if not table:
-        console.print(Text("Not measured yet: the journal ends before the dense network's score."))
+        console.print(
+            Text("Not measured yet: the journal ends before the dense network's accuracy.")
+        )
         return
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("")

@@ -29,7 +29,7 @@ __all__ = [
     "training_figure",
 ]
 
-#: What is drawn over the epochs: key of the journal → name, colour, dash.
+#: Curves over the epochs: key of the journal → name, colour, dash.
 LINES = {
     "loss": {"loss": ("training loss", INK, "solid")},
     "accuracy": {
@@ -85,7 +85,7 @@ def accuracy_figure(rows: Sequence[Row], cost: str, title: str) -> go.Figure:
             y=[100 * step["validation_accuracy"] for step in back],
             mode="markers",
             marker={"color": MUTED, "symbol": "x-thin-open", "size": 8},
-            text=[_hover(step, "validation_accuracy", "stepped back from") for step in back],
+            text=[_hover(step, "validation_accuracy", "rejected") for step in back],
             hoverinfo="text",
         )
     result = last(rows, "result")
@@ -106,7 +106,7 @@ def accuracy_figure(rows: Sequence[Row], cost: str, title: str) -> go.Figure:
 
 
 def layer_figure(layers: Sequence[Row], key: str, title: str) -> go.Figure:
-    """Return bars of `key` (`out`, `params`, `macs`) a layer: what is left over what was there."""
+    """Return one bar of `key` (`out`, `params`, `macs`) per layer: pruned over dense network."""
     before, after = ([layer[key][at] for layer in layers] for at in (0, 1))
     label = [
         short(b) if a == b else f"{short(a)} of {short(b)}"
@@ -124,9 +124,9 @@ def layer_figure(layers: Sequence[Row], key: str, title: str) -> go.Figure:
 
 
 def knowledge_figure(layers: Sequence[Row]) -> go.Figure:
-    """Return a bar a layer: the explained share of the class labels (span) over the rest of 100 %.
+    """Return one bar per layer: the explained share of the class labels (span) out of 100 %.
 
-    Whiskers are the 95 % intervals, drawn within 0 to 100 %, where they were measured.
+    Whiskers are the 95 % intervals, clipped to 0 to 100 %, if they were measured.
     """
     shares = [100 * layer["share"] for layer in layers]
     label = [percent(layer["share"], 1) for layer in layers]
@@ -155,7 +155,7 @@ def knowledge_figure(layers: Sequence[Row]) -> go.Figure:
 
 
 def score_figures(rows: Sequence[Row], iteration: int | None = None) -> dict[str, go.Figure]:
-    """Return a small histogram a scored group: kept and removed units, at the newest cut."""
+    """Return one small histogram per scored group: kept and removed units, at the latest cut."""
     cuts = trajectory(rows, "prune")
     if not cuts:
         return {}
@@ -168,9 +168,9 @@ def score_figures(rows: Sequence[Row], iteration: int | None = None) -> dict[str
 
 
 def training_figure(rows: Sequence[Row], quantity: str) -> go.Figure:
-    """Return `loss`, `accuracy` or `push` over all epochs of the run, phases apart.
+    """Return `loss`, `accuracy` or `push` over all epochs of the run, with separate phases.
 
-    What an epoch does not have is a gap in its line.
+    A value missing in an epoch is a gap in its line.
     """
     lines = LINES[quantity]
     fits = [row for row in of_event(rows, "fit") if row["epochs"]]
@@ -226,7 +226,7 @@ def training_figure(rows: Sequence[Row], quantity: str) -> go.Figure:
 def _layer_bars(
     layers: Sequence[Row], whole: Sequence[float], part: Sequence[float], label: Sequence[str]
 ) -> go.Figure:
-    """Return a bar a layer, first on top: `part` in blue over `whole` in grey, and its label."""
+    """Return one bar per layer, first on top: `part` in blue over `whole` in grey, with a label."""
     figure = empty_figure(height=64 + 25 * len(layers))
     places = list(range(len(layers)))
     figure.add_bar(
@@ -254,7 +254,7 @@ def _layer_bars(
 def _histogram(histogram: Row) -> go.Figure:
     edges = histogram["edges"]
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
-    least = 1e-3 * (max(map(abs, edges)) or 1.0)  # equal scores still give a bar one can see
+    least = 1e-3 * (max(map(abs, edges)) or 1.0)  # equal scores still give a visible bar
     widths = [max(high - low, least) for low, high in pairwise(edges)]
     figure = empty_figure(height=150)
     for key, colour in (("removed", REMOVED), ("kept", KEPT)):

@@ -10,18 +10,18 @@ __all__ = ["lone_convolutions", "multiplying"]
 
 
 def multiplying(layers: Sequence[Row]) -> list[Row]:
-    """Return the layers that multiply, convolutions and linear layers, in their order.
+    """Return the layers with MACs, i.e. convolutions and linear layers, in order.
 
-    Norms and the like follow the layer before them and cost next to nothing.
+    Norms and the like follow the layer before them and cost almost nothing.
     """
     return [layer for layer in layers if layer["macs"][0] > 0]
 
 
 def lone_convolutions(layers: Sequence[Row]) -> list[Row]:
-    """Return the convolutions, where beside the other layers their parameters could not be seen.
+    """Return the convolutions if their parameters would be invisible next to the other layers.
 
-    That is where layers that are no convolution hold more than half of the dense parameters;
-    elsewhere the list is empty.
+    That is the case if other layers have more than half of the dense parameters; otherwise the list
+    is empty.
     """
     drawn = multiplying(layers)
     found = [layer for layer in drawn if "Conv" in layer["kind"]]

@@ -1,4 +1,4 @@
-"""One run folder → one HTML file that opens anywhere, offline, for years."""
+"""One run folder → one self-contained HTML file that opens offline."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ from prunus.reports.search import is_search, render_search
 
 __all__ = ["render_page", "write_report"]
 
-#: Score panels drawn at once; the rest opens in batches of as many. Of networks with more layers,
-#: parameters and MACs are drawn at once, and the other figures of the layers open.
+#: Score panels shown at first; the rest is in collapsed batches of the same size. For networks with
+#: more layers, only the figures of parameters and MACs are shown at first.
 PANELS = 24
-#: Characters of the plan that the page shows; the file has the rest.
+#: Characters of the plan on the page; the file has the rest.
 PLAN_LIMIT = 20_000
 FILES = {
-    "config.yaml": "all that is needed to repeat the run",
-    "record.jsonl": "every measurement, one JSON object a line",
-    "plan.json": "the edits, by name and index",
-    "plans.json": "those after every iteration",
+    "config.yaml": "all settings needed to repeat the run",
+    "record.jsonl": "every measurement, one JSON object per line",
+    "plan.json": "the removed units, by name and index",
+    "plans.json": "the plans after every iteration",
     "model.safetensors": "the pruned network's weights",
     "model.onnx": "the pruned network for any ONNX runtime",
     "report.html": "this page",
@@ -65,8 +65,8 @@ FILES = {
 def write_report(folder: Path) -> Path:
     """Write `report.html` into a run folder from its journal, configuration and plan.
 
-    The journal is only read, so this is safe beside a run in progress; a last line still being
-    written is left out. The same folder gives the same page, byte for byte.
+    The journal is only read, so this is safe during a run; an incomplete last line is ignored. The
+    same folder gives the same page, byte for byte.
 
     Raises:
         RunFolderError: the folder or its configuration is missing, or a file is broken.
@@ -75,16 +75,16 @@ def write_report(folder: Path) -> Path:
         folder / name for name in ("config.yaml", "record.jsonl", "plan.json")
     )
     if not config_path.is_file():
-        raise RunFolderError(f"no config.yaml in {folder}: give the folder of a run")
+        raise RunFolderError(f"{folder} has no config.yaml: give the folder of a run")
     try:
         config = yaml.safe_load(config_path.read_text())
         rows = read_rows(record_path)[0] if record_path.is_file() else []
         plan = json.loads(plan_path.read_text()) if plan_path.is_file() else None
     except (yaml.YAMLError, ValueError) as error:
         first = str(error).splitlines()[0]
-        raise RunFolderError(f"{folder} holds a file that cannot be read: {first}") from error
+        raise RunFolderError(f"{folder} contains a file that cannot be read: {first}") from error
     if not isinstance(config, dict):
-        raise RunFolderError(f"{config_path} is not a mapping of settings: write the run anew")
+        raise RunFolderError(f"{config_path} is not a mapping of settings: repeat the run")
     path = folder / "report.html"
     if is_search(config):
         write_whole(path, render_search(rows, config, folder))
@@ -103,13 +103,13 @@ def render_page(
     folder: str = "runs/NAME",
     files: Mapping[str, int] | None = None,
 ) -> str:
-    """Return the page of a run: no network, nothing beside it, whatever stage the run is at.
+    """Return the self-contained page of a run, finished or not.
 
     Args:
         rows: the journal, oldest row first.
         config: the configuration, plain values.
         plan: the plan, or None before there is one.
-        folder: the run folder, as `prunus.load` is to be given it.
+        folder: the run folder, as passed to `prunus.load`.
         files: the folder's files and their sizes in bytes.
     """
     layers, cuts = last(rows, "layers"), trajectory(rows, "prune")
@@ -170,20 +170,20 @@ def _accuracy(rows: Sequence[Row]) -> list[Drawing]:
 
 
 def _layers(layers: Sequence[Row]) -> tuple[list[Drawing], list[Drawing]]:
-    """Return the figures of parameters, MACs and outputs a layer, and those of them to be opened.
+    """Return the shown and the collapsed figures of parameters, MACs and outputs per layer.
 
-    Where the convolutions' parameters could not be seen, there is one more of them alone.
+    If the convolutions' parameters would be invisible, there is one more figure for them only.
     """
     drawn, alone = multiplying(layers), lone_convolutions(layers)
     if not drawn:
         return [], []
     figures = [("params", "parameters", drawn), ("macs", "MACs", drawn), ("out", "outputs", drawn)]
     drawings = [
-        draw(f"layers-{key}", layer_figure(some, key, noun), f"{noun} a layer, before, after")
+        draw(f"layers-{key}", layer_figure(some, key, noun), f"{noun} per layer, before, after")
         for key, noun, some in figures
     ]
     if alone:
-        noun = "parameters, the convolutions alone"
+        noun = "parameters, convolutions only"
         figure = layer_figure(alone, "params", noun)
         drawings.append(draw("layers-convolutions", figure, f"{noun}, before, after"))
     shown = len(drawings) if len(drawn) <= PANELS else 2
@@ -210,7 +210,7 @@ def _training(rows: Sequence[Row]) -> list[Drawing]:
 
 
 def _pushed(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """Return name, colour and dash of every push term that some epoch has."""
+    """Return name, colour and dash of every push term in the journal."""
     epochs = [epoch for row in of_event(rows, "fit") for epoch in row["epochs"]]
     colours = {light: name for name, (light, _) in PALETTE.items()}
     return [
@@ -221,7 +221,7 @@ def _pushed(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 
 def _panels(rows: Sequence[Row], cut: Row) -> list[Drawing]:
-    """Return a small figure a group of `cut`, with what was kept of it."""
+    """Return one small figure per group of `cut`, with the number of kept units."""
     figures = score_figures(rows, cut["iteration"])
     mixed = len({group["score_unit"] for group in cut["groups"]}) > 1
     return [

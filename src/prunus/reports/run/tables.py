@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 
-#: What runs the network, as a person calls it.
+#: Display names of the runtimes.
 RUNTIMES = {"eager": "PyTorch", "compile": "torch.compile", "onnxruntime": "ONNX Runtime"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadlineRow:
-    """One measure of the dense and the pruned network, and what changed."""
+    """One measure of the dense and the pruned network, and the change."""
 
     metric: str
     dense: str
@@ -59,7 +59,7 @@ class LayerRow:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupRow:
-    """One group of coupled units: how many the dense net had, how many are left, who reads it."""
+    """One group of coupled units: units in the dense network, units left, consumers."""
 
     name: str
     kind: str
@@ -70,7 +70,7 @@ class GroupRow:
 
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeRow:
-    """How much of the class labels one layer's input explains, in the first and the newest net."""
+    """Share of the class labels that a layer's input explains, in the first and latest network."""
 
     module: str
     features: str
@@ -81,10 +81,10 @@ class KnowledgeRow:
 
 
 def headline(rows: Sequence[Row]) -> list[HeadlineRow]:
-    """Return the dense network against the pruned one, a row a measure.
+    """Return the comparison of dense and pruned network, one row per measure.
 
-    Without a `result` the newest iteration stands for the pruned network, in the measures
-    that an iteration has; without any iteration the list is empty.
+    Without a `result` the latest iteration is used as the pruned network, with the measures of an
+    iteration; without any iteration the list is empty.
     """
     result = last(rows, "result")
     if result is None:
@@ -118,7 +118,7 @@ def headline(rows: Sequence[Row]) -> list[HeadlineRow]:
 
 
 def timings(rows: Iterable[Row]) -> dict[str, Row]:
-    """Return the newest timing of each runtime, in the order they were made."""
+    """Return the latest timing of each runtime, in chronological order."""
     return {row["runtime"]: row for row in of_event(rows, "timing")}
 
 
@@ -132,21 +132,21 @@ def untimed(rows: Iterable[Row]) -> list[tuple[str, str]]:
 
 
 def layer_table(rows: Sequence[Row]) -> list[LayerRow]:
-    """Return every layer before and after, or an empty list before that is journalled."""
+    """Return every layer before and after, or an empty list if it is not journalled yet."""
     found = last(rows, "layers")
     return [_layer(layer) for layer in found["layers"]] if found else []
 
 
 def knowledge(rows: Sequence[Row]) -> dict[int, list[Row]]:
-    """Return what the layers explain, by iteration: the dense network's (0) and the newest."""
+    """Return what the layers explain, by iteration: of the dense network (0) and the latest."""
     found = trajectory(rows, "information")
     return {at: found[at]["layers"] for at in sorted({0, max(found, default=0)} & set(found))}
 
 
 def knowledge_table(rows: Sequence[Row]) -> list[KnowledgeRow]:
-    """Return what each layer of either network explains, with 95 % intervals where measured.
+    """Return what each layer of either network explains, with 95 % intervals if measured.
 
-    A layer that one of the two does not have is a dash there.
+    A layer missing in one of the two is shown as a dash.
     """
     networks = knowledge(rows)
     if not networks:
@@ -161,7 +161,7 @@ def knowledge_table(rows: Sequence[Row]) -> list[KnowledgeRow]:
 
 
 def group_table(rows: Sequence[Row]) -> list[GroupRow]:
-    """Return every group that can be pruned, with the units left after the newest cut."""
+    """Return every group that can be pruned, with the units left after the latest cut."""
     graph, cuts = last(rows, "graph"), trajectory(rows, "prune")
     cut = cuts[max(cuts)] if cuts else None
     left = {group["name"]: group["after"] for group in cut["groups"]} if cut else {}
@@ -191,7 +191,7 @@ def unscored(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def explained(layer: Row | None) -> str:
-    """Return `97.3 % (96.8–97.7)`, without the interval where there is none."""
+    """Return `97.3 % (96.8–97.7)`, without the interval if there is none."""
     if layer is None:
         return "–"
     if layer["low"] is None or layer["high"] is None:
@@ -201,7 +201,7 @@ def explained(layer: Row | None) -> str:
 
 
 def gain(layer: Row | None) -> str:
-    """Return what a layer explains more than the one before it: `+12.30 points`."""
+    """Return the difference to what the layer before explains: `+12.30 points`."""
     return "–" if layer is None or layer["gain"] is None else points(0.0, layer["gain"])
 
 

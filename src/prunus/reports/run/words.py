@@ -1,4 +1,4 @@
-"""What the journal says, in sentences: the verdict, a caption a figure, what is missing."""
+"""The journal in sentences: the verdict, the captions of the figures, what is missing."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def collapsed(rows: Sequence[Row]) -> str:
-    """Say which modules are left with 1×1 filters alone; nothing where none is."""
+    """Return which modules have only 1×1 filters left, or an empty string."""
     *names, end = (last(rows, "result") or {}).get("collapsed") or [""]
     if not end:
         return ""
     listed = f"{', '.join(names)} and {end} are" if names else f"{end} is"
-    return f"Collapsed: {listed} left with 1×1 filters alone."
+    return f"Collapsed: {listed} left with only 1×1 filters."
 
 
 def missing(rows: Sequence[Row]) -> str:
-    """Return where an unfinished journal ends, or nothing when the result is there."""
+    """Return where an unfinished journal ends, or an empty string if there is a result."""
     if last(rows, "result") is not None:
         return ""
     if not rows:
@@ -76,33 +76,33 @@ def missing(rows: Sequence[Row]) -> str:
     at = f" of iteration {row['iteration']}" if row.get("iteration") else ""
     return (
         "This run is not finished: its journal ends before the final comparison, "
-        f"after “{row['event']}”{at}. What is below is what has been measured so far."
+        f"after “{row['event']}”{at}. The page shows what has been measured so far."
     )
 
 
 def headline_caption(rows: Sequence[Row]) -> str:
-    """Say what was measured on what, and how fine the test set can tell."""
+    """Return what was measured on what, and the resolution of the test set."""
     result = last(rows, "result")
     if result is None:
         return (
             "Not measured yet: the run stopped before the test set, the size on disk and the "
-            "latency. The pruned network here is that of the newest iteration."
+            "latency. The pruned network here is that of the latest iteration."
         )
     latency = _timed(rows)
     if "test_images" not in result:
         return f"No test images were given. {latency}"
     images = result["test_images"]
     return (
-        f"Test accuracy is over {grouped(images)} images, so one image is "
+        f"Test accuracy is measured on {grouped(images)} images, so one image is "
         f"{100 / images:.2f} points. {latency}"
     )
 
 
 def _timed(rows: Sequence[Row]) -> str:
-    """Say how the times were taken, and what could not be timed."""
+    """Return how the times were measured, and what could not be timed."""
     text = (
-        "Times are of one batch on the CPU, both networks in turn: medians with their 95 % "
-        "intervals; a speed-up is the median of the ratios round by round."
+        "Times are for one batch on the CPU, measured alternately for both networks: medians with "
+        "their 95 % intervals; a speed-up is the median of the ratios of all rounds."
     )
     for runtime, reason in untimed(rows):
         text += f" {runtime} was not timed: {reason}."
@@ -110,18 +110,18 @@ def _timed(rows: Sequence[Row]) -> str:
 
 
 def widths_caption(rows: Sequence[Row]) -> str:
-    """Say which multiple of widths the latency table led to, and why; nothing where none did."""
+    """Return the multiple of widths chosen from the latency table and why, or an empty string."""
     found = last(rows, "round_to")
     return f"Chosen from the latency table: {found['reason']}." if found else ""
 
 
 def accuracy_caption(rows: Sequence[Row]) -> str:
-    """Say where the path begins and ends, and which cut was the deepest."""
+    """Return where the curve starts and ends, and which cut cost most."""
     steps, cuts = trajectory(rows, "iteration"), trajectory(rows, "prune")
     first, final = (list(steps.values())[at] for at in (0, -1))
     text = (
         "Read from right to left. A blue dot is the network after training, an orange diamond "
-        "right after a cut and its repair, and the dotted line what training won back. "
+        "right after a cut and its repair, and the dotted line what training recovered. "
         f"The dense network reaches {percent(first['validation_accuracy'])} with "
         f"{grouped(first['params'])} parameters"
     )
@@ -135,13 +135,13 @@ def accuracy_caption(rows: Sequence[Row]) -> str:
     deepest = max(cuts.values(), key=lambda row: row["validation_before"] - row["validation_cut"])
     cost = 100 * (deepest["validation_before"] - deepest["validation_cut"])
     if cost > 0:
-        text += f". The deepest cut, in iteration {deepest['iteration']}, cost {cost:.1f} points"
+        text += f". The costliest cut, in iteration {deepest['iteration']}, lost {cost:.1f} points"
         trained = steps.get(deepest["iteration"])
         if trained is not None:
             won = 100 * (trained["validation_accuracy"] - deepest["validation_cut"])
-            text += f"; training then {'won' if won >= 0 else 'lost'} {abs(won):.1f}"
+            text += f"; training then {'gained' if won >= 0 else 'lost'} {abs(won):.1f}"
     else:
-        text += ". No cut cost anything by itself"
+        text += ". No cut lost accuracy before training"
     result = last(rows, "result")
     if result is not None:
         final_accuracy = percent(result["pruned"]["validation_accuracy"])
@@ -150,19 +150,19 @@ def accuracy_caption(rows: Sequence[Row]) -> str:
 
 
 def layer_caption(rows: Sequence[Row]) -> str:
-    """Say what is drawn, which layers gave most, and how many kept all outputs."""
+    """Return what is shown, which layers lost most, and how many kept all outputs."""
     found = last(rows, "layers")
     layers = found["layers"] if found else []
     drawn, alone = multiplying(layers), lone_convolutions(layers)
-    text = "Grey is the dense network, blue what is left of it, first layer on top. "
+    text = "Grey is the dense network, blue the pruned one; the first layer is on top. "
     if alone:
         everything, theirs = (sum(one["params"][0] for one in some) for some in (drawn, alone))
         text += (
-            f"The convolutions hold {percent(theirs / everything, 1)} of the parameters drawn, so "
-            "theirs are drawn alone, too. "
+            f"The convolutions have {percent(theirs / everything, 1)} of the parameters shown, so "
+            "theirs are also shown separately. "
         )
     if len(drawn) < len(layers):
-        text += "Layers that multiply nothing, as norms, are in the table only. "
+        text += "Layers without MACs, such as norms, are only in the table. "
     most = [_most(layers, key, noun) for key, noun in (("params", "parameters"), ("macs", "MACs"))]
     if not any(most):
         return text + "No layer lost parameters."
@@ -172,31 +172,31 @@ def layer_caption(rows: Sequence[Row]) -> str:
 
 
 def _most(layers: Sequence[Row], key: str, noun: str) -> str:
-    """Say which layer gave most of `key`, or nothing where none gave any."""
+    """Return which layer lost most of `key`, or an empty string if none did."""
     removed = sum(layer[key][0] - layer[key][1] for layer in layers)
     if removed <= 0:
         return ""
     most = max(layers, key=lambda layer: layer[key][0] - layer[key][1])
     before, after = most[key]
     return (
-        f"{most['module']} gave most {noun}: {grouped(before - after)} of its {grouped(before)} "
-        f"are gone, {percent((before - after) / removed, 0)} of all that were removed."
+        f"{most['module']} lost the most {noun}: {grouped(before - after)} of its "
+        f"{grouped(before)}, which is {percent((before - after) / removed, 0)} of all removed."
     )
 
 
 def knowledge_name(iteration: int) -> str:
-    """Return what the network after `iteration` is called."""
+    """Return the display name of the network after `iteration`."""
     return f"After iteration {iteration}" if iteration else "Dense network"
 
 
 def knowledge_caption(rows: Sequence[Row]) -> str:
-    """Say what a bar is, which layer learnt most, and what the cuts cost the last layer."""
+    """Return what a bar is, where the largest gain is, and the loss of the last layer."""
     networks = knowledge(rows)
     first, newest = (networks[at(networks)] for at in (min, max))
     text = (
-        "A bar is what a layer reads. Blue is the share of the class labels’ variance that a "
+        "A bar is the input of a layer. Blue is the share of the class labels’ variance that a "
         "ridge regression on it explains (the span: discriminant information over its maximum), "
-        "grey what is left to the layers after it (the residual)."
+        "grey what remains for the layers after it (the residual)."
     )
     if any(layer["low"] is not None for layers in networks.values() for layer in layers):
         text += " Whiskers are 95 % jackknife intervals."
@@ -205,7 +205,7 @@ def knowledge_caption(rows: Sequence[Row]) -> str:
         most = max(gains, key=lambda layer: layer["gain"])
         where = f"After iteration {min(networks)}" if min(networks) else "In the dense network"
         text += (
-            f" {where}, the largest step from a layer to the next is the one to {most['module']}: "
+            f" {where}, the largest gain from one layer to the next is at {most['module']}: "
             f"{points(0.0, most['gain'])}."
         )
     if first and newest and len(networks) > 1:
@@ -218,34 +218,34 @@ def knowledge_caption(rows: Sequence[Row]) -> str:
 
 
 def score_caption(row: Row) -> str:
-    """Say which cut the panels show and what a bar is."""
+    """Return which cut the panels show and what a bar is."""
     groups = row["groups"]
     units = list(dict.fromkeys(group["score_unit"] for group in groups))
     scale = f" ({units[0]})" if len(units) == 1 else ""
     before, after = (sum(group[key] for group in groups) for key in ("before", "after"))
     return (
         f"The cut of iteration {row['iteration']}, to {row['target']}: {grouped(after)} of "
-        f"{counted(before, 'unit')} in {counted(len(groups), 'group')} were kept. A panel is a "
-        f"group; across is a unit’s score{scale}, up is how many units score so. Orange units "
-        "were removed, blue ones kept."
+        f"{counted(before, 'unit')} in {counted(len(groups), 'group')} were kept. Each panel is a "
+        f"group; the horizontal axis is the score of a unit{scale}, the vertical axis the number "
+        "of units. Orange units were removed, blue ones kept."
     )
 
 
 def training_caption(rows: Sequence[Row]) -> str:
-    """Say how long the training was and where it was best."""
+    """Return how long the training took and where it was best."""
     fits = [row for row in of_event(rows, "fit") if row["epochs"]]
     epochs = [epoch for row in fits for epoch in row["epochs"]]
     best = max(range(len(epochs)), key=lambda at: epochs[at]["validation_accuracy"])
     return (
         f"{counted(len(epochs), 'epoch')} in {counted(len(fits), 'phase')}, "
-        f"{grouped(sum(epoch['seconds'] for epoch in epochs))} s in all; a vertical line marks "
-        "where a phase begins, with the number of its iteration. The best validation accuracy, "
-        f"{percent(epochs[best]['validation_accuracy'])}, came in epoch {best + 1}."
+        f"{grouped(sum(epoch['seconds'] for epoch in epochs))} s in total; a vertical line marks "
+        "the start of a phase, with the number of its iteration. The best validation accuracy, "
+        f"{percent(epochs[best]['validation_accuracy'])}, was reached in epoch {best + 1}."
     )
 
 
 def _name(config: Mapping[str, Any], *keys: str) -> str:
-    """Return the name under the first of `keys` the configuration has: text, or `name` within."""
+    """Return the name under the first of `keys` in the configuration: text, or its `name`."""
     for key in keys:
         value = config.get(key)
         if isinstance(value, Mapping):

@@ -29,7 +29,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def print_scores(content: Row, console: Console, top: int = 3) -> None:
-    """Print `scores.json`: the layers, what the head reads, `top` units at either end a group."""
+    """Print `scores.json`: layers, last hidden layer, `top` units at each end of each group."""
     console.print(Text(score_title(content), style="bold"))
     console.print(Text(verdict(content)))
     console.print()
@@ -48,7 +48,7 @@ def print_scores(content: Row, console: Console, top: int = 3) -> None:
 
 
 def _layers(content: Row, console: Console) -> None:
-    console.print(Text("What the layers know", style="bold"))
+    console.print(Text("Class information of the layers", style="bold"))
     level = percent(content["level"], 0)
     console.print(Text(f"share of the class labels explained, {level} intervals", style="dim"))
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -71,13 +71,13 @@ def _layers(content: Row, console: Console) -> None:
 
 
 def _groups(content: Row, console: Console, top: int) -> None:
-    console.print(Text("What the units are worth", style="bold"))
+    console.print(Text("Costs of the units", style="bold"))
     console.print(Text(content["unit"], style="dim"))
     if any(could_go(group) is not None for group in content["groups"]):
-        console.print(Text("* its interval includes 0: it could go free", style="dim"))
+        console.print(Text("* the interval includes 0: it may cost nothing", style="dim"))
     for group in content["groups"]:
         line = group_summary(group)
-        free = f", could go free {line.free}" if line.free_units else ""
+        free = f", {line.free} may cost nothing" if line.free_units else ""
         console.print()
         console.print(
             Text(line.name, style="bold").append(

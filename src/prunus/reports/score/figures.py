@@ -1,4 +1,4 @@
-"""`scores.json` → plotly figures: the step from layer to layer, the sorted costs of a group."""
+"""`scores.json` → plotly figures: the gain from layer to layer, the sorted costs of a group."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from prunus.reports.score.tables import could_go, interval
 
 __all__ = ["gain_figure", "unit_figure"]
 
-#: Up to so many units each has a whisker of its own; more share a band.
+#: Up to this number of units each has its own whisker; more share a band.
 WHISKERS = 32
-#: Decades below the largest cost at which a logarithmic axis ends.
+#: Number of decades below the largest cost that a logarithmic axis shows.
 DECADES = 5
 
 
 def gain_figure(layers: Sequence[Row]) -> go.Figure:
-    """Return a bar a layer in running order: what it explains more than the one before it."""
+    """Return one bar per layer in execution order: its gain over the layer before it."""
     gains = [100 * layer["gain"] for layer in layers]
     figure = empty_figure(height=64 + 25 * len(layers))
     figure.add_bar(
@@ -66,8 +66,8 @@ def gain_figure(layers: Sequence[Row]) -> go.Figure:
 def unit_figure(group: Row) -> go.Figure:
     """Return the cost of each unit along the removal order, with its interval.
 
-    Orange diamonds are units whose interval includes 0. The axis is logarithmic where the costs
-    differ by more than a factor of 10; what is smaller than its end is drawn there.
+    Orange diamonds are units whose interval includes 0. The axis is logarithmic if the costs
+    differ by more than a factor of 10; smaller values are drawn at its end.
     """
     order = [unit for unit in group["order"] if group["costs"][unit] is not None]
     costs, low, high = ([group[key][unit] for unit in order] for key in ("costs", "low", "high"))
@@ -89,7 +89,7 @@ def unit_figure(group: Row) -> go.Figure:
             marker={"color": colour, "symbol": symbol, "size": 7 if len(order) <= 100 else 4},
             text=[
                 f"<b>unit {order[index]}</b><br>{interval(group, order[index])}"
-                f"<br>{grouped(places[index])} of {grouped(len(order))} to go"
+                f"<br>{grouped(places[index])} of {grouped(len(order))} to be removed"
                 for index in at
             ],
             hoverinfo="text",
@@ -110,7 +110,7 @@ def _add_interval(
     low: Sequence[float],
     high: Sequence[float],
 ) -> None:
-    """Add whiskers to a few units, a band to many."""
+    """Add whiskers for few units, a band for many."""
     if len(places) > WHISKERS:
         figure.add_scatter(
             x=[*places, *reversed(places)],
@@ -141,7 +141,7 @@ def _add_interval(
 
 
 def _cost_axis(values: Sequence[float]) -> tuple[dict[str, Any], float]:
-    """Return the axis that shows `values`, and the least that it shows."""
+    """Return the axis for `values`, and the smallest value on it."""
     positive = [value for value in values if value > 0]
     if not positive:
         return {"rangemode": "tozero", "nticks": 4}, 0.0

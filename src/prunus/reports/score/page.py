@@ -1,4 +1,4 @@
-"""`scores.json` → one HTML file that opens anywhere, offline, for years."""
+"""`scores.json` → one self-contained HTML file that opens offline."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from prunus.reports.score.tables import (
 
 __all__ = ["render_scores"]
 
-#: Groups drawn at once; the rest opens in batches of as many.
+#: Groups shown at first; the rest is in collapsed batches of the same size.
 PANELS = 12
-#: Units of a group that the page lists: the first and the last to go; the file has the rest.
+#: Units of a group that the page lists: the first and last in removal order; the file has the rest.
 LISTED = 400
 FILES = {
-    "config.yaml": "all that is needed to repeat it",
-    "record.jsonl": "where, when and how fast it was made",
-    "scores.json": "every number of this page, and those it leaves out",
+    "config.yaml": "all settings needed to repeat it",
+    "record.jsonl": "command, versions, device and times",
+    "scores.json": "every number of this page, and those omitted here",
     "scores.html": "this page",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One group on the page: its figure, its line and its units."""
+    """One group on the page: its figure, its summary and its units."""
 
     drawing: Drawing
     summary: GroupSummary
@@ -52,10 +52,10 @@ class Panel:
 
 
 def render_scores(content: Row, rows: Sequence[Row], config: Mapping[str, Any]) -> str:
-    """Return the page of `scores.json`: no network, nothing beside it.
+    """Return the self-contained page of `scores.json`.
 
     Args:
-        content: what `scores.json` holds.
+        content: the content of `scores.json`.
         rows: the journal of the scoring, `run` and `score`.
         config: the configuration, plain values.
     """
@@ -102,18 +102,18 @@ def _panel(at: int, group: Row) -> Panel:
 
 
 def _layer_caption(content: Row) -> str:
-    """Say what a bar is and which step is the largest."""
+    """Return what a bar is and where the largest loss is."""
     text = (
-        "On the left the layers ranked by what they read: blue is the share of the class labels’ "
+        "On the left, the layers ranked by their input: blue is the share of the class labels’ "
         "variance that a ridge regression on a layer’s input explains (discriminant information "
-        "over its maximum), grey what it leaves to explain"
+        "over its maximum), grey what remains unexplained"
     )
     layers = content["layers"]
     if any(layer["low"] is not None for layer in layers):
         text += f"; whiskers are {percent(content['level'], 0)} jackknife intervals"
     text += (
         f", over {counted(content['images'], 'image')} in {counted(content['blocks'], 'block')}. "
-        "On the right the same layers in the order they run, each against the one before it"
+        "On the right, the same layers in execution order, each relative to the one before it"
     )
     if len(layers) > 1:
         low = min(layers[1:], key=lambda layer: float(layer["gain"]))
@@ -123,30 +123,30 @@ def _layer_caption(content: Row) -> str:
 
 
 def _unit_caption(content: Row) -> str:
-    """Say what a point is, and what an orange one."""
+    """Return what a point is, and what orange means."""
     groups = content["groups"]
     text = (
-        f"A panel is a group of coupled units; across are its units in the order in which "
-        f"“{content['criterion']}” would remove them, up is what each costs at its step: "
+        f"Each panel is a group of coupled units; the horizontal axis is the order in which "
+        f"“{content['criterion']}” would remove them, the vertical axis the cost of each removal: "
         f"{content['unit']}."
     )
     sure = any(could_go(group) is not None for group in groups)
     if has_width(content):
         text += (
-            f" Grey is the {percent(content['level'], 0)} jackknife interval, a whisker a unit up "
-            f"to {grouped(WHISKERS)} units and a band beyond. Orange units have an interval that "
-            "includes 0: on these images they could go free."
+            f" Grey is the {percent(content['level'], 0)} jackknife interval, one whisker per unit "
+            f"up to {grouped(WHISKERS)} units and a band beyond. Orange units have an interval "
+            "that includes 0: on these images they may cost nothing."
         )
     elif sure:
-        text += " The criterion gives the same whatever the images, so its costs have no intervals."
+        text += " The criterion does not depend on the images, so its costs have no intervals."
     else:
         text += (
-            " The criterion reads gradients or traces, which are summed over all images, so its "
+            " The criterion uses gradients or traces, which are summed over all images, so its "
             "costs have no intervals."
         )
     text += (
-        " Where costs differ by more than a factor of 10 the axis is logarithmic, and what lies "
-        "below its end is drawn there."
+        " If costs differ by more than a factor of 10, the axis is logarithmic, and smaller values "
+        "are drawn at its end."
     )
     if len(groups) > 1 and not content["comparable"]:
         text += " Costs of different groups are not on one scale."

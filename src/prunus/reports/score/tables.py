@@ -1,4 +1,4 @@
-"""`scores.json` → tables of formatted strings: layers by what they know, units by their worth."""
+"""`scores.json` → tables of formatted strings: layers by class information, units by cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRank:
-    """One layer: its place in running order, what its input explains, the step from the last."""
+    """One layer: its position in execution order, what its input explains, its gain."""
 
     module: str
     place: int
@@ -41,7 +41,7 @@ class LayerRank:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitRow:
-    """One unit: its place in the removal order and its cost; `free` where that may be nothing."""
+    """One unit: its place in the removal order and its cost; `free` if that may be zero."""
 
     unit: int
     place: int
@@ -51,7 +51,7 @@ class UnitRow:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSummary:
-    """One group in a line: its size, median cost, and how many units could go free, with share."""
+    """One group in a line: its size, median cost, and the units that may cost nothing."""
 
     name: str
     size: str
@@ -62,7 +62,7 @@ class GroupSummary:
 
 
 def ranked(content: Row) -> list[Row]:
-    """Return the layers by the share they explain, the greatest first."""
+    """Return the layers by the share they explain, largest first."""
     return sorted(content["layers"], key=lambda layer: -float(layer["share"]))
 
 
@@ -84,14 +84,14 @@ def layer_ranks(content: Row) -> list[LayerRank]:
 
 
 def could_go(group: Row) -> list[bool] | None:
-    """Tell of each unit whether its interval includes 0; None where there are no intervals."""
+    """Return for each unit whether its interval includes 0; None if there are no intervals."""
     if all(low is None for low in group["low"]):
         return None
     return [low is not None and low <= 0 for low in group["low"]]
 
 
 def has_width(content: Row) -> bool:
-    """Tell whether any unit's interval is wider than a point."""
+    """Return whether any unit's interval has a nonzero width."""
     return any(
         low is not None and high is not None and low < high
         for group in content["groups"]
@@ -100,7 +100,7 @@ def has_width(content: Row) -> bool:
 
 
 def group_summary(group: Row) -> GroupSummary:
-    """Return a group's line."""
+    """Return the summary of a group."""
     costs = [cost for cost in group["costs"] if cost is not None]
     free = could_go(group)
     return GroupSummary(
@@ -114,7 +114,7 @@ def group_summary(group: Row) -> GroupSummary:
 
 
 def unit_row(group: Row, place: int) -> UnitRow:
-    """Return the unit that is the `place`-th (from 1) to go."""
+    """Return the unit that is the `place`-th (from 1) to be removed."""
     unit = group["order"][place - 1]
     free = could_go(group)
     return UnitRow(
@@ -125,7 +125,7 @@ def unit_row(group: Row, place: int) -> UnitRow:
 def interval(group: Row, unit: int) -> str:
     """Return a unit's cost as `0.0123 (0.0101–0.0145)` or `1.3 (1.1–1.5) × 10⁻⁷`.
 
-    Without its interval where that is not known or has no width.
+    The interval is omitted if it is unknown or has no width.
     """
     cost, low, high = (group[key][unit] for key in ("costs", "low", "high"))
     if cost is None:
@@ -142,24 +142,24 @@ def interval(group: Row, unit: int) -> str:
 
 
 def score_title(content: Row) -> str:
-    """Return what was scored: `resnet20 on digits`, with a run's network called pruned."""
+    """Return what was scored: `resnet20 on digits`, marked as pruned for a run's network."""
     return f"{content['model']}{', pruned,' if content['run'] else ''} on {content['data']}"
 
 
 def verdict(content: Row) -> str:
-    """Say which layer knows most, where the largest step is, and how many units could go free."""
+    """Return the most informative layer, the largest gain, and the units that may cost nothing."""
     layers, groups = content["layers"], content["groups"]
     text = ""
     if layers:
         most = ranked(content)[0]
         share = percent(most["share"], 1)
-        text = f"The input of {most['module']} explains most of the class labels, {share}."
+        text = f"The input of {most['module']} explains the class labels best, {share}."
     if len(layers) > 1:
         step = max(layers[1:], key=lambda layer: float(layer["gain"]))
-        text += f" The largest step is to {step['module']}: {points(0.0, step['gain'])}."
+        text += f" The largest gain is at {step['module']}: {points(0.0, step['gain'])}."
     flags = [free for group in groups for free in could_go(group) or ()]
     if flags:
-        text += f" {grouped(sum(flags))} of {counted(len(flags), 'unit')} could go free."
+        text += f" {grouped(sum(flags))} of {counted(len(flags), 'unit')} may cost nothing."
     return text.strip()
 
 

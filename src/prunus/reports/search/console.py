@@ -16,7 +16,7 @@ __all__ = ["print_search"]
 
 
 def print_search(rows: Sequence[Row], console: Console) -> None:
-    """Print the finished networks and how far the derived ones lead at as many parameters."""
+    """Print the finished networks and the lead of the derived ones at equal parameters."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("network", "parameters", "MACs", "validation", "test"):
         grid.add_column(column, justify="left" if column == "network" else "right")
@@ -31,7 +31,7 @@ def print_search(rows: Sequence[Row], console: Console) -> None:
         console.print(Text(f"{arm_name(failed['key'])} could not run: {failed['reason']}"))
     comparison = last(rows, "comparison")
     if comparison is not None:
-        console.print(Text("Lead of the derived networks at as many parameters, on validation:"))
+        console.print(Text("Lead of the derived networks at equal parameters, on validation:"))
         for row in comparison["arms"]:
             if row["currency"] == "params":
                 console.print(Text(f"  over {arm_name(row['arm'])}: {lead_text(row)}"))

@@ -1,4 +1,4 @@
-"""Networks of a search → accuracy against size, an arm a curve."""
+"""Networks of a search → accuracy against size, one curve per arm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prunus.reports.search.tables import arm_name, short_model
 
 __all__ = ["size_figure"]
 
-#: Colour, dash and symbol of an arm; rivals take those of `RIVALS` in turn.
+#: Colour, dash and symbol of an arm; rivals cycle through those of `RIVALS`.
 STYLES = {
     DERIVED: (KEPT, "solid", "circle"),
     "grown": (REMOVED, "solid", "square"),
@@ -31,16 +31,16 @@ RIVALS = (
     (INK, "dot", "cross"),
     (MUTED, "dot", "diamond-open"),
 )
-#: Spans between the best and the median network that the axis reaches down to.
+#: How far the axis extends below the best network, in distances from best to median network.
 REACH = 3
 
 
 def size_figure(networks: Sequence[Row], currency: str, title: str) -> go.Figure:
-    """Return validation accuracy in percent against `currency` (`params` or `macs`), arm by arm.
+    """Return validation accuracy in percent against `currency` (`params` or `macs`) for each arm.
 
-    Of networks of one cost and arm it is the last, the same structure after more training.
-    The accuracy axis ends where three times the distance from the best to the median network
-    ends; networks below it are drawn there.
+    Of networks of one arm with equal cost only the last is drawn: the same structure after more
+    training. The accuracy axis extends three times the distance from the best to the median
+    network below the best; networks below it are drawn at its end.
     """
     floor = accuracy_floor(networks)
     figure = empty_figure(height=430)
@@ -49,7 +49,7 @@ def size_figure(networks: Sequence[Row], currency: str, title: str) -> go.Figure
     for arm in dict.fromkeys(row["arm"] for row in networks):
         style = STYLES.get(arm)
         rows = latest([row for row in networks if row["arm"] == arm], currency)
-        if style is None:  # a rival, whose way begins at the network trained without push
+        if style is None:  # a rival, whose curve starts at the network trained without push
             style, rivals = RIVALS[rivals % len(RIVALS)], rivals + 1
             rows = plain + rows
         _draw(figure, rows, arm, currency, style, floor)
@@ -63,7 +63,7 @@ def size_figure(networks: Sequence[Row], currency: str, title: str) -> go.Figure
 
 
 def accuracy_floor(networks: Sequence[Row]) -> float:
-    """Return the least accuracy that the axis shows, 0 to 1."""
+    """Return the lowest accuracy on the axis, 0 to 1."""
     found = [row["validation_accuracy"] for row in networks]
     best = max(found)
     reach = REACH * max(best - statistics.median(found), 0.001)
@@ -79,7 +79,9 @@ def _draw(
     floor: float,
 ) -> None:
     color, dash, symbol = style
-    rows = sorted(rows, key=lambda row: -row[currency])  # stable: of one size the later stays later
+    rows = sorted(
+        rows, key=lambda row: -row[currency]
+    )  # stable: keeps the order within equal sizes
     figure.add_scatter(
         x=[row[currency] for row in rows],
         y=[100 * max(row["validation_accuracy"], floor) for row in rows],

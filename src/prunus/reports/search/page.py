@@ -1,4 +1,4 @@
-"""The journal of a search → one HTML file that opens anywhere, offline, for years."""
+"""The journal of a search → one self-contained HTML file that opens offline."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ SIZES = {"params": "parameters", "macs": "multiply-accumulates (MACs)"}
 
 
 def is_search(config: Mapping[str, Any]) -> bool:
-    """Tell whether a configuration is one of `prunus search`."""
+    """Return whether a configuration is one of `prunus search`."""
     return "rivals" in config
 
 
 def render_search(rows: Sequence[Row], config: Mapping[str, Any], folder: Path) -> str:
-    """Return the page of a search, finished or not: no network, nothing beside it.
+    """Return the self-contained page of a search, finished or not.
 
     Args:
         rows: its journal, oldest row first.
         config: its configuration, plain values.
-        folder: its folder; pages of the runs in it are linked.
+        folder: its folder; the pages of its runs are linked.
     """
     found, start = networks(rows), last(rows, "start")
     drawings = [
@@ -74,7 +74,7 @@ def _title(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
 
 def _missing(rows: Sequence[Row]) -> str:
     done = len(of_event(rows, "arm"))
-    return f"This search is not finished: {done} of its runs are. It goes on with --resume."
+    return f"This search is not finished: {done} of its runs are. Continue it with --resume."
 
 
 def _linked(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -99,22 +99,22 @@ def _step(row: Row) -> Row:
 
 
 def _caption(found: Sequence[Row]) -> str:
-    """Say what a point is, and where the axis ends."""
+    """Return what a point is, and where the axis ends."""
     floor = accuracy_floor(found)
     text = (
-        "A point is a network, a line the way of one method. All were trained here on the same "
-        "images; compared are those that have seen as many epochs as the derived network in the "
-        "end. Rivals of the pruning start at the grown network trained without push, which has "
-        "seen fewer, as have the networks on their way."
+        "Each point is a network, each line one method. All were trained here on the same "
+        "images; only networks trained for at least as many epochs as the final derived network "
+        "are compared. Rival criteria start from the grown network trained without push, which, "
+        "like their intermediate networks, was trained for fewer epochs."
     )
     below = sum(row["validation_accuracy"] < floor for row in found)
     if below:
-        text += f" Of those below {percent(floor)} ({below}) the place is drawn at the lower end."
+        text += f" Networks below {percent(floor)} ({below}) are drawn at the lower end."
     return text
 
 
 def _noise(rows: Sequence[Row]) -> str:
-    """Say how far an accuracy may be off for the choice of images alone."""
+    """Return the standard error of an accuracy due to the choice of images."""
     error = standard_error(rows)
     if not error:
         return ""
@@ -122,5 +122,5 @@ def _noise(rows: Sequence[Row]) -> str:
     return (
         f" On {grouped(images)} validation images one standard error of an accuracy is "
         f"{points(0.0, error).removeprefix('+')}: smaller differences are noise, and larger ones "
-        "may be where another seed turns them."
+        "may still change with another seed."
     )

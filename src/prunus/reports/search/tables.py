@@ -1,4 +1,4 @@
-"""Rows of a search's journal → the words and tables of its page and of the terminal."""
+"""Rows of a search's journal → the texts and tables of its page and of the terminal."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = [
 NAMES = {
     DERIVED: "derived: pushed, then pruned",
     PLAIN: "grown network, no push",
-    "grown": "networks met while growing",
+    "grown": "networks of the growing steps",
     "scratch": "derived structures from scratch",
     "fixed": "other networks",
-    "deep_lda": "after-the-fact deep LDA",
+    "deep_lda": "deep LDA without push",
     "activation_mean": "activation",
     "taylor": "Taylor",
     "l1": "L1",
     "l2": "L2",
 }
-#: Where the derived networks may lie, in the order it is told.
-PLACES = ("above", "below", "level with")
+#: Positions of the derived networks relative to a rival, in the order of the verdict.
+PLACES = ("above", "below", "on par with")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +51,13 @@ class NetworkRow:
 
 
 def arm_name(arm: str) -> str:
-    """Return what an arm is called: a rival by its criterion."""
+    """Return the display name of an arm; a rival is named by its criterion."""
     criterion, slash, allocation = arm.partition("/")
     return NAMES.get(criterion, criterion) + (f" ({allocation} allocation)" if slash else "")
 
 
 def finished_of(rows: Sequence[Row]) -> Row | None:
-    """Return the finished derived network, None before there is one."""
+    """Return the finished derived network, or None."""
     found = [row for row in networks(rows) if row["arm"] == DERIVED and row["name"] == "finished"]
     return found[-1] if found else None
 
@@ -81,14 +81,14 @@ def arm_rows(rows: Sequence[Row]) -> list[NetworkRow]:
 
 
 def short_model(name: str) -> str:
-    """Return the name of a network without the folder of the file that makes it."""
+    """Return the name of a network without the folder of its source file."""
     return name.rpartition("/")[2]
 
 
 def standard_error(rows: Sequence[Row]) -> float:
     """Return √(a(1 − a)/n), a the finished network's accuracy on n validation images.
 
-    0 before there is one, and of journals that do not say n.
+    It is 0 before there is one, and for journals without n.
     """
     images, found = (last(rows, "start") or {}).get("validation_images"), finished_of(rows)
     if not images or found is None:
@@ -98,15 +98,15 @@ def standard_error(rows: Sequence[Row]) -> float:
 
 
 def lead_text(row: Row) -> str:
-    """Return one comparison in words: the mean lead, its range, and what was left out."""
+    """Return one comparison in words: the mean lead, its range, and what was omitted."""
     if row["lead"] is None:
-        return "no network of a size that the derived ones have"
+        return "no network within the sizes of the derived ones"
     text = points(0.0, row["lead"])
     if row["points"] > 1:
         text += f" on average (from {points(0.0, row['least'])} to {points(0.0, row['most'])})"
     text += f", {counted(row['points'], 'network')}"
     if row["left_out"]:
-        text += f"; {grouped(row['left_out'])} beyond the sizes compared"
+        text += f"; {grouped(row['left_out'])} outside the sizes compared"
     return text
 
 
@@ -116,13 +116,13 @@ def verdict(rows: Sequence[Row]) -> str:
     if start is None:
         return "The network has not finished growing."
     if found is None:
-        return f"{short_model(start['model'])} is there; the network derived from it is not yet."
+        return f"{short_model(start['model'])} is finished; its derived network is not yet."
     pushed = next(row for row in networks(rows) if row["arm"] == DERIVED)
     text = (
         f"{short_model(start['model'])} has {grouped(pushed['params'])} parameters; pushed and "
         "pruned it has "
-        f"{grouped(found['params'])} ({kept(pushed['params'], found['params'])}) and answers "
-        f"{percent(found['test_accuracy'])} of the test images rightly, before pruning "
+        f"{grouped(found['params'])} ({kept(pushed['params'], found['params'])}) and a test "
+        f"accuracy of {percent(found['test_accuracy'])}, before pruning "
         f"{percent(pushed['test_accuracy'])}."
     )
     comparison = last(rows, "comparison")
@@ -135,11 +135,11 @@ def verdict(rows: Sequence[Row]) -> str:
     places: dict[str, list[str]] = {}
     for row in mine:
         lead = row["lead"]
-        place = "above" if lead > noise else "below" if lead < -noise else "level with"
+        place = "above" if lead > noise else "below" if lead < -noise else "on par with"
         places.setdefault(place, []).append(arm_name(row["arm"]))
     sides = [f"{place} {_listed(places[place])}" for place in PLACES if place in places]
-    text += " At as many parameters, on validation and on average, it lies " + "; ".join(sides)
-    if "level with" in places:
+    text += " At equal parameters, averaged over validation, it is " + "; ".join(sides)
+    if "on par with" in places:
         text += ", within a standard error"
     return text + "."
 

@@ -1,4 +1,4 @@
-"""What commands without a page print."""
+"""Terminal output of the commands without a page."""
 
 from prunus.reports.terminal.audit import print_audit, print_exports, say_parity
 from prunus.reports.terminal.catalogue import print_data, print_models, say_evaluation, say_trained

@@ -1,4 +1,4 @@
-"""What `prunus load` and the exports found, on a terminal, within 80 columns."""
+"""Results of `prunus load` and of exports on a terminal, within 80 columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["print_audit", "print_exports", "say_parity"]
 
 
 def print_audit(content: Row, console: Console) -> None:
-    """Print what `Audit.to_dict` returns."""
+    """Print the result of `Audit.to_dict`."""
     shape = "×".join(map(str, content["input_shape"]))
     console.print(
         Text(
@@ -45,16 +45,16 @@ def print_audit(content: Row, console: Console) -> None:
         if check["status"] == "unknown" and check["found"] is not None
     ]
     if unsaid:
-        console.print(Text(f"The journal does not say: {', '.join(unsaid)}."))
+        console.print(Text(f"Not recorded in the journal: {', '.join(unsaid)}."))
     differ = [check["subject"] for check in checks if check["status"] == "differs"]
     if differ:
         console.print(Text(f"Differs: {', '.join(differ)}.", style="bold"))
     else:
-        console.print(Text("Intact: nothing differs from what was recorded.", style="bold"))
+        console.print(Text("Intact: everything matches the record.", style="bold"))
 
 
 def print_exports(rows: Sequence[Row], console: Console) -> None:
-    """Print a line for each format that the journal says was written."""
+    """Print a line for each written format in the journal."""
     for row in (*of_event(rows, "export")[-1:], *of_event(rows, "artefact")):
         runtime, file = row.get("runtime", "ONNX Runtime"), row.get("file", row.get("onnx"))
         text = say_parity(runtime, row["largest_difference"], row["images"])
@@ -62,7 +62,7 @@ def print_exports(rows: Sequence[Row], console: Console) -> None:
 
 
 def say_parity(runtime: str, difference: float, images: int) -> str:
-    """Return how far a runtime is from PyTorch."""
+    """Return the difference of a runtime from PyTorch."""
     return f"{runtime} differs from PyTorch by at most {difference:.1e} on {images} images"
 
 

@@ -1,4 +1,4 @@
-"""What can be named, trained and measured, on a terminal."""
+"""Known networks and data sets, training and evaluation results on a terminal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["print_data", "print_models", "say_evaluation", "say_trained"]
 
 
 def print_models(rows: Sequence[Row], console: Console) -> None:
-    """Print what `list_models` returns."""
+    """Print the result of `list_models`."""
     if not rows:
-        console.print("No network of that name: `prunus models` without a text lists all.")
+        console.print("No matching network: `prunus models` without a pattern lists all.")
         return
     sources: dict[str, list[Row]] = {}
     for row in rows:
@@ -37,7 +37,7 @@ def print_models(rows: Sequence[Row], console: Console) -> None:
     if grows is not None:
         *beneath, top = grows["stages"]
         larger = grows["name"] + _stages([*beneath, top + 1])
-        columns += f" and, where it can grow, modules a stage (say {larger})"
+        columns += f" and, if it can grow, modules per stage (e.g. {larger})"
     console.print(
         f"{counted(len(rows), 'network')}: {columns}. Also torchvision:NAME, timm:NAME and "
         "path/to/file.py:factory."
@@ -60,9 +60,9 @@ def _stages(sizes: Sequence[int] | None) -> str:
 
 
 def print_data(rows: Sequence[Row], console: Console, data_root: Path) -> None:
-    """Print what `list_data` returns: a line of facts and one of origin each."""
+    """Print the result of `list_data`: one line of facts and one of origin each."""
     for row in rows:
-        here = "here" if row["path"] is not None else "not here" if row["get"] else "your own"
+        here = "found" if row["path"] is not None else "not found" if row["get"] else "your own"
         facts = ["×".join(map(str, row["input_shape"]))]
         if row["num_classes"]:
             facts.append(f"{grouped(row['num_classes'])} classes")
@@ -71,11 +71,11 @@ def print_data(rows: Sequence[Row], console: Console, data_root: Path) -> None:
         origin = f"{row['source']}. {row['terms']}"
         console.print(Padding(Text("; ".join(facts)), (0, 0, 0, 2)))
         console.print(Padding(Text(origin, style="dim"), (0, 0, 0, 2)))
-    console.print(Text(f"Looked for in {data_root}; another place: --data-root."))
+    console.print(Text(f"Searched in {data_root}; change it with --data-root."))
 
 
 def say_evaluation(found: Row) -> str:
-    """Return what `Evaluation.to_dict` holds in a few lines."""
+    """Return the content of `Evaluation.to_dict` in a few lines."""
     lines = [f"{found['model']} on {found['data']}, {found['split']} split:"]
     images = counted(found["images"], "image")
     quality = found["quality"]

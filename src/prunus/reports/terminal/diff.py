@@ -1,4 +1,4 @@
-"""What one run removed that the other kept, on a terminal, within 80 columns."""
+"""The difference of two plans on a terminal, within 80 columns."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from prunus.reports.numbers import NBSP, counted, grouped, percent
 
 __all__ = ["print_difference"]
 
-#: Indices named in one cell; the others are counted.
+#: Indices listed in one cell; the others are counted.
 NAMED = 12
 
 
 def print_difference(content: Row, console: Console) -> None:
-    """Print what `RunDifference.to_dict` returns."""
+    """Print the result of `RunDifference.to_dict`."""
     for side in "ab":
         console.print(Text(_side(content, side)))
     models = [content[side]["model"] for side in "ab"]
     if None not in models and models[0] != models[1]:
         console.print(
             Text(
-                f"The runs name different networks, {models[0]} and {models[1]}: a group that only "
-                "one of them cuts may not be in the other."
+                f"The runs are of different networks, {models[0]} and {models[1]}: a group that "
+                "only one of them cuts may not exist in the other."
             )
         )
     elif content["same_dense"] is False:
         console.print(
             Text(
-                "The two dense networks have other weights (dense.safetensors): units of one "
-                "number need not do the same, so compare counts rather than indices."
+                "The two dense networks have different weights (dense.safetensors): units with the "
+                "same index need not do the same, so compare counts rather than indices."
             )
         )
     console.print()
@@ -72,8 +72,8 @@ def _groups(content: Row, console: Console) -> None:
     grid.add_column("group", overflow="fold", max_width=20)
     for heading in ("units", "both\nkeep", "both\nremove"):
         grid.add_column(heading, justify="right", no_wrap=True)
-    grid.add_column("A alone removes", overflow="fold")
-    grid.add_column("B alone removes", overflow="fold")
+    grid.add_column("only A removes", overflow="fold")
+    grid.add_column("only B removes", overflow="fold")
     for row in content["groups"]:
         grid.add_row(
             Text(row["group"]),
@@ -87,7 +87,7 @@ def _groups(content: Row, console: Console) -> None:
 
 
 def _indices(indices: list[int]) -> str:
-    """Return `3: 0, 4, 7`; after `NAMED` of them, how many more there are."""
+    """Return `3: 0, 4, 7`; after `NAMED` of them, the number of the others."""
     if not indices:
         return "–"
     rest = len(indices) - NAMED
@@ -103,7 +103,7 @@ def _agreement(content: Row) -> str:
     differ = any(row["a_alone"] or row["b_alone"] for row in content["groups"])
     if not differ:
         return (
-            "The plans remove the same units of every group, but other channels of "
+            "The plans remove the same units of every group, but different channels of "
             f"{', '.join(content['modules'])}."
         )
     union = sum(
@@ -112,6 +112,6 @@ def _agreement(content: Row) -> str:
     both = sum(len(row["both"]) for row in content["groups"])
     return (
         f"Of the {counted(union, 'unit')} that either run removes, both remove {grouped(both)}: "
-        f"a Jaccard index of {content['jaccard']:.3f}, where random choices of as many units in "
-        f"each group would give {content['jaccard_by_chance']:.3f} on average."
+        f"a Jaccard index of {content['jaccard']:.3f}, where random choices of the same number of "
+        f"units in each group would give {content['jaccard_by_chance']:.3f} on average."
     )

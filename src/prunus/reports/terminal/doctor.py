@@ -1,4 +1,4 @@
-"""What of a network can be pruned and what cannot, on a terminal, within 80 columns."""
+"""What can be pruned in a network and what cannot, on a terminal, within 80 columns."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from prunus.reports.numbers import NBSP, counted, grouped, percent, size
 
 __all__ = ["print_diagnosis"]
 
-#: Modules named in one cell; the others are counted.
+#: Modules listed in one cell; the others are counted.
 NAMED = 3
 
 
 def print_diagnosis(content: Row, console: Console) -> None:
-    """Print what `Diagnosis.to_dict` returns."""
+    """Print the result of `Diagnosis.to_dict`."""
     shape = "×".join(map(str, content["input_shape"]))
     console.print(Text(f"{content['network']}, input {shape}", style="bold"))
     console.print(
@@ -38,13 +38,13 @@ def print_diagnosis(content: Row, console: Console) -> None:
         _findings(content, console)
     if content["outputs"]:
         names = _names(content["outputs"], len(content["outputs"]))
-        console.print(Text(f"{names}: the network's outputs, they stay", style="dim"))
+        console.print(Text(f"{names}: the network's outputs, which are kept", style="dim"))
     if content["groups"]:
         least = ", ".join(
             f"{currency}={_rounded_up(content['least'][currency]['share'])}%"
             for currency in ("macs", "params", "bytes")
         )
-        console.print(Text(f"smallest budgets, each by itself: {least}"))
+        console.print(Text(f"smallest budgets, each on its own: {least}"))
 
 
 def _verdict(content: Row) -> str:
@@ -54,18 +54,18 @@ def _verdict(content: Row) -> str:
     able = f"{counted(len(content['groups']), 'group')} can be pruned"
     faults = sum(item["fault"] for item in content["findings"])
     if not faults:
-        return f"Healthy: {able}; cut in all of them, the network computes what it should."
-    return f"{able}; {faults} more could be, if the forward pass were written in another way."
+        return f"Healthy: {able}; a test cut of all of them computes the correct outputs."
+    return f"{able}; {faults} more could be if the forward pass were written differently."
 
 
 def _groups(content: Row, console: Console) -> None:
     console.print(Text("What can be pruned", style="bold"))
-    console.print(Text("share of the network that goes with most of a group alone", style="dim"))
+    console.print(Text("share of the network saved by cutting most of one group", style="dim"))
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("group", overflow="fold", max_width=22)
     grid.add_column("kind", no_wrap=True)
     grid.add_column("units", justify="right", no_wrap=True)
-    grid.add_column("is cut with", overflow="fold", max_width=24)
+    grid.add_column("cut together with", overflow="fold", max_width=24)
     grid.add_column("params", justify="right", no_wrap=True)
     grid.add_column("MACs", justify="right", no_wrap=True)
     for group in content["groups"]:
@@ -81,11 +81,11 @@ def _groups(content: Row, console: Console) -> None:
 
 
 def _findings(content: Row, console: Console) -> None:
-    """Print a row for each reason; reasons that differ in numbers alone count as one."""
+    """Print a row for each reason; reasons that differ only in numbers count as one."""
     alike: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for item in content["findings"]:
         alike[_pattern(item["reason"]), item["hint"]].append(item)
-    console.print(Text("What stays whole", style="bold"))
+    console.print(Text("What cannot be pruned", style="bold"))
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("times", justify="right", no_wrap=True)
     grid.add_column("module", overflow="fold", max_width=22)
@@ -102,7 +102,7 @@ def _findings(content: Row, console: Console) -> None:
 
 
 def _pattern(reason: str) -> str:
-    """Return a reason without its numbers, but with the line of source it names."""
+    """Return a reason without its numbers, except for the source line it names."""
     return re.sub(r"(?<!\.py:)\b\d+", "#", reason)
 
 
@@ -112,5 +112,5 @@ def _names(names: list[str], most: int) -> str:
 
 
 def _rounded_up(share: float) -> str:
-    """Return a share in percent, rounded up: what is printed must be reachable."""
+    """Return a share in percent, rounded up, so that the printed budget is reachable."""
     return f"{math.ceil(share * 1e4) / 100:g}"

@@ -1,4 +1,4 @@
-"""A grown family of networks on a terminal, within 80 columns."""
+"""The networks of the growing steps on a terminal, within 80 columns."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["print_grown"]
 
 
 def print_grown(rows: Sequence[Row], console: Console) -> None:
-    """Print the network of each step, the one that was kept marked, and what it was chosen by."""
+    """Print the network of each step, with the kept one marked, and the reason for stopping."""
     steps = [row for row in rows if row["event"] == "step"]
     if not steps:
-        console.print(Text("Nothing grown yet: the journal ends before the network to start from."))
+        console.print(Text("Nothing grown yet: the journal ends before the initial network."))
         return
     grown = last(rows, "grown")
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -39,7 +39,7 @@ def print_grown(rows: Sequence[Row], console: Console) -> None:
     console.print(grid)
     stop = last(rows, "stop")
     if stop is not None:
-        console.print(Text(f"Growing is over: {stop['reason']}."))
+        console.print(Text(f"Growing stopped: {stop['reason']}."))
     console.print(Text(_agreement([row for row in steps if row.get("choices")])))
     if grown is not None:
         console.print(
@@ -51,12 +51,12 @@ def print_grown(rows: Sequence[Row], console: Console) -> None:
 
 
 def _agreement(steps: Sequence[Row]) -> str:
-    """Say how often information alone would have chosen what training chose."""
+    """Return how often information alone would have chosen the same candidate as training."""
     both = [row["choices"] for row in steps if "accuracy" in row["choices"]]
     if not both:
         return "Information: share of the classes that the last hidden layer explains."
     same = sum(row["accuracy"] == row["information"] for row in both)
     return (
-        "Information: share of the classes that the last hidden layer explains; before any "
-        f"training it would have chosen the same stage in {same} of {len(both)} steps."
+        "Information: share of the classes that the last hidden layer explains; before training "
+        f"it would have chosen the same stage in {same} of {len(both)} steps."
     )

@@ -1,4 +1,4 @@
-"""What a push did to the last hidden layer, on a terminal, within 80 columns."""
+"""The effect of a push on the last hidden layer, on a terminal, within 80 columns."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["print_pushed"]
 
 
 def print_pushed(rows: Sequence[Row], console: Console) -> None:
-    """Print the discriminants and the dimensions that are needed, before (if known) and after."""
+    """Print the discriminants and the required dimensions, before (if known) and after."""
     found = [row for row in rows if row["event"] == "latent" and "held_out" in row]
     if not found:
         console.print(Text("Not measured yet: the journal ends before the last hidden layer."))
         return
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    grid.add_column(f"what {found[0]['head']} reads")
+    grid.add_column(f"input of {found[0]['head']}")
     for row in found:
         grid.add_column(row["network"], justify="right")
     lines: dict[str, Callable[[Row], str]] = {
