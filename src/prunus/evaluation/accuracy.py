@@ -20,8 +20,8 @@ def accuracy(
     """Return the share of images whose largest output is their class, in [0, 1].
 
     Raises:
-        DataError: the loader gave no image, or images in place of labels.
-        NonFiniteError: an output is NaN, so that there is no largest one.
+        DataError: the loader yields no image, or images instead of labels.
+        NonFiniteError: an output is NaN, so there is no largest one.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -32,19 +32,19 @@ def accuracy(
             for x, y in progress(loader) if progress else loader:
                 if y.is_floating_point():
                     raise DataError(
-                        f"the loader gave targets of {y.dtype}, accuracy needs class labels: "
-                        "measure images by restoration_quality"
+                        f"the loader yields targets of {y.dtype}, but accuracy needs class labels: "
+                        "use restoration_quality for image targets"
                     )
                 output = primary(model(x.to(device)))
                 if torch.isnan(output).any():
                     raise NonFiniteError(
-                        f"{type(model).__name__} answers NaN: its training diverged or its "
-                        "weights are broken; start from another checkpoint"
+                        f"{type(model).__name__} produced NaN outputs: its training diverged or "
+                        "its weights are corrupt; use another checkpoint"
                     )
                 right += int((output.argmax(1).cpu() == y.cpu()).sum())
                 count += len(y)
     finally:
         model.train(training)
     if not count:
-        raise DataError("the loader gave no image to measure accuracy on")
+        raise DataError("the loader yields no image to measure accuracy on: give a non-empty one")
     return right / count

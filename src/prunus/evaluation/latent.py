@@ -1,4 +1,4 @@
-"""How much of the last hidden layer the decision needs: accuracy against dimensions kept."""
+"""How many dimensions of the last hidden layer are needed: accuracy against dimensions kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def latent_curve(
     bases: dict[str, tuple[Tensor, Tensor]],
     counts: Sequence[int],
 ) -> dict[str, list[float]]:
-    """Return the accuracy that the head keeps with the first k directions of each basis.
+    """Return the accuracy of the head with only the first k directions of each basis.
 
     [Tian, section 3.3.5, Figure 3-19], theory.md (41). With z (F,) what the head reads, W (L, F)
     and b its parameters, c a centre and V (F, F) a basis, directions in falling order of worth, the
@@ -30,13 +30,13 @@ def latent_curve(
 
     Args:
         bases: V and c by name.
-        counts: the numbers k, rising.
+        counts: the numbers k, increasing.
 
-    Cost: one pass of the network, and O(F² + F·L) an image and basis.
+    Cost: one pass of the network, and O(F² + F·L) per image and basis.
 
     Raises:
-        ConfigError: the head is no linear layer, so what comes after it is not known.
-        DataError: the loader gives no image.
+        ConfigError: the head is not a linear layer, so its outputs cannot be recomputed.
+        DataError: the loader yields no image.
     """
     head = groups.consumers[groups.head]
     module = module_at(model, head.module)
@@ -78,12 +78,14 @@ def latent_curve(
         handle.remove()
         model.train(training)
     if not images:
-        raise DataError("the loader gave no image to measure latent dimensions on")
+        raise DataError(
+            "the loader yields no image to measure latent dimensions on: give a non-empty one"
+        )
     return {name: [found / images for found in row] for name, row in right.items()}
 
 
 def enough_dimensions(counts: Sequence[int], accuracies: Sequence[float], drop: float) -> int:
-    """Return the fewest dimensions from which on accuracy stays within `drop` of the last.
+    """Return the fewest dimensions beyond which accuracy stays within `drop` of the last.
 
     Example:
         >>> enough_dimensions([1, 2, 4, 8], [0.3, 0.93, 0.97, 0.98], drop=0.02)

@@ -1,4 +1,4 @@
-"""Layers of two networks side by side: widths, parameters, MACs, in running order."""
+"""Layers of two networks side by side: widths, parameters, MACs, in execution order."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["layer_rows"]
 
 
 def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dict[str, Any]]:
-    """Return parameters, MACs and channels of each layer, before and after, in running order.
+    """Return parameters, MACs and channels of each layer, before and after, in execution order.
 
-    Numbers of modules that are cut with a layer (heads, widths) are no layers. What went as a
-    whole has nothing left.
+    Integer attributes that are cut with a layer (heads, widths) do not count as layers. A layer
+    that was removed entirely has zero left.
     """
     sides = [find_groups(network, example).layers for network in (dense, pruned)]
     rows = []
@@ -54,7 +54,7 @@ def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dic
 def _running(model: nn.Module, example: Tensor, names: Iterable[str]) -> list[str]:
     """Return the names of layers in the order in which they first run.
 
-    What is read without being called runs where the module around it does.
+    A module that is read without being called is placed where its parent module runs.
     """
     place: dict[str, int] = {}
 

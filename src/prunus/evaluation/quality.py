@@ -1,4 +1,4 @@
-"""How well a network does what it is for: accuracy of labels, PSNR and SSIM of images."""
+"""Quality of a network: accuracy for labels, PSNR and SSIM for images."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["measure"]
 def measure(
     model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Any = None
 ) -> dict[str, float]:
-    """Return {'accuracy'} where the targets are labels, {'psnr', 'ssim'} where they are images.
+    """Return {'accuracy'} if the targets are labels, {'psnr', 'ssim'} if they are images.
 
-    The scale of super-resolution is read off the first batch; so many pixels are cropped.
+    The scale of super-resolution is inferred from the first batch; that many pixels are cropped.
 
     Raises:
-        DataError: the loader gave nothing.
+        DataError: the loader is empty.
         NonFiniteError: an output is NaN.
     """
     batches = iter(progress(loader) if progress else loader)
     first = next(batches, None)
     if first is None:
-        raise DataError("the loader gave no image to measure on")
+        raise DataError("the loader yields no image to measure on: give a non-empty one")
     images, targets = first
     rest = itertools.chain([first], batches)
     if not targets.is_floating_point():

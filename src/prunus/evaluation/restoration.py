@@ -1,4 +1,4 @@
-"""How near restored images are to the true ones: PSNR and SSIM."""
+"""Similarity of restored and true images: PSNR and SSIM."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ def restoration_quality(
 ) -> Quality:
     """Return the mean PSNR and SSIM of the images that `model` restores.
 
-    Answers are clipped to [0, 1] and rounded to 8 bits, as if they were written to a file. Then,
-    in the convention of each field,
+    Outputs are clipped to [0, 1] and rounded to 8 bits, as if they were written to a file. Then,
+    following the convention of each field,
 
-    * `scale` > 1, super-resolution: colour is taken to Y of YCbCr (BT.601, 16 … 235, in 8 bits,
-      `rgb_to_luma`), `scale` pixels are cropped at each border, and what is left is measured.
-      Images of one channel are Y already.
+    * `scale` > 1, super-resolution: colour is converted to Y of YCbCr (BT.601, 16 … 235, in 8 bits,
+      `rgb_to_luma`), `scale` pixels are cropped at each border, and the rest is measured. Images
+      with one channel are Y already.
     * `scale` = 1, denoising and deblocking: all channels, grey or RGB, up to the border.
 
-    Both measures are taken for each image by itself, and the mean is that over images. Equal
-    images, whose PSNR is infinite, count as 100 dB. The model's training mode is restored.
+    Both measures are computed per image and averaged over images. Equal images, whose PSNR is
+    infinite, count as 100 dB. The model's training mode is restored.
 
-    Shapes: the loader yields float (B, C, h, w) and (B, C, H, W) in [0, 1]; several main outputs
-    are told apart as in `primary`.
+    Shapes: the loader yields float (B, C, h, w) and (B, C, H, W) in [0, 1]; of several outputs the
+    main one is used, see `primary`.
 
     Raises:
-        ConfigError: `scale` is less than 1, or the answers are of another shape than the images.
-        DataError: the loader gave no image, or one that is smaller than SSIM's window.
-        NonFiniteError: an answer is NaN or infinite.
+        ConfigError: `scale` is less than 1, or the outputs have another shape than the images.
+        DataError: the loader yields no image, or one that is smaller than SSIM's window.
+        NonFiniteError: an output is NaN or infinite.
     """
     if scale < 1:
         raise ConfigError(f"the scale of a restoration is {scale}, expected 1 or more")
@@ -73,14 +73,14 @@ def restoration_quality(
                 answer = primary(model(x.to(device)))
                 if answer.shape != y.shape:
                     raise ConfigError(
-                        f"{type(model).__name__} makes {tuple(answer.shape)} of "
-                        f"{tuple(x.shape)}, but the images are {tuple(y.shape)}: "
-                        "choose data of the network's scale and channels"
+                        f"{type(model).__name__} maps {tuple(x.shape)} to "
+                        f"{tuple(answer.shape)}, but the targets are {tuple(y.shape)}: "
+                        "choose data with the network's scale and channels"
                     )
                 if not torch.isfinite(answer).all():
                     raise NonFiniteError(
-                        f"{type(model).__name__} answers NaN or infinity: its training diverged "
-                        "or its weights are broken; start from another checkpoint"
+                        f"{type(model).__name__} produced NaN or infinite outputs: its training "
+                        "diverged or its weights are corrupt; use another checkpoint"
                     )
                 pair = _measured(answer, scale), _measured(y.to(device), scale)
                 ratios += psnr(*pair).clamp(max=_IDENTICAL).tolist()
@@ -89,12 +89,14 @@ def restoration_quality(
         for module, training in modes:
             module.training = training
     if not ratios:
-        raise DataError("the loader gave no image to measure PSNR and SSIM on")
+        raise DataError(
+            "the loader yields no image to measure PSNR and SSIM on: give a non-empty one"
+        )
     return Quality(sum(ratios) / len(ratios), sum(similarities) / len(similarities))
 
 
 def _measured(image: Tensor, scale: int) -> Tensor:
-    """Return what is measured of (B, C, H, W), float64 in [0, 1]."""
+    """Return the part of (B, C, H, W) that is measured, float64 in [0, 1]."""
     image = _round(image.double())
     if scale == 1:
         return image
@@ -104,7 +106,7 @@ def _measured(image: Tensor, scale: int) -> Tensor:
 
 
 def _round(image: Tensor) -> Tensor:
-    """Return `image` as 8 bits hold it, halves up."""
+    """Return `image` rounded to 8 bits, halves up."""
     return torch.floor(image.clamp(0, 1) * 255 + 0.5) / 255
 
 
@@ -126,14 +128,14 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Return the mean structural similarity of each image.
 
-    At every place of a window that lies within the image, with w its weights (Σw = 1),
+    At every position of a window inside the image, with weights w (Σw = 1),
     μ_x = Σ w x, σ_x² = Σ w x² - μ_x², σ_xy = Σ w x y - μ_x μ_y,
 
         SSIM = (2μ_x μ_y + C₁)(2σ_xy + C₂) / ((μ_x² + μ_y² + C₁)(σ_x² + σ_y² + C₂)),
 
-    C₁ = (0.01 L)², C₂ = (0.03 L)², L = 1; the mean is over places and channels. The window is
-    11×11, Gaussian with σ 1.5 pixels. Images are not shrunk first, as in `ssim_index.m`, which
-    the tables of the field are made with.
+    C₁ = (0.01 L)², C₂ = (0.03 L)², L = 1; the mean is over positions and channels. The window is
+    11×11, Gaussian with σ 1.5 pixels. Images are not downscaled first, as in `ssim_index.m`, which
+    is the reference of published tables.
 
     Shapes: two of (B, C, H, W) in [0, 1] → float64 (B,).
 
@@ -145,7 +147,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     if min(x.shape[-2:]) < _WINDOW:
         raise DataError(
             f"SSIM needs images of at least {_WINDOW}×{_WINDOW} pixels inside the border, but "
-            f"{x.shape[-2]}×{x.shape[-1]} came: give larger images"
+            f"{x.shape[-2]}×{x.shape[-1]} given: use larger images"
         )
     x, y = x.double(), y.double()
     mu_x, mu_y, xx, yy, xy = (_windowed(image) for image in (x, y, x * x, y * y, x * y))

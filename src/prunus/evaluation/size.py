@@ -15,5 +15,5 @@ def count_params(model: nn.Module) -> int:
 
 
 def count_bytes(model: nn.Module) -> int:
-    """Return the bytes of all parameters and buffers: what a weight file holds."""
+    """Return the bytes of all parameters and buffers: the content of a weight file."""
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())

@@ -1,4 +1,4 @@
-"""Write artefacts and prove that they compute the same."""
+"""Write artefacts and verify that they compute the same as PyTorch."""
 
 from prunus.export import onnx, openvino, pt2
 from prunus.export.format import FORMATS, Format, require_formats

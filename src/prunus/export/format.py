@@ -1,4 +1,4 @@
-"""What a format of exported networks is: how it is written, and the runtime that opens it."""
+"""The interface of an export format: how it is written, and the runtime that opens it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prunus.core import Registry
 
 __all__ = ["FORMATS", "INPUT", "OUTPUT", "Format", "quiet", "require_formats"]
 
-#: Names of an artefact's one input and one output.
+#: Names of the single input and output of an artefact.
 INPUT, OUTPUT = "images", "logits"
 
 Runner = Callable[[Tensor], Tensor]
@@ -27,10 +27,10 @@ class Format(ABC):
     """One format of artefacts.
 
     Attributes:
-        title: what people call it.
-        runtime: what opens an artefact and computes with it.
-        suffixes: the endings of its files. The first is the file that is opened; the others
-            lie beside it under the same stem.
+        title: its display name.
+        runtime: the runtime that opens and runs an artefact.
+        suffixes: the suffixes of its files. The first is the file that is opened; the others
+            are next to it with the same stem.
     """
 
     title: ClassVar[str]
@@ -38,25 +38,25 @@ class Format(ABC):
     suffixes: ClassVar[tuple[str, ...]]
 
     def files(self, folder: Path, stem: str = "model") -> tuple[Path, ...]:
-        """Return where the files of an artefact lie, the one that is opened first."""
+        """Return the paths of an artefact's files, starting with the one that is opened."""
         return tuple(folder / f"{stem}{suffix}" for suffix in self.suffixes)
 
     def require(self) -> None:  # noqa: B027 - most formats need no more than Prunus does
-        """Raise `ConfigError` where this machine lacks what the format needs; say what."""
+        """Raise `ConfigError` if a requirement of the format is missing; names it."""
 
     @abstractmethod
     def write(self, network: nn.Module, example: Tensor, path: Path) -> None:
-        """Write `network`, float32 in eval mode on the CPU, to `path` and what lies beside it.
+        """Write `network`, float32 in eval mode on the CPU, to `path` and its companion files.
 
-        The batch axis is dynamic. `example` (2, *shape) gives the shape alone: its values are
-        not kept in the artefact.
+        The batch axis is dynamic. `example` (2, *shape) only defines the shape: its values are not
+        stored in the artefact.
         """
 
     @abstractmethod
     def open(self, path: Path) -> Runner:
-        """Return what computes the output (B, …) for images (B, *shape), by the format's runtime.
+        """Return a function from images (B, *shape) to the output (B, …), in the format's runtime.
 
-        It computes in float32 on the CPU, whatever the runtime's own default is.
+        It computes in float32 on the CPU, regardless of the runtime's default.
         """
 
 
@@ -64,11 +64,11 @@ FORMATS = Registry[Format]("export format")
 
 
 def require_formats(names: Iterable[str]) -> None:
-    """Raise where one of the formats named is not known, or cannot be written on this machine.
+    """Raise if one of the formats is unknown, or cannot be written on this machine.
 
     Raises:
-        UnknownNameError: there is no such format; lists the known ones.
-        ConfigError: a package is missing; says how it is installed.
+        UnknownNameError: unknown format; lists the known ones.
+        ConfigError: a package is missing; names the command to install it.
     """
     for name in names:
         FORMATS[name].require()

@@ -1,4 +1,4 @@
-"""The gate: an artefact is kept only where its own runtime computes what PyTorch computes."""
+"""The gate: an artefact is kept only if its own runtime computes the same as PyTorch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a runtime's outputs are from PyTorch's, over `images` images and at batch 1."""
+    """Difference of a runtime's outputs from PyTorch's, over `images` images and at batch 1."""
 
     largest_difference: float
     tolerance: float
@@ -29,7 +29,7 @@ class Parity:
 
 
 class _Primary(nn.Module):
-    """The main output alone, in a module that can be exported."""
+    """Only the main output, in a module that can be exported."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -47,19 +47,19 @@ def export_model(
     *,
     tolerance: float = TOLERANCE,
 ) -> Parity:
-    """Write the main output of `model` in a format, open the file again, and compare on `images`.
+    """Export the main output of `model` in a format, open the file again, and compare on `images`.
 
-    The comparison is that of `check_parity`. Files appear at `path`, and beside it where the
-    format has several, only if it holds; earlier ones stay as they were if it does not.
+    The comparison is that of `check_parity`. The files are written to `path`, and next to it if
+    the format has several, only if the outputs match; otherwise earlier files are kept.
 
     Args:
-        images: (B, C, H, W); where B is 1 the image is taken twice.
-        path: the file that is opened, of the ending that the format has.
+        images: (B, C, H, W); if B is 1 the image is used twice.
+        path: the file that is opened, with the suffix of the format.
         format: a name of `FORMATS`.
 
     Raises:
         ExportError: the network cannot be exported, or the outputs differ.
-        UnknownNameError: there is no such format.
+        UnknownNameError: unknown format.
         ConfigError: the format needs a package that is not installed.
     """
     kind = FORMATS[format]
@@ -81,7 +81,7 @@ def export_model(
             raise ExportError(f"{error}: {path} was not written") from error
         targets = (path, *kind.files(path.parent, path.stem)[1:])
         if len(targets) > 1:
-            path.unlink(missing_ok=True)  # never a new file beside an old one
+            path.unlink(missing_ok=True)  # never a new file next to an old one
         for written, target in reversed(list(zip(scratch, targets, strict=True))):
             write_whole(target, written.read_bytes())
     return parity
@@ -95,27 +95,27 @@ def check_parity(
     *,
     tolerance: float = TOLERANCE,
 ) -> Parity:
-    """Compare what the artefact at `path` computes with the main output of `model`.
+    """Compare the outputs of the artefact at `path` with the main output of `model`.
 
-    Both compute in float32 on the CPU, on all of `images` and on the first alone. The tolerance
-    is on |PyTorch − runtime|, relative to the largest output where that is above 1.
+    Both compute in float32 on the CPU, on all of `images` and on the first one alone. The
+    tolerance is for |PyTorch − runtime|, relative to the largest output if that is above 1.
 
     Raises:
-        ExportError: the file cannot be opened or run, or the outputs differ: says by how much,
-            in which output, and for images of which shape.
+        ExportError: the file cannot be opened or run, or the outputs differ: gives the difference,
+            the output and the shape of the images.
         UnknownNameError, ConfigError: see `export_model`.
     """
     kind = FORMATS[format]
     kind.require()
     for file in (path, *kind.files(path.parent, path.stem)[1:]):
         if not file.is_file():
-            raise ExportError(f"{file} is missing: export the network anew")
+            raise ExportError(f"{file} is missing: export the network again")
     try:
         return _compare(_exportable(model), images, path, kind, tolerance)
     except ExportError as error:
         raise ExportError(
             f"{path}: {error}: the file is damaged or was exported from another network, export "
-            "it anew"
+            "it again"
         ) from error
 
 
@@ -137,8 +137,8 @@ def _compare(
             expected = network(batch)
         if not bool(expected.isfinite().all()):
             raise ExportError(
-                f"PyTorch itself answers NaN or infinity in output {OUTPUT!r} for images of shape "
-                f"{shape}, so that nothing can be compared"
+                f"PyTorch itself produced NaN or infinity in output {OUTPUT!r} for images of shape "
+                f"{shape}, so nothing can be compared"
             )
         try:
             found = run(batch)
@@ -148,8 +148,8 @@ def _compare(
             ) from error
         if found.shape != expected.shape:
             raise ExportError(
-                f"{kind.runtime} gives output {OUTPUT!r} of shape {tuple(found.shape)} for images "
-                f"of shape {shape}, PyTorch {tuple(expected.shape)}"
+                f"{kind.runtime} produced output {OUTPUT!r} of shape {tuple(found.shape)} for "
+                f"images of shape {shape}, PyTorch {tuple(expected.shape)}"
             )
         difference = (expected - found).abs().nan_to_num(nan=float("inf"))
         worst = float(difference.max())
@@ -165,7 +165,7 @@ def _compare(
 
 
 def _batches(images: Tensor) -> Iterator[Tensor]:
-    """Yield images at two batch sizes: all of them (a single one twice), and the first alone."""
+    """Yield images at two batch sizes: all of them (a single one twice), and only the first."""
     images = images.detach().cpu().float()
     yield images if len(images) > 1 else torch.cat([images, images])
     yield images[:1]

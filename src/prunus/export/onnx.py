@@ -15,7 +15,7 @@ __all__ = ["Onnx", "export_onnx"]
 
 
 class Onnx(Format):
-    """One .onnx file, weights inside, by PyTorch's exporter over `torch.export`."""
+    """One .onnx file that includes the weights, by PyTorch's exporter based on `torch.export`."""
 
     title = "ONNX"
     runtime = "ONNX Runtime"

@@ -34,7 +34,7 @@ class OpenVino(Format):
             )
 
     def write(self, network: nn.Module, example: Tensor, path: Path) -> None:
-        """Write the .xml file and, beside it, the .bin file."""
+        """Write the .xml file and, next to it, the .bin file."""
         source = path.with_suffix(".onnx")
         FORMATS["onnx"].write(network, example, source)
         openvino = _openvino()
@@ -46,8 +46,8 @@ class OpenVino(Format):
     def open(self, path: Path) -> Runner:
         """Compile the network for the CPU.
 
-        In float32: on CPUs that multiply bfloat16 OpenVINO takes that by default, and differs
-        by 10⁻³ then.
+        In float32: on CPUs with bfloat16 support OpenVINO uses that by default, with differences
+        of 10⁻³.
         """
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         compiled = _core().compile_model(path, "CPU", settings)
@@ -58,10 +58,10 @@ class OpenVino(Format):
 def _core() -> Any:
     """Return the one `openvino.Core` of this process, which is never destroyed.
 
-    A Core takes the thread's stack for signal handlers and gives back, when it goes, the one it
-    found. Of two that go in the order they came, the second gives back the memory that the
-    first has freed, and the next signal with a handler (SIGCHLD, where a DataLoader has
-    workers) kills the process without a word.
+    A Core replaces the thread's stack for signal handlers and, when destroyed, restores the one it
+    found. If two are destroyed in the order of creation, the second restores memory that the first
+    has freed, and the next signal with a handler (SIGCHLD, if a DataLoader has workers) kills the
+    process silently.
     """
     return _openvino().Core()
 
@@ -69,8 +69,8 @@ def _core() -> Any:
 def _openvino() -> Any:
     """Return the package, imported without its telemetry.
 
-    Importing it sends an event to its makers, unless openvino_telemetry cannot be imported:
-    then it takes a stub that does nothing.
+    Importing it sends a telemetry event, unless openvino_telemetry cannot be imported: then it uses
+    a stub that does nothing.
     """
     if "openvino" in sys.modules or "openvino_telemetry" in sys.modules:
         return importlib.import_module("openvino")

@@ -1,3 +1,3 @@
-"""Other libraries' protocols and trainers: each module is imported by name, with its library."""
+"""Protocols and trainers of other libraries: each module is imported by name."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""What a trainer's own loader gives: its batches read, without getting in its way."""
+"""Batches of a trainer's own loader, read without interfering with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prunus.core import DataError
 
 __all__ = ["Reader", "images_and_labels", "without_workers"]
 
-#: Makes (images, labels) of a batch as the user's loader gives it.
+#: Converts a batch of the user's loader to (images, labels).
 Reader = Callable[[Any], tuple[Tensor, Tensor]]
 
 
@@ -20,7 +20,7 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
     """Return the first two of a tuple or list, or `pixel_values` and `labels` of a mapping.
 
     Raises:
-        DataError: the batch is neither; says how to have it read.
+        DataError: the batch is neither; explains how to convert it.
     """
     if isinstance(batch, Mapping):
         found = batch.get("pixel_values"), batch.get("labels", batch.get("label"))
@@ -33,14 +33,14 @@ def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
         return found[0], found[1]
     raise DataError(
         f"a batch of the training loader is {held}, expected (images, labels) or a mapping with "
-        "pixel_values and labels: give reader=, a function that makes (images, labels) of a batch"
+        "pixel_values and labels: pass reader=, a function from a batch to (images, labels)"
     )
 
 
 def without_workers(loader: Iterable[Any]) -> Iterable[Any]:
     """Return the loader without its workers.
 
-    Persistent workers have one iterator, which the trainer may be holding.
+    Persistent workers have a single iterator, which the trainer may be using.
     """
     if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
         return loader

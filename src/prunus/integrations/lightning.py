@@ -1,6 +1,6 @@
-"""A Lightning callback that prunes in mid-training: a PS-iteration whose P-phases are the user's.
+"""A Lightning callback that prunes during training: a PS-iteration whose P-phases are the user's.
 
-Works with `lightning` and, where that is not installed, with `pytorch_lightning`.
+Works with `lightning` or, if that is not installed, with `pytorch_lightning`.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ __all__ = ["PruningCallback", "load_checkpoint_"]
 
 
 class PruningCallback(Callback):
-    """Prunes the network in training to a budget, in steps at the start of epochs.
+    """Prunes the network during training to a budget, in steps at the start of epochs.
 
-    A step is the S-phase of `prunus.prune` on some batches of the training loader; the epochs
-    after it repair. The optimisers stay the same objects and go on with the momenta of what is
-    left, so schedulers, clipping and scaling go on too. Checkpoints hold the plan:
-    `trainer.fit(fresh_module, ckpt_path=…)` gives a freshly built module its widths first.
+    A step is the prune step of `prunus.prune` on some batches of the training loader; the epochs
+    after it are the fine-tuning. The optimisers remain the same objects and keep the momenta of
+    the remaining weights, so schedulers, clipping and scaling continue too. Checkpoints contain
+    the plan: `trainer.fit(fresh_module, ckpt_path=…)` first cuts a freshly built module to it.
 
     For classifiers of images, in one process, without torch.compile.
 
     Attributes:
         plan: what was cut so far, in indices of the dense network.
-        history: one row a step: costs, accuracy on its batches before and after, every group.
+        history: one row per step: costs, accuracy on its batches before and after, every group.
 
     Example:
         >>> callback = PruningCallback("macs=50%", every=2, steps=3, out="runs/mine")
@@ -70,20 +70,20 @@ class PruningCallback(Callback):
         reader: Reader = images_and_labels,
         seed: int = 0,
     ) -> None:
-        """Prune to `budget`, such as `"macs=50%"`, of macs, params and bytes.
+        """Prune to `budget`, such as `"macs=50%"`, in macs, params or bytes.
 
         Args:
-            at_epochs: before which epochs, from 0, steps run; or say `every` and `steps` (3).
-            network: the attribute of the module that is the network, as in `"model"`, with its
-                names in the plan; by default the module itself, by its own `forward`.
-            out: the folder that gets `plan.json` after each step and `model.safetensors` at the
-                end, for `prunus.load(out, model=…)`.
+            at_epochs: epochs, from 0, before which steps run; or give `every` and `steps` (3).
+            network: the attribute of the module that is the network, e.g. `"model"`; the plan uses
+                its names. By default the module itself, with its own `forward`.
+            out: the folder for `plan.json` after each step and `model.safetensors` at the end, for
+                `prunus.load(out, model=…)`.
             config: how to prune; its training settings are not used.
-            batches: of the training loader, what a step reads; they are held in memory.
-            reader: makes (images, labels) of a batch.
+            batches: number of batches of the training loader per step; they are kept in memory.
+            reader: converts a batch to (images, labels).
 
         Raises:
-            ConfigError, BudgetError: settings that cannot be, at once; a budget that cannot be
+            ConfigError, BudgetError: invalid settings, immediately; a budget that cannot be
                 reached, when training starts.
         """
         self.network = network
@@ -99,13 +99,13 @@ class PruningCallback(Callback):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One row a step."""
+        """One row per step."""
         return self.steps.history
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have a checkpoint's plan replayed before its weights are loaded.
+        """Arrange that a checkpoint's plan is replayed before its weights are loaded.
 
-        Lightning gives callbacks their state after the weights; only the module hears before.
+        Lightning restores callbacks after the weights; only the module is notified before.
         """
         self._own = pl_module.on_load_checkpoint
 
@@ -118,15 +118,15 @@ class PruningCallback(Callback):
         pl_module.on_load_checkpoint = replay_first  # type: ignore[method-assign]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module as it was."""
+        """Restore the module's own method."""
         vars(pl_module).pop("on_load_checkpoint", None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look whether the steps can be done, before the first epoch."""
+        """Check before the first epoch that all steps are possible."""
         if trainer.world_size > 1:
             raise ConfigError(
-                f"training runs in {trainer.world_size} processes, whose wrapper holds on to the "
-                "dense parameters: prune in one process (devices=1)"
+                f"training runs in {trainer.world_size} processes, whose wrapper keeps references "
+                "to the dense parameters: prune in one process (devices=1)"
             )
         longest = trainer.max_epochs if trainer.max_epochs not in (None, -1) else None
         network = self._network(pl_module)
@@ -144,11 +144,11 @@ class PruningCallback(Callback):
         self.steps.finish(self._network(pl_module))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the plan and how far it went, as plain values."""
+        """Return the plan and the progress, as plain values."""
         return self.steps.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         self.steps.take_up(state_dict)
 
     def _network(self, module: nn.Module) -> nn.Module:
@@ -157,16 +157,16 @@ class PruningCallback(Callback):
         except AttributeError:
             children = ", ".join(name for name, _ in module.named_children())
             raise ConfigError(
-                f"network={self.network!r}: {type(module).__name__} has no such module, it has "
-                f"{children or 'none'}"
+                f"network={self.network!r}: {type(module).__name__} has no such module, give "
+                f"one of: {children or 'none'}"
             ) from None
 
 
 def load_checkpoint_(module: LightningModule, path: str | Path, network: str = "") -> None:
-    """Load a checkpoint that a `PruningCallback` took part in into a freshly built module.
+    """Load a checkpoint written with a `PruningCallback` into a freshly built module.
 
-    What `load_from_checkpoint` does for dense ones; nothing is unpickled but tensors and plain
-    values. `network` is that of the callback.
+    The equivalent of `load_from_checkpoint` for pruned modules; only tensors and plain values are
+    unpickled. `network` is that of the callback.
 
     Raises:
         WeightsError: the file has no plan of such a callback.
@@ -176,15 +176,15 @@ def load_checkpoint_(module: LightningModule, path: str | Path, network: str = "
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} holds more than tensors and plain values, and pickled code is not run: keep "
-            "objects out of it with save_hyperparameters(ignore=[…])"
+            f"{path} contains more than tensors and plain values, and pickled code is not run: "
+            "exclude objects with save_hyperparameters(ignore=[…])"
         ) from error
     states = checkpoint.get("callbacks", {})
     key = next((k for k in states if k.startswith(PruningCallback.__qualname__)), None)
     if key is None:
         raise WeightsError(
-            f"{path} holds no plan: give a checkpoint of a training with a PruningCallback, or "
-            f"{type(module).__name__}.load_from_checkpoint where nothing was pruned"
+            f"{path} contains no plan: give a checkpoint of a training with a PruningCallback, or "
+            f"use {type(module).__name__}.load_from_checkpoint if nothing was pruned"
         )
     callback = PruningCallback("macs=100%", at_epochs=[0], network=network)
     callback.steps.widths_(callback._network(module), states[key])

@@ -1,8 +1,8 @@
-"""PS-iterations inside a training loop of somebody else's: what all trainers' callbacks share.
+"""PS-iterations inside an external training loop: the common part of all trainers' callbacks.
 
 The trainer's own epochs are the P-phases. At the start of some of them a step runs the S-phase of
-the pipelines (statistics, scores, plan, surgery) on the network in training, and the optimiser
-follows. This module knows no trainer.
+the pipelines (statistics, scores, plan, surgery) on the network in training, and the optimiser is
+adapted. This module does not depend on any trainer.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class PruningSteps:
     """A budget reached in steps: when the next one is due, what was done, and the step itself.
 
     Attributes:
-        epochs: before which epochs (from 0) the steps run.
-        done: how many have been.
+        epochs: the epochs (from 0) before which the steps run.
+        done: the number of finished steps.
         plan: what they cut, in indices of the dense network.
-        history: one row a step: what `prune` journals of a cut, with `epoch`.
+        history: one row per step: the row that `prune` journals for a cut, with `epoch`.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class PruningSteps:
         self.config = checked(config or PruneConfig())
         if self.config.min_accuracy is not None:
             raise ConfigError(
-                "min_accuracy goes with prunus.prune, which can step back: inside another's "
-                "training leave it out, and watch validation there"
+                "min_accuracy is only for prunus.prune, which can step back: omit it inside an "
+                "external training loop, and monitor validation there"
             )
         if batches < 1:
             raise ConfigError(f"batches is {batches}, expected at least 1")
@@ -92,17 +92,17 @@ class PruningSteps:
         self.history: list[dict[str, Any]] = []
 
     def begin(self, network: nn.Module, loader: Iterable[Any], *, epochs: int | None) -> None:
-        """Look, before the first epoch, whether all steps can be done; `network` is left alone.
+        """Check before the first epoch that all steps are possible; `network` is not changed.
 
         Raises:
             ConfigError: training ends, after `epochs`, before the last step.
-            BudgetError: the budget cannot be reached; says the least that can.
+            BudgetError: the budget cannot be reached; gives the least that can.
             NothingToPruneError, TraceError, DataError: see their messages.
         """
         if epochs is not None and self.epochs[-1] >= epochs:
             raise ConfigError(
                 f"the last step is due before epoch {self.epochs[-1]} (counted from 0), but "
-                f"training has {epochs} epochs: give earlier steps, or train longer"
+                f"training has {epochs} epochs: schedule earlier steps, or train longer"
             )
         with keeping_random_state():
             session = self._session(loader)
@@ -110,7 +110,7 @@ class PruningSteps:
             groups = find_sound_groups(network, example, self.config)
             self.config = ignoring(self.config, groups)
             if self.costs:
-                return  # taken up from a checkpoint, whose dense network is no more
+                return  # resumed from a checkpoint; the dense network is not available
             self.protected = {
                 name: list(units)
                 for name, units in find_protected(network, groups, self.config, session).items()
@@ -125,7 +125,7 @@ class PruningSteps:
             self.costs = costs_of(groups, None)
 
     def due(self, epoch: int) -> bool:
-        """Tell whether a step is to run before `epoch`; one that was missed is due at the next."""
+        """Return whether a step is due before `epoch`; a missed one is due at the next epoch."""
         return self.done < len(self.epochs) and epoch >= self.epochs[self.done]
 
     def step_(
@@ -136,9 +136,9 @@ class PruningSteps:
         *,
         epoch: int,
     ) -> None:
-        """Score, plan, cut and repair `network` in place; the optimisers follow.
+        """Score, plan, cut and repair `network` in place, and adapt the optimisers.
 
-        The random state, each module's mode and the optimisers' settings are as before.
+        The random state, each module's mode and the optimisers' settings are preserved.
         """
         i = self.done + 1
         limits = self.budget.absolute(self.costs)
@@ -161,13 +161,13 @@ class PruningSteps:
         )  # fmt: skip
 
     def finish(self, network: nn.Module) -> None:
-        """Write the weights beside the plan, as `prunus.load` wants them."""
+        """Write the weights next to the plan, as `prunus.load` expects them."""
         if self.out is not None:
             write_whole(self.out / "plan.json", self.plan.to_json())
             save_weights(network, self.out / "model.safetensors")
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold, as plain values."""
+        """Return the state for a checkpoint, as plain values."""
         return {
             "done": self.done,
             "plan": self.plan.to_json(),
@@ -177,37 +177,39 @@ class PruningSteps:
         }
 
     def take_up(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Resume from `state`."""
         self.done, self.plan = state["done"], Plan.from_json(state["plan"])
         self.costs, self.protected = dict(state["costs"]), dict(state["protected"])
         self.history = json.loads(state["history"])
 
     def widths_(self, network: nn.Module, state: Mapping[str, Any]) -> None:
-        """Make a freshly built `network` as wide as the one a checkpoint's `state` is of.
+        """Cut a freshly built `network` to the widths of a checkpoint's `state`.
 
         Raises:
-            PlanError: these steps have cut it to other widths already.
+            PlanError: these steps have already cut it to other widths.
         """
         plan = Plan.from_json(state["plan"])
         if plan == self.plan:
             return
         if self.done:
             raise PlanError(
-                f"the checkpoint is of a network after {state['done']} steps, this one is after "
+                f"the checkpoint is from after {state['done']} steps, but this network has had "
                 f"{self.done}: load it into a freshly built network, with a new callback"
             )
         replay_(network, plan)
         self.take_up(state)
 
     def _session(self, loader: Iterable[Any]) -> Session:
-        """Return the surroundings of an S-phase: a bounded part of the training data.
+        """Return the context of an S-phase: a bounded part of the training data.
 
-        Its shuffling is drawn from the step's own stream, so that a resumed run reads the same.
+        Shuffling uses the step's own random stream, so a resumed run reads the same batches.
         """
         seed_everything(self.seed, "batches", self.done)
         found = [self.reader(batch) for batch in islice(without_workers(loader), self.batches)]
         if not found:
-            raise DataError("the training loader gave no batch: give it at least one image a class")
+            raise DataError(
+                "the training loader yields no batch: it needs at least one image per class"
+            )
         loaders = Loaders(train=found, calibration=found, validation=found)
         return Session(
             loaders=loaders, fabric=None, seed=self.seed, journal=Journal(), watch=Watch()
@@ -245,8 +247,8 @@ def _counted(given: BudgetLike) -> Budget:
     budget = Budget.of(given)
     if budget.accuracy is not None or any(limit.currency == "ms" for limit in budget.limits):
         raise BudgetError(
-            f"budget {budget_text(given)!r}: a step inside another's training neither searches for "
-            "an accuracy nor times layers; ask for macs, params or bytes, or use prunus.prune"
+            f"budget {budget_text(given)!r}: accuracy and milliseconds are not supported inside an external "
+            "training loop: give macs, params or bytes, or use prunus.prune"
         )
     return budget
 
@@ -254,15 +256,15 @@ def _counted(given: BudgetLike) -> Budget:
 def _epochs(
     at_epochs: Sequence[int] | None, every: int | None, steps: int | None
 ) -> tuple[int, ...]:
-    """Return before which epochs the steps run."""
+    """Return the epochs before which the steps run."""
     if at_epochs is None and every is not None and every > 0 and (steps or 3) > 0:
         return tuple(every * i for i in range(1, (steps or 3) + 1))
     if at_epochs is None or every is not None or steps is not None:
         raise ConfigError(
-            f"at_epochs={at_epochs}, every={every}, steps={steps}: say at_epochs=[2, 4] (steps "
+            f"at_epochs={at_epochs}, every={every}, steps={steps}: pass at_epochs=[2, 4] (steps "
             "before the third and the fifth epoch) or every=2, steps=3 (before 2, 4 and 6)"
         )
     found = tuple(at_epochs)
     if not found or found[0] < 0 or list(found) != sorted(set(found)):
-        raise ConfigError(f"at_epochs is {list(found)}, expected rising numbers from 0")
+        raise ConfigError(f"at_epochs is {list(found)}, expected increasing numbers from 0")
     return found

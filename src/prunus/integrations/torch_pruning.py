@@ -1,4 +1,4 @@
-"""Torch-Pruning's importance protocol, both ways.
+"""Torch-Pruning's importance protocol, in both directions.
 
 An importance is called with a Torch-Pruning group, a list of (dependency, channels) whose first
 entry is the root, and returns one number a channel of the root ([DepGraph];
@@ -41,18 +41,18 @@ except ImportError as error:
 
 __all__ = ["DiscriminantImportance", "TorchPruningCriterion", "torch_pruning_group"]
 
-#: Added along the removal order, in units of the group's largest value, so that units of equal
-#: value are cut in that order.
+#: Added along the removal order, in units of the group's largest value, so that units with equal
+#: values are cut in that order.
 TIE = 1e-9
 
 
 class TorchPruningCriterion:
     """Any Torch-Pruning importance as a criterion.
 
-    It is given the group that Torch-Pruning would make (`torch_pruning_group`), over the
-    network's own modules, so what it reads there (gradients of `loss.backward()`, say) must be
-    in place. A unit gets the mean over its channels, as in Torch-Pruning's grouped layers;
-    where an importance is negative, all of its group's are shifted to start at 0.
+    It is called with the group that Torch-Pruning would make (`torch_pruning_group`), with the
+    network's own modules, so anything it reads there (e.g. gradients from `loss.backward()`) must
+    be present. A unit gets the mean over its channels, as in Torch-Pruning's grouped layers; if an
+    importance is negative, all values of its group are shifted to start at 0.
 
     Example:
         >>> import torch_pruning as tp
@@ -73,8 +73,8 @@ class TorchPruningCriterion:
         """Score one group.
 
         Raises:
-            NotScoredError: the importance returns None, which means "leave it whole".
-            ConfigError: it fails, or does not return one finite number a channel.
+            NotScoredError: the importance returns None, which means "do not prune".
+            ConfigError: it fails, or does not return one finite number per channel.
         """
         name = type(self.importance).__name__
         try:
@@ -86,13 +86,13 @@ class TorchPruningCriterion:
                 "loss.backward() on the network first"
             ) from error
         if values is None:
-            raise NotScoredError(f"importance {name} finds no layer in it that it can read")
+            raise NotScoredError(f"importance {name} supports none of its layers")
         channels = _positions(_root(group))
         values = values.detach().cpu().double()
         if values.shape != (channels.size,) or not torch.isfinite(values).all():
             raise ConfigError(
                 f"importance {name} returned a tensor of shape {tuple(values.shape)} for group "
-                f"{group.name!r}, expected {channels.size} finite numbers, one a channel"
+                f"{group.name!r}, expected {channels.size} finite numbers, one per channel"
             )
         worth = values[torch.from_numpy(channels)].mean(1)
         return GroupScore.of(worth - worth.min().clamp(max=0))
@@ -102,14 +102,13 @@ class DiscriminantImportance:
     """Any criterion of Prunus as a Torch-Pruning importance.
 
     Traces the network, collects statistics and scores all groups at the first call, and again
-    whenever a weight or a buffer of the network has changed since: at each step of iterative
-    pruning, after retraining. Values keep the criterion's scale where it is comparable between
-    groups, and are divided by their mean where it is not; ties are broken by the criterion's
-    removal order. A group that Prunus does not cut gets None, which leaves it whole, and its
-    reason in `skipped`.
+    whenever a weight or a buffer of the network has changed: at each step of iterative pruning,
+    and after retraining. Values keep the criterion's scale if it is comparable between groups, and
+    are divided by their mean otherwise; ties are broken by the criterion's removal order. A group
+    that Prunus does not cut gets None, so that it is not pruned, and its reason in `skipped`.
 
     Attributes:
-        skipped: why a group was left whole, by its root module's name.
+        skipped: why a group was not pruned, by the name of its root module.
 
     Example:
         >>> from torch_pruning import pruner  # doctest: +SKIP
@@ -127,7 +126,7 @@ class DiscriminantImportance:
         collecting: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        """Score `model`, the very object that is pruned, on the batches of `loader`.
+        """Score `model`, the same object that is pruned, on the batches of `loader`.
 
         Args:
             loader: batches of the training data; read once each time the network has changed.
@@ -140,7 +139,10 @@ class DiscriminantImportance:
         if isinstance(criterion, str):
             criterion = make_criterion(criterion, **options)
         elif options:
-            raise ConfigError(f"options {sorted(options)} go with a criterion given by name")
+            raise ConfigError(
+                f"options {sorted(options)} need a criterion given by name, found an object: pass "
+                "them to its constructor"
+            )
         self.criterion: Criterion = criterion
         self.collecting = {"blocks": 1, **(collecting or {})}
         if "gradients" in needs_of(criterion):
@@ -151,10 +153,10 @@ class DiscriminantImportance:
         self._worth: dict[tuple[str, str], dict[int, float]] = {}
 
     def __call__(self, group: Any) -> Tensor | None:
-        """Return the worth of each root channel of a Torch-Pruning group, float64.
+        """Return the value of each root channel of a Torch-Pruning group, float64.
 
         Raises:
-            ConfigError: the root is no module of `model`.
+            ConfigError: the root is not a module of `model`.
         """
         self._refresh()
         dependency, channels = group[0]
@@ -162,19 +164,19 @@ class DiscriminantImportance:
         name = next((n for n, m in self.model.named_modules() if m is module), None)
         if name is None:
             raise ConfigError(
-                f"the pruner's {type(module).__name__} is no module of the network this "
-                "importance was made for: give both the same object"
+                f"the pruner's {type(module).__name__} is not a module of this importance's "
+                "network: pass the same network to both"
             )
         pruner = tp.function.PrunerBox[tp.ops.module2type(module)]
         axis = "out" if dependency.handler == pruner.prune_out_channels else "in"
         worth = self._worth.get((name, axis), {})
         if not all(channel in worth for channel in channels):
-            self.skipped[name] = self._reasons.get(name, "Prunus knows no group of it")
+            self.skipped[name] = self._reasons.get(name, "Prunus has no group for it")
             return None
         return torch.tensor([worth[channel] for channel in channels], dtype=torch.float64)
 
     def _refresh(self) -> None:
-        """Score anew if the network is not what it was."""
+        """Score again if the network has changed."""
         state = self.model.state_dict()
         if state.keys() == self._seen.keys() and all(
             torch.equal(tensor, self._seen[name]) for name, tensor in state.items()
@@ -244,14 +246,14 @@ def _root(group: Group) -> Member:
 
 
 def _positions(root: Member) -> Index:
-    """Return the place of each unit's channels among the root's, in order: (units, k)."""
+    """Return the position of each unit's channels among the root's, in order: (units, k)."""
     places = np.empty(root.index.size, dtype=np.int64)
     places[np.argsort(root.index.ravel(), kind="stable")] = np.arange(root.index.size)
     return places.reshape(root.index.shape)
 
 
 def _strictly_rising(scores: Scores, name: str) -> Tensor:
-    """Return a group's values, rising strictly along its order."""
+    """Return a group's values, strictly increasing along its order."""
     found = scores[name]
     values = found.values
     if not scores.comparable:

@@ -1,4 +1,4 @@
-"""A Hugging Face Trainer callback that prunes in mid-training, as the Lightning one does."""
+"""A Hugging Face Trainer callback that prunes during training, like the Lightning one."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        "prunus.integrations.transformers needs them: pip install 'prunus[transformers]'"
+        "prunus.integrations.transformers needs transformers: pip install 'prunus[transformers]'"
     ) from error
 
 __all__ = ["PruningCallback"]
 
-#: Beside `plan.json` in a checkpoint: how far the steps went.
+#: The progress of the steps, next to `plan.json` in a checkpoint.
 STATE = "pruning.json"
 
 
 class PruningCallback(TrainerCallback):
-    """Prunes the model in training to a budget, in steps at the start of epochs.
+    """Prunes the model during training to a budget, in steps at the start of epochs.
 
-    A step is the S-phase of `prunus.prune` on some batches of the training loader; the epochs
-    after it repair. The optimiser stays the same object and goes on with the momenta of what is
-    left, and so does its scheduler. Every checkpoint folder gets the plan beside the weights, so
-    `prunus.load("out/checkpoint-500", model=…)` gives its model back.
+    A step is the prune step of `prunus.prune` on some batches of the training loader; the epochs
+    after it are the fine-tuning. The optimiser remains the same object and keeps the momenta of
+    the remaining weights; its scheduler continues. Every checkpoint folder gets the plan next to
+    the weights, so `prunus.load("out/checkpoint-500", model=…)` restores its model.
 
     For image classifiers, in one process, without torch.compile.
 
     Attributes:
         plan: what was cut so far, in indices of the dense network.
-        history: one row a step: costs, accuracy on its batches before and after, every group.
+        history: one row per step: costs, accuracy on its batches before and after, every group.
 
     Example:
         >>> callback = PruningCallback("macs=50%", every=2, steps=3, out="out")
@@ -55,7 +55,7 @@ class PruningCallback(TrainerCallback):
         >>> trainer.train(); trainer.save_model("out")  # doctest: +SKIP
         >>> small = prunus.load("out", model=ViTForImageClassification(config))  # doctest: +SKIP
 
-    After a kill:
+    After an interruption:
         >>> model = callback.resume_(build(), "out/checkpoint-500")  # doctest: +SKIP
         >>> Trainer(model, …).train(resume_from_checkpoint="out/checkpoint-500")  # doctest: +SKIP
     """
@@ -73,18 +73,18 @@ class PruningCallback(TrainerCallback):
         reader: Reader = images_and_labels,
         seed: int = 0,
     ) -> None:
-        """Prune to `budget`, such as `"macs=50%"`, of macs, params and bytes.
+        """Prune to `budget`, such as `"macs=50%"`, in macs, params or bytes.
 
         Args:
-            at_epochs: before which epochs, from 0, steps run; or say `every` and `steps` (3).
-            out: the folder that gets `plan.json` after each step and `model.safetensors` at the
-                end, for `prunus.load(out, model=…)`.
+            at_epochs: epochs, from 0, before which steps run; or give `every` and `steps` (3).
+            out: the folder for `plan.json` after each step and `model.safetensors` at the end, for
+                `prunus.load(out, model=…)`.
             config: how to prune; its training settings are not used.
-            batches: of the training loader, what a step reads; they are held in memory.
-            reader: makes (images, labels) of a batch; by default its `pixel_values`, `labels`.
+            batches: number of batches of the training loader per step; they are kept in memory.
+            reader: converts a batch to (images, labels); by default `pixel_values` and `labels`.
 
         Raises:
-            ConfigError, BudgetError: settings that cannot be, at once; a budget that cannot be
+            ConfigError, BudgetError: invalid settings, immediately; a budget that cannot be
                 reached, when training starts.
         """
         self.steps = PruningSteps(
@@ -99,13 +99,13 @@ class PruningCallback(TrainerCallback):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One row a step."""
+        """One row per step."""
         return self.steps.history
 
     def resume_(self, model: nn.Module, checkpoint: str | Path) -> nn.Module:
-        """Make a freshly built `model` as wide as that of a checkpoint, and go on from there.
+        """Cut a freshly built `model` to the widths of a checkpoint, and resume from there.
 
-        The Trainer loads weights before it asks callbacks, so this comes before the Trainer.
+        The Trainer loads weights before it runs callbacks, so call this before the Trainer.
 
         Raises:
             RunFolderError: the folder has no plan.
@@ -122,23 +122,23 @@ class PruningCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """Look whether the steps can be done, before the first epoch."""
+        """Check before the first epoch that all steps are possible."""
         if args.world_size > 1 or args.n_gpu > 1 or args.torch_compile:
             raise ConfigError(
                 f"training runs in {max(args.world_size, args.n_gpu)} processes or compiled "
-                f"(torch_compile={args.torch_compile}), and both hold on to the dense parameters: "
-                "prune in one process, without torch_compile"
+                f"(torch_compile={args.torch_compile}), and both keep references to the dense "
+                "parameters: prune in one process, without torch_compile"
             )
         if args.load_best_model_at_end:
             raise ConfigError(
-                "load_best_model_at_end may want the weights of a wider model back: leave it out, "
-                "and load the checkpoint you like with prunus.load(checkpoint, model=…)"
+                "load_best_model_at_end may load the weights of a wider model: turn it off, and "
+                "load the checkpoint of your choice with prunus.load(checkpoint, model=…)"
             )
         model = given["model"]
         self.steps.begin(model, given["train_dataloader"], epochs=state.num_train_epochs)
         if isinstance(model, PreTrainedModel):
-            # Under the model's own names, not those of version 4's files, which are the default:
-            # neither `prunus.load` nor the Trainer's resumption takes these.
+            # Save under the model's own names, not those of version 4 files, which are the default:
+            # neither `prunus.load` nor the Trainer's resumption accepts these.
             own_names = partial(model.save_pretrained, save_original_format=False)
             model.save_pretrained = own_names  # type: ignore[method-assign]
 
@@ -157,7 +157,7 @@ class PruningCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        """Put the plan beside the checkpoint's weights."""
+        """Write the plan next to the checkpoint's weights."""
         folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
         write_whole(folder / "plan.json", self.steps.plan.to_json())
         write_whole(folder / STATE, to_json(self.steps.state()))

@@ -1,4 +1,4 @@
-"""The P-phase: train the parameters of a fixed structure."""
+"""The P-phase (fine-tuning): train the parameters of a fixed structure."""
 
 from prunus.training.config import PushConfig, TrainConfig
 from prunus.training.fit import fit_

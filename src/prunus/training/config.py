@@ -1,4 +1,4 @@
-"""Settings of a P-phase."""
+"""Settings of training and fine-tuning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["PushConfig", "TrainConfig"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PushConfig:
-    """How to push class separation into few neurons of the last layer: settings of `Push`.
+    """How to push class separation into few neurons of the last hidden layer: settings of `Push`.
 
     | setting | meaning |
     |---|---|
@@ -22,15 +22,15 @@ class PushConfig:
     | lda | γ, weight of that term |
     | cov | λ, weight of ℓ_cov (eq. 4.7), in units of the features' variance |
     | align | β, weight of ℓ_align (eq. 4.9) |
-    | ridge | c on Σ_w in units of its mean eigenvalue, see `solve_within`; of `di`: ρ |
-    | ramp | share of the training's steps over which the weights rise from 0 |
+    | ridge | c on Σ_w in units of its mean eigenvalue, see `solve_within`; ρ for `di` |
+    | ramp | share of the training steps over which the weights rise from 0 |
     | layer | module whose input is pushed; null: the last linear layer |
-    | align_limit | width from which on ℓ_align is left out |
-    | classes | classes of a batch, drawn at random; null: as many as fit |
-    | per_class | least images of a class in a batch |
+    | align_limit | width above which ℓ_align is omitted |
+    | classes | classes per batch, drawn at random; null: as many as fit |
+    | per_class | minimum images per class in a batch |
 
-    A term of weight 0 is not computed. The thesis names no weights; these were found on digits
-    and MNIST (docs/results.md).
+    A term with weight 0 is not computed. The thesis gives no weights; these were determined on
+    digits and MNIST (docs/results.md).
     """
 
     form: Literal["lda", "di"] = "lda"
@@ -55,24 +55,24 @@ class TrainConfig:
     | optimizer | `sgd` (Nesterov momentum), `adam` or `adamw` |
     | momentum | of `sgd` |
     | lr | peak learning rate, reached after the warm-up |
-    | warmup | share of the steps that rise linearly to `lr` |
-    | schedule | from there: `cosine` to 0, `step` (times `gamma` at each of `milestones`), |
-    | | `plateau` (times `gamma` where `patience` epochs brought no better training loss), |
+    | warmup | share of the steps with a linear rise to `lr` |
+    | schedule | after the warm-up: `cosine` to 0, `step` (times `gamma` at each of `milestones`), |
+    | | `plateau` (times `gamma` after `patience` epochs without better training loss), |
     | | or `constant` |
     | milestones | of `step`, as shares of the epochs |
     | gamma | factor of `step` and `plateau` |
-    | patience | epochs that `plateau` waits for |
+    | patience | number of epochs that `plateau` waits |
     | weight_decay | L2 (sgd, adam) or decoupled (adamw) decay of weights, not of biases and norms |
-    | loss | `auto`: cross-entropy where targets are labels, L1 where they are images; or named: |
-    | | `cross_entropy`, `l1`, `mse` |
+    | loss | `auto`: cross-entropy for labels, L1 for image targets; or one of `cross_entropy`, |
+    | | `l1`, `mse` |
     | label_smoothing | of the cross-entropy |
-    | distill | weight of the teacher's soft targets beside the labels, 0 to 1 |
+    | distill | weight of the teacher's soft targets relative to the labels, 0 to 1 |
     | temperature | of the soft targets |
-    | clip | largest gradient norm, 0 for none |
-    | local | weight of the local teachers, 0 for none: of what each layer leaves unexplained |
-    | local_layers | modules whose inputs are taught; none named: all (see `LocalTeachers`) |
+    | clip | maximum gradient norm, 0 for none |
+    | local | weight of the local teachers (unexplained share of each layer), 0 for none |
+    | local_layers | modules whose inputs are taught; empty: all (see `LocalTeachers`) |
     | local_ridge | ρ of the local teachers, in units of the mean eigenvalue |
-    | push | the deep LDA push at the last layer (see `PushConfig`); null for none |
+    | push | the deep LDA push at the last hidden layer (see `PushConfig`); null for none |
     """
 
     epochs: Annotated[int, Field(ge=0)] = 10

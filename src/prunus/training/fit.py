@@ -1,4 +1,4 @@
-"""The P-phase: train the parameters of a fixed structure."""
+"""The P-phase (fine-tuning): train the parameters of a fixed structure."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ Epoch = dict[str, float]
 
 
 class Listener(Protocol):
-    """A loss on what layers read, next to the one at the output."""
+    """A loss on the inputs of layers, in addition to the one at the output."""
 
     def listening(self) -> AbstractContextManager[None]:
-        """Hook the layers for the length of a `with` block."""
+        """Hook the layers within a `with` block."""
         ...
 
     def read(self, labels: Tensor, done: float) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """Return the loss of the last batch and what the row reports of it, None for nothing.
+        """Return the loss of the last batch and its values for the row, or None.
 
-        `done` is the share of the training's steps that are behind.
+        `done` is the share of the training steps that are finished.
         """
         ...
 
@@ -61,7 +61,7 @@ def fit_(
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[Epoch]:
-    """Train `model` in place; return one row an epoch.
+    """Train `model` in place; return one row per epoch.
 
     Targets are labels int64 (B,), or images (B, C, H, W) for restoration; `validation` is
     measured accordingly (`measure`).
@@ -69,26 +69,27 @@ def fit_(
     Loss: (1−d)·cross-entropy + d·distillation from `teacher`, d = config.distill, and with local
     teachers, whose granularity goes from `parents` (the coarse class of each class) to the
     classes themselves, + config.local·(1 − mean over layers of DI/tr(YYᵀ)). That is the loss
-    −config.local·DI/tr(YYᵀ), shifted so that nothing left to explain is 0. A row then has
+    −config.local·DI/tr(YYᵀ), shifted to 0 when everything is explained. A row then has
     `local_information`, the mean share explained. With `config.push`, + `Push`, and a row has
-    `push_loss` and its unweighted terms; batches then should hold several classes, each with 8
-    images or more (`prunus.data.balanced_loader`). Batches of a single class are left out of both.
+    `push_loss` and its unweighted terms; batches should then contain several classes, each with 8
+    images or more (`prunus.data.balanced_loader`). Both ignore batches with a single class.
 
-    With `checkpoint`, the state is written there after every epoch and taken up from there, so
-    a killed phase repeats at most one epoch and ends with the same weights (on CPU): each epoch
-    draws its randomness from `seed` and its own number.
+    With `checkpoint`, the state is written there after every epoch and resumed from there, so an
+    interrupted phase repeats at most one epoch and ends with the same weights (on CPU): the random
+    numbers of an epoch depend only on `seed` and its number.
 
-    Every parameter is trained, frozen ones excepted. The last epoch's weights are kept.
+    All parameters except frozen ones are trained. The last epoch's weights are kept.
 
-    With `channels_last` kernels and maps lie in memory with the channels of a pixel side by side
-    while it trains: the same network, summed in another order. Networks of dense convolutions
-    train faster so, in bfloat16 above all; depthwise ones may not.
+    With `channels_last`, kernels and maps are stored with the channels of a pixel adjacent during
+    training: the same network, summed in another order. Networks of dense convolutions train
+    faster this way, especially in bfloat16; depthwise ones may not.
 
     Raises:
         NonFiniteError: the loss became NaN or infinite; names the epoch.
-        DataError: the loader is empty, a class has no parent, or local teachers came with images.
+        DataError: the loader is empty, a class has no parent, or local teachers are used with
+            image targets.
         ConfigError: `config.local_layers` are not layers of the network that can be taught, or
-            `config.push` came with images, or with a network whose head is not found.
+            `config.push` is used with image targets, or with a network whose head is not found.
     """
     config = config or TrainConfig()
     if fabric is None:
@@ -131,7 +132,7 @@ def fit_(
                 row |= {f"validation_{k}": v for k, v in measure(model, validation).items()}
             rows.append(row)
             losses.append(row["loss"])
-            if config.schedule == "plateau":  # this epoch counts from the next step on
+            if config.schedule == "plateau":  # this epoch counts from the next step
                 for group, lr in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
                     group["lr"] = lr * schedule.lr_lambdas[0](schedule.last_epoch)
             if checkpoint is not None:
@@ -144,7 +145,7 @@ def fit_(
 
 @contextmanager
 def _laid_out(models: Sequence[nn.Module | None], channels_last: bool) -> Iterator[None]:
-    """Keep the channels of a pixel side by side within a `with` block, where that is asked for."""
+    """Use the channels-last memory format within a `with` block, if `channels_last` is set."""
     present = [model for model in models if model is not None] if channels_last else []
     for model in present:
         model.to(memory_format=torch.channels_last)
@@ -217,7 +218,9 @@ def _epoch(
                 right += int((primary(output).argmax(1) == y).sum())
             count += len(x)
     if not count:
-        raise DataError("the training loader gave no batch: give it at least one image a class")
+        raise DataError(
+            "the training loader yields no batch: it needs at least one image per class"
+        )
     row = {"loss": float(total) / count, "lr": lr, "seconds": time.perf_counter() - start}
     if not y.is_floating_point():
         row["train_accuracy"] = right / count

@@ -1,4 +1,4 @@
-"""Backward broadcast: the class labels reach every hidden layer while a network is trained.
+"""Backward broadcast: the class labels reach every hidden layer during training.
 
 [Kung-Hou, section 2.2] splits the teacher Y at a layer with features X into Span(Y|X), what the
 layer explains already, and Res(Y|X), what the layers after it must still learn. Theorem 1 there
@@ -36,7 +36,7 @@ QUIET = 1e-3
 class LocalTeachers:
     """A teacher at the input of every chosen layer of a network in training.
 
-    Layer l of n (in the order in which they run) gets the share of its teacher that the batch's
+    For layer l of n (in execution order) it computes the share of its teacher that the batch's
     features explain, `explained_share`. With `parents` the teacher goes from coarse to fine,
 
         DI_w = DI_coarse + w_l·(DI_fine − DI_coarse),  w_l = l/(n−1) for l = 0 … n−1,
@@ -68,25 +68,25 @@ class LocalTeachers:
 
         Args:
             model: the network.
-            layers: names of the modules whose inputs are taught. None named: every convolution
-                and linear layer but depthwise ones (what they read is after BN and ReLU), save
-                those that read what training cannot change, as the network's own input.
-            parents: the coarse class of each class, where the teacher is to go coarse → fine.
+            layers: names of the modules whose inputs are taught. If empty: every convolution and
+                linear layer except depthwise ones (their input is after BN and ReLU) and those
+                whose input training cannot change, such as the network's own input.
+            parents: the coarse class of each class, for a teacher from coarse to fine.
             ridge: ρ in units of the mean eigenvalue, see `discriminant_information`. On a batch
-                it must be large: at 10⁻³ any layer of a hundred channels explains all its labels.
+                it must be large: at 10⁻³ any layer with a hundred channels explains all labels.
             weight: of the loss that `read` returns.
 
         Raises:
-            ConfigError: a layer is not in the network, or the network has none; lists those known.
+            ConfigError: a layer is not in the network, or the network has none; lists known ones.
         """
         known = [name for name, module in model.named_modules() if is_mixing(module)]
         every = dict(model.named_modules())
         unknown = [name for name in layers if name not in every]
         if unknown or not known:
             raise ConfigError(
-                f"local teachers were asked for at {', '.join(map(repr, unknown)) or 'all layers'},"
-                f" which {type(model).__name__} does not have: its layers are "
-                f"{', '.join(known) or 'none that is a convolution or linear'}"
+                f"local teachers are set for {', '.join(map(repr, unknown)) or 'all layers'},"
+                f" which {type(model).__name__} does not have: name one of its convolution and "
+                f"linear layers ({', '.join(known) or 'none'})"
             )
         self.layers = {name: every[name] for name in layers or known}
         self.named = bool(layers)
@@ -97,7 +97,7 @@ class LocalTeachers:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hook the layers for the length of a `with` block; unhook them however it ends."""
+        """Hook the layers within a `with` block; unhook them however it ends."""
         handles: list[Any] = []
         try:
             for name, module in self.layers.items():
@@ -109,17 +109,16 @@ class LocalTeachers:
             self._heard, self._read = set(), {}
 
     def read(self, labels: Tensor, done: float) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """Return the loss of the batch just seen, weight·(1 − share), and the share for the row.
+        """Return the loss of the last batch, weight·(1 − share), and the share for the row.
 
-        `done`, how much of the training is behind, changes nothing. None as of `information`.
+        `done` is not used. None if `information` returns None.
 
         Raises:
-            DataError: the targets are images; or as `information`.
+            DataError: the targets are images; or see `information`.
         """
         if labels.is_floating_point():
             raise DataError(
-                "local teachers teach class labels, and the targets are images: "
-                "set train.local to 0"
+                "local teachers need class labels, but the targets are images: set train.local to 0"
             )
         share = self.information(labels)
         if share is None:
@@ -127,15 +126,15 @@ class LocalTeachers:
         return self.weight * (1 - share), {"local_information": share.detach()}
 
     def information(self, labels: Tensor) -> Tensor | None:
-        """Return the share explained of the batch that the network just saw, mean over layers.
+        """Return the share explained for the last batch of the network, mean over layers.
 
-        Layers that read one and the same tensor count once. None where the batch leaves nothing
-        to explain, because all its images are of one class.
+        Layers that read the same tensor count once. None if there is nothing to explain because
+        all images of the batch are of one class.
 
         Raises:
-            ConfigError: a named layer did not run or reads nothing that training can change, or
-                no layer does.
-            DataError: the labels have no parent, or a layer does not read one row an image.
+            ConfigError: a named layer did not run or its input cannot be changed by training, or
+                this holds for all layers.
+            DataError: the labels have no parent, or a layer does not read one row per image.
             NonFiniteError: a layer reads NaN or infinity; names it.
         """
         read = list(self._read.values())
@@ -159,8 +158,8 @@ class LocalTeachers:
             if not x.requires_grad:
                 if self.named:
                     raise ConfigError(
-                        f"module {name!r} reads what training cannot change, the network's own "
-                        "input or the output of frozen layers: leave it out of local_layers"
+                        f"training cannot change the input of module {name!r} (the network's own "
+                        "input, or the output of frozen layers): remove it from local_layers"
                     )
                 return
             self._heard.add(name)
@@ -170,11 +169,11 @@ class LocalTeachers:
         return hook
 
     def _require(self, read: list[tuple[str, Tensor, Tensor]], images: int) -> None:
-        """Raise where a layer was not heard, or what it read is not fit to be taught."""
+        """Raise if a layer did not run, or its input cannot be taught."""
         silent = [name for name in self.layers if name not in self._heard]
         if silent and (self.named or not read):
             raise ConfigError(
-                f"local teachers heard nothing from {', '.join(silent)}: a layer they teach must "
+                f"local teachers got no features from {', '.join(silent)}: a taught layer must "
                 "run, on features that training can change; set local to 0 or name other "
                 "local_layers"
             )
@@ -182,7 +181,7 @@ class LocalTeachers:
             if len(features) != images:
                 raise DataError(
                     f"module {name!r} reads {len(features)} rows for {images} images, so its rows "
-                    "have no class: leave it out of local_layers"
+                    "have no class: remove it from local_layers"
                 )
             if not torch.isfinite(features).all():
                 raise NonFiniteError(
@@ -193,17 +192,17 @@ class LocalTeachers:
         assert self.parents is not None
         if len(labels) and int(labels.max()) >= len(self.parents):
             raise DataError(
-                f"label {int(labels.max())} has no parent among {len(self.parents)}: give the "
-                "coarse class of every class"
+                f"label {int(labels.max())} has no parent, only {len(self.parents)} are given: "
+                "give the coarse class of every class"
             )
         return self.parents.to(labels.device)[labels]
 
 
 def pool(x: Tensor, layer: nn.Module) -> Tensor:
-    """Return a vector of features for each image, shape (B, F), of what `layer` reads.
+    """Return a feature vector for each image, shape (B, F), from the input of `layer`.
 
-    A linear layer's features are its last axis, the mean over axes between (tokens); a
-    convolution's are its channels, the mean over the map (global average pooling).
+    For a linear layer it is the last axis, averaged over the axes between (tokens); for a
+    convolution the channels, averaged over the map (global average pooling).
     """
     if x.dim() <= 2:
         return x
@@ -212,7 +211,7 @@ def pool(x: Tensor, layer: nn.Module) -> Tensor:
 
 
 def teacher_matrix(labels: Tensor) -> Tensor:
-    """Return Y, the centred one-hot of value 1/√N_l, of the classes that occur: (B, L), float64.
+    """Return Y, the centred one-hot with value 1/√N_l, of the classes present: (B, L), float64.
 
     tr(YYᵀ) = L−1, balanced or not [Kung-Hou, Theorem 1]; its illegible weight is 1/√N_l.
     """
@@ -226,8 +225,8 @@ def teacher_matrix(labels: Tensor) -> Tensor:
 def standardise(features: Tensor) -> Tensor:
     """Return X = (x−μ)/√(σ² + floor) over the batch, float64; features (B, F) → (B, F).
 
-    The floor, 10⁻³ of the layer's mean variance, makes DI continuous where a channel falls
-    silent (its X tends to 0), and bounds the gradient there. It is a choice of ours.
+    The floor, 10⁻³ of the layer's mean variance, keeps DI continuous when a channel becomes
+    constant (its X tends to 0), and bounds the gradient there. It is our choice.
     """
     x = features.to(_store(features), torch.float64)
     centred = x - x.mean(0)
@@ -243,11 +242,11 @@ def discriminant_information(
 
     Rows are images here, X (B, F) and Y (B, L), both centred: S = XᵀX and S_B = XᵀYYᵀX. The dual
     form, with K = XXᵀ of shape (B, B), is tr(YᵀY) − ρ·tr(Yᵀ(K+ρI)⁻¹Y). Both agree; by default the
-    smaller is solved, O(min(F, B)³).
+    smaller system is solved, O(min(F, B)³).
 
-    ρ = ridge·max(B, tr(S)/(B−1)): the mean eigenvalue of S for standardised features, B, or where
-    the layer is wider than the batch that of the B−1 eigenvalues which are not 0. A layer wider
-    than the batch explains any labels as ρ → 0; this ρ keeps it from doing so by width alone.
+    ρ = ridge·max(B, tr(S)/(B−1)): the mean eigenvalue of S for standardised features, B, or, if
+    the layer is wider than the batch, that of its B−1 nonzero eigenvalues. A layer wider than the
+    batch explains any labels as ρ → 0; this ρ prevents that.
     """
     batch, width = X.shape
     rho = ridge * (X.square().sum() / max(batch - 1, 1)).clamp(min=batch)
@@ -262,12 +261,12 @@ def discriminant_information(
 def explained_share(features: Tensor, teacher: Tensor, ridge: float) -> Tensor:
     """Return DI/tr(YYᵀ) in [0, 1), the share of the teacher that a layer spans [Kung-Hou, eq. 12].
 
-    What is left to 1 is the residual, RidgeLSE/tr(YYᵀ). Shapes: features (B, F), teacher (B, L).
+    The rest to 1 is the residual, RidgeLSE/tr(YYᵀ). Shapes: features (B, F), teacher (B, L).
     """
     X = standardise(features)
     return discriminant_information(X, teacher, ridge) / teacher.square().sum()
 
 
 def _store(x: Tensor) -> torch.device:
-    """Return where float64 sums can be kept: MPS has none."""
+    """Return the device for float64 sums: MPS does not support them."""
     return torch.device("cpu") if x.device.type == "mps" else x.device

@@ -1,4 +1,4 @@
-"""What the P-phase minimises."""
+"""The loss functions of training."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ AUXILIARY_WEIGHT = 0.3
 
 
 def task_loss(output: Any, targets: Tensor, config: TrainConfig) -> Tensor:
-    """Return the loss of the main output, and of the auxiliary ones beside it.
+    """Return the loss of the main output plus that of the auxiliary ones.
 
     For labels int64 (B,): the cross-entropy plus 0.3 times that of each auxiliary head. For
     images float (B, C, H, W): the mean absolute or squared error, plus that of each smaller
-    output of a pyramid against the target resized to it (bicubic, antialiased), all of weight 1
-    as in LapSRN. Of an output with names (Hugging Face's) the first is the main one, and the
-    others are features.
+    output of a pyramid against the target resized to it (bicubic, antialiased), all with weight 1
+    as in LapSRN. Of a named output (Hugging Face) the first is the main one, and the others are
+    features.
 
     Raises:
-        DataError: the targets do not fit the loss that `config` names, or the output.
+        DataError: the targets do not match the loss that `config` names, or the output.
     """
     several = isinstance(output, Sequence)
     heads = [h for h in output if h is not None] if several else [primary(output)]
@@ -37,16 +37,16 @@ def task_loss(output: Any, targets: Tensor, config: TrainConfig) -> Tensor:
     if kind == "auto":
         kind = "l1" if targets.is_floating_point() else "cross_entropy"
     if (kind == "cross_entropy") == targets.is_floating_point():
-        came = f"targets of {targets.dtype} in the shape {tuple(targets.shape)}"
-        raise DataError(f"the loss {kind!r} does not fit {came}: set train.loss to auto")
+        found = f"targets of {targets.dtype} with shape {tuple(targets.shape)}"
+        raise DataError(f"the loss {kind!r} does not fit {found}: set train.loss to auto")
     if kind == "cross_entropy":
         smoothing = config.label_smoothing
         losses = [F.cross_entropy(head, targets, label_smoothing=smoothing) for head in heads]
         return losses[0] + AUXILIARY_WEIGHT * torch.stack([losses[0] * 0, *losses[1:]]).sum()
     if heads[0].shape != targets.shape:
         raise DataError(
-            f"the network answers with {tuple(heads[0].shape)} and the targets are "
-            f"{tuple(targets.shape)}: take data of the scale that the network is for"
+            f"the outputs of the network are {tuple(heads[0].shape)}, but the targets are "
+            f"{tuple(targets.shape)}: use data with the scale of the network"
         )
     error = F.l1_loss if kind == "l1" else F.mse_loss
     return torch.stack([error(head, _resized(targets, head)) for head in heads]).sum()
@@ -55,7 +55,7 @@ def task_loss(output: Any, targets: Tensor, config: TrainConfig) -> Tensor:
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T²·KL(teacher ‖ student) of outputs softened by T [Distillation, eq. 1].
 
-    Of images, which are no logits, it is the mean absolute difference.
+    For images, which are not logits, it is the mean absolute difference.
     """
     if student.dim() == 4:
         return F.l1_loss(student, teacher)

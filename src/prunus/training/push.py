@@ -1,4 +1,4 @@
-"""Deep LDA push: training gathers what tells the classes apart in a few neurons of the last layer.
+"""Deep LDA push: training moves class separation into a few neurons of the last hidden layer.
 
 [Tian, section 4.1.1, eq. 4.1–4.10], theory.md (73) to (77). Three terms on X (B, d), what the
 head reads of a batch: ℓ_lda separates the classes, ℓ_cov and ℓ_align turn the separating directions
@@ -9,8 +9,8 @@ With N_l images of class l and the mean μ_l of each, all scatter matrices are p
     Σ_a = (1/B)·Σ_n (x_n − μ)(x_n − μ)ᵀ = TᵀT,   Σ_b = Σ_l (N_l/B)·(μ_l − μ)(μ_l − μ)ᵀ = MᵀM,
     Σ_w = Σ_a − Σ_b = WᵀW,   with factors T, W (B, d) and M (L, d).
 
-They are never inverted or decomposed as d×d matrices: Σ_b has rank L − 1, so all that is asked of
-them is G = (Σ_w + cI)⁻¹Mᵀ (d, L), one Cholesky solve of size min(B, d).
+They are never inverted or decomposed as d×d matrices: Σ_b has rank L − 1, so only
+G = (Σ_w + cI)⁻¹Mᵀ (d, L) is needed, one Cholesky solve of size min(B, d).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
     "solve_within",
 ]
 
-#: Added to the mean discriminant, so that a dead layer costs 1/FLOOR and not infinity.
+#: Added to the mean discriminant, so that a dead layer costs 1/FLOOR instead of infinity.
 FLOOR = 1e-3
 
 
@@ -53,7 +53,7 @@ class Factors(NamedTuple):
 def factors(features: Tensor, labels: Tensor) -> Factors:
     """Return the factors of the scatter matrices (eq. 4.2-4.4, per image).
 
-    Shapes: features (B, d), labels int64 (B,). L counts the classes that occur.
+    Shapes: features (B, d), labels int64 (B,). L is the number of classes present.
     """
     Y = teacher_matrix(labels)  # (B, L), centred, 1/√N_l
     x = features.to(Y.device, torch.float64)
@@ -67,10 +67,11 @@ def solve_within(W: Tensor, M: Tensor, ridge: float, *, dual: bool | None = None
 
     Dual (d > B), by Woodbury: G = (Mᵀ − Wᵀ(WWᵀ + cI)⁻¹WMᵀ)/c. Both agree; the smaller is solved.
 
-    c = ridge·tr(Σ_w²)/tr(Σ_w): Σ_w's mean eigenvalue, each weighed by itself. In these units the
-    loss knows neither the features' scale nor dead or repeated neurons, and of a layer wider than
-    the batch c grows with d/B, which keeps it from separating any classes by width alone. The
-    thesis adds a multiple of I whose size it does not state; the unit is ours.
+    c = ridge·tr(Σ_w²)/tr(Σ_w): the mean eigenvalue of Σ_w, weighted by the eigenvalues themselves.
+    In these units the loss does not depend on the features' scale or on dead or duplicate neurons.
+    If a layer is wider than the batch, c grows with d/B, so that it cannot separate arbitrary
+    classes by width alone. The thesis adds a multiple of I but does not give its size; the unit is
+    our choice.
     """
     if dual is None:
         dual = W.shape[1] > W.shape[0]
@@ -101,11 +102,11 @@ def covariance_loss(T: Tensor) -> Tensor:
 
 
 def alignment_loss(M: Tensor, G: Tensor) -> Tensor:
-    """Return ℓ_align, what (Σ_w + cI)⁻¹Σ_b = GM has beside its diagonal (eq. 4.9).
+    """Return ℓ_align, the off-diagonal part of (Σ_w + cI)⁻¹Σ_b = GM (eq. 4.9).
 
     ‖GM − diag(GM)‖₁/(d(d−1)), the mean off the diagonal, over tr(GM)/d, the mean on it. The
-    thesis does not divide by the latter; all of GM grows with the discriminants, so that its
-    ℓ_align fights ℓ_lda (measured: docs/results.md). Ours turns the directions, not their size.
+    thesis does not divide by the latter; GM as a whole grows with the discriminants, so its ℓ_align
+    counteracts ℓ_lda (measured: docs/results.md). Ours changes the directions, not their size.
     """
     d = M.shape[1]
     A = G @ M
@@ -116,12 +117,12 @@ def alignment_loss(M: Tensor, G: Tensor) -> Tensor:
 
 
 def push_terms(features: Tensor, labels: Tensor, config: PushConfig) -> dict[str, Tensor] | None:
-    """Return the terms that `config` weighs, by name; None for a batch of a single class.
+    """Return the terms with a weight in `config`, by name; None for a batch of a single class.
 
-    `lda` (or `di`, 1 − DI/tr(YYᵀ), in [0, 1]), `cov` and `align`, float64 scalars. A term of
-    weight 0 is left out, and so is `align` where d > config.align_limit. None depends on the
-    number of images, and the ℓ1 terms are means, so they do not grow with d or L either. The
-    solve is in float64, the d×d matrices in the features' type, float32 at least.
+    `lda` (or `di`, 1 − DI/tr(YYᵀ), in [0, 1]), `cov` and `align`, float64 scalars. A term with
+    weight 0 is omitted, and so is `align` if d > config.align_limit. No term depends on the number
+    of images, and the ℓ1 terms are means, so they do not grow with d or L either. The solve is in
+    float64, the d×d matrices in the features' type, at least float32.
 
     Shapes: features (B, d), labels int64 (B,). Cost: O(min(B, d)³ + Bd·min(B, d)), and O(Bd²) for
     ℓ_cov, O(Ld²) for ℓ_align.
@@ -152,11 +153,11 @@ def push_terms(features: Tensor, labels: Tensor, config: PushConfig) -> dict[str
 
 
 class Push:
-    """The push at what the head of a network in training reads (eq. 4.10).
+    """The push at the input of the head of a network in training (eq. 4.10).
 
-    ℓ_push = r·(γ·ℓ_lda + λ·ℓ_cov + β·ℓ_align), r rising from 0 to 1 over the share `config.ramp`
-    of the steps. The head is `config.layer`, or else the last linear layer to run whose output is
-    the network's main output, or has its shape.
+    ℓ_push = r·(γ·ℓ_lda + λ·ℓ_cov + β·ℓ_align), where r rises from 0 to 1 over the share
+    `config.ramp` of the steps. The head is `config.layer`, or else the last linear layer to run
+    whose output is the network's main output, or has its shape.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -169,7 +170,7 @@ class Push:
     """
 
     def __init__(self, model: nn.Module, config: PushConfig) -> None:
-        """Look for heads that may be meant; nothing is hooked yet.
+        """Find the candidates for the head; nothing is hooked yet.
 
         Raises:
             ConfigError: `config.layer` is not in the network, or it has no linear layer.
@@ -182,8 +183,8 @@ class Push:
         if not candidates:
             asked = "the last linear layer" if config.layer is None else repr(config.layer)
             raise ConfigError(
-                f"push was asked for at {asked}, which {type(model).__name__} does not have: name "
-                f"its head in push.layer (linear layers: {', '.join(linear) or 'none'})"
+                f"push is set for {asked}, which {type(model).__name__} does not have: name its "
+                f"head in push.layer (linear layers: {', '.join(linear) or 'none'})"
             )
         self.model, self.config = model, config
         self.candidates = candidates
@@ -193,7 +194,7 @@ class Push:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hook the candidates for the length of a `with` block; unhook them however it ends."""
+        """Hook the candidates within a `with` block; unhook them however it ends."""
         handles: list[Any] = []
         try:
             for name, module in self.candidates.items():
@@ -206,20 +207,20 @@ class Push:
             self._read, self._output = {}, None
 
     def read(self, labels: Tensor, done: float) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """Return the loss of the batch that the network just saw, and its terms for the row.
+        """Return the loss of the last batch of the network, and its terms for the row.
 
-        `done` is the share of the training's steps that are behind. None where the batch holds
-        a single class.
+        `done` is the share of the training steps that are finished. None if the batch has a
+        single class.
 
         Raises:
-            ConfigError: the targets are images, no head is found, or what it reads cannot be
-                pushed: training does not change it.
-            DataError: the head does not read one row an image.
+            ConfigError: the targets are images, no head is found, or training cannot change the
+                input of the head.
+            DataError: the head does not read one row per image.
             NonFiniteError: the head reads NaN or infinity.
         """
         if labels.is_floating_point():
             raise ConfigError(
-                "push separates classes, and the targets are images: set train.push to null"
+                "push needs class labels, but the targets are images: set train.push to null"
             )
         terms = push_terms(self._features(len(labels)), labels, self.config)
         if terms is None:
@@ -235,7 +236,7 @@ class Push:
     def _hear(self, name: str) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if self.head in (None, name):
-                self._read.pop(name, None)  # the last to run comes last
+                self._read.pop(name, None)  # keep the last one to run at the end
                 self._read[name] = args[0], output
 
         return hook
@@ -244,17 +245,17 @@ class Push:
         self._output = primary(output)
 
     def _features(self, images: int) -> Tensor:
-        """Return what the head read, (B, d), and forget the batch."""
+        """Return the input of the head, (B, d), and discard the batch."""
         if self.head is None:
             self.head = self._find()
         if self.head not in self._read:
-            raise ConfigError(f"push heard nothing from {self.head!r}: name a layer that runs")
+            raise ConfigError(f"push got no features from {self.head!r}: name a layer that runs")
         x = self._read[self.head][0]
         self._read, self._output = {}, None
         if not x.requires_grad:
             raise ConfigError(
-                f"module {self.head!r} reads what training cannot change, the network's own input "
-                "or the output of frozen layers: set train.push to null"
+                f"training cannot change the input of module {self.head!r} (the network's own "
+                "input, or the output of frozen layers): set train.push to null"
             )
         features = pool(x, self.candidates[self.head])
         if len(features) != images:
@@ -269,7 +270,7 @@ class Push:
         return features
 
     def _find(self) -> str:
-        """Return the name of the linear layer that gives the network's main output."""
+        """Return the name of the linear layer that produces the network's main output."""
         main, found = self._output, ""
         for name, (_, output) in self._read.items():
             if output is main:
@@ -278,7 +279,7 @@ class Push:
                 found = name
         if not found:
             raise ConfigError(
-                f"no linear layer gives the output of {type(self.model).__name__}: name its head "
-                f"in push.layer (linear layers: {', '.join(self.candidates)})"
+                f"no linear layer produces the output of {type(self.model).__name__}: name its "
+                f"head in push.layer (linear layers: {', '.join(self.candidates)})"
             )
         return found

@@ -1,4 +1,4 @@
-"""The optimiser of a P-phase, and its learning rate step by step."""
+"""The optimiser of training, and its learning rate step by step."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from prunus.training.config import TrainConfig
 
 __all__ = ["make_optimizer", "make_schedule", "plateaus"]
 
-#: Smallest share by which a loss must fall to count as better.
+#: Minimum relative decrease of a loss to count as better.
 BETTER = 1e-4
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Decay matrices and kernels; leave biases and norms alone."""
+    """Return the optimiser, with weight decay on matrices and kernels but not biases and norms."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
@@ -28,7 +28,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
         nesterov = config.momentum > 0
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    on_cpu = all(p.device.type == "cpu" for p in trained)  # there torch fuses only when told to
+    on_cpu = all(p.device.type == "cpu" for p in trained)  # on the CPU, torch fuses only on request
     return kind(groups, lr=config.lr, fused=on_cpu or None)
 
 
@@ -37,8 +37,7 @@ def make_schedule(
 ) -> Callable[[int], float]:
     """Return the factor of the learning rate at each step.
 
-    `losses` are those of the finished epochs, and grow while training goes on; only `plateau`
-    looks at them.
+    `losses` are those of the finished epochs, and grow during training; only `plateau` uses them.
     """
     steps = max(1, config.epochs * batches)
     warm = int(config.warmup * steps)
@@ -59,7 +58,7 @@ def make_schedule(
 
 
 def plateaus(losses: Sequence[float], patience: int) -> int:
-    """Return how often `patience` epochs in a row brought no loss better than the best before.
+    """Return how often `patience` epochs in a row did not improve the best loss.
 
     Example:
         >>> plateaus([3.0, 2.0, 2.0, 2.0, 1.0, 1.0], patience=2)

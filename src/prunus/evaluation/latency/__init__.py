@@ -1,4 +1,4 @@
-"""Time: of whole networks against each other, and of layers at every width in a table."""
+"""Latency: comparison of whole networks, and a table of layers at every width."""
 
 from prunus.evaluation.latency.compare import Comparison, Estimate, compare_latency
 from prunus.evaluation.latency.measure_table import measure_latency_table

@@ -1,4 +1,4 @@
-"""One layer by itself: built anew at other widths, called, and named by all its time depends on."""
+"""One layer in isolation: rebuilt at other widths, called, keyed by what its time depends on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TimedCall = tuple[str, tuple[nn.Module, Shape]]
 
 
 def layer_key(module: nn.Module, shape: Shape) -> str:
-    """Describe a layer and the input it meets."""
+    """Describe a layer and its input."""
     size = "×".join(map(str, shape))
     if not isinstance(module, CONVOLUTIONS):
         return f"Linear({module.in_features}, {module.out_features}) on {size}"
@@ -73,7 +73,7 @@ def gather_key(module: nn.Module, shape: Shape) -> str:
 def gather_at(
     module: nn.Module, shape: Shape, kept: int
 ) -> tuple[Callable[[Tensor], object], Tensor]:
-    """Return what picks `kept` features, evenly spread, as `SelectLinear` does, and an input."""
+    """Return a call that selects `kept` spread features as `SelectLinear` does, and an input."""
     dtype = module.get_parameter("weight").dtype
     index = torch.linspace(0, incoming(module) - 1, kept).to(torch.int32)
     x = torch.randn(*shape[:-1], incoming(module)).to(dtype)
@@ -81,7 +81,7 @@ def gather_at(
 
 
 def incoming(module: nn.Module) -> int:
-    """Return the features that a linear layer is given, read or not."""
+    """Return the number of features that reach a linear layer, whether it reads them or not."""
     return module.incoming if isinstance(module, SelectLinear) else channel_count(module, "in")
 
 

@@ -1,4 +1,4 @@
-"""How long calls take, measured in turn so that all of them meet the same machine."""
+"""Latency of several calls, measured alternately under the same conditions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["LEAST_ROUNDS", "Comparison", "Estimate", "compare_latency"]
 
 #: Fewer rounds have no 95 % interval of their median.
 LEAST_ROUNDS = 6
-#: A call as long as this has nothing in the caches from the call before: no call settles it.
+#: A call of this duration or more needs no untimed call to warm the caches.
 LONG = 0.05
 
 
@@ -42,7 +42,7 @@ class Estimate:
         n = len(values)
         if n < LEAST_ROUNDS:
             raise ConfigError(
-                f"{n} rounds came, expected at least {LEAST_ROUNDS}: fewer have no 95 % interval"
+                f"{n} rounds given, expected at least {LEAST_ROUNDS}: fewer have no 95 % interval"
             )
         k, tail = 0, 0.5**n  # tail = P(Bin(n, ½) < k + 1)
         while 2 * tail <= 0.05:
@@ -54,13 +54,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What calls took, by name and round: `seconds[name]` has shape (rounds,)."""
+    """Durations of calls by name and round: `seconds[name]` has shape (rounds,)."""
 
     seconds: Mapping[str, tuple[float, ...]]
 
     @property
     def rounds(self) -> int:
-        """How often each was timed."""
+        """How often each call was timed."""
         return len(next(iter(self.seconds.values())))
 
     def latency(self, name: str) -> Estimate:
@@ -70,7 +70,7 @@ class Comparison:
     def speedup(self, before: str, after: str) -> Estimate:
         """Return time of `before` ÷ time of `after`: the median of the ratios round by round.
 
-        A machine that slows down half-way slows both sides of a ratio.
+        A machine that slows down midway slows both sides of a ratio.
         """
         pairs = zip(self.seconds[before], self.seconds[after], strict=True)
         return Estimate.of([a / b for a, b in pairs])
@@ -82,15 +82,15 @@ def compare_latency(
     rounds: int = 50,
     seconds: float = 3.0,
 ) -> Comparison:
-    """Time `calls` in turn, in inference mode.
+    """Time `calls` alternately, in inference mode.
 
     After a warm-up of two rounds they run A B C, C B A, A B C …, so that a drift of the machine
-    meets all alike; at least 6 and at most `rounds` rounds, and about `seconds`. A call shorter
-    than 50 ms runs once untimed before it is timed: a network that serves finds its weights and
-    its memory as its last call left them, not as another network did.
+    affects all equally; at least 6 and at most `rounds` rounds, and about `seconds`. A call shorter
+    than 50 ms runs once untimed before it is timed: a deployed network finds caches and memory as
+    its own last call left them, not as another network did.
 
-    Compare networks within one runtime: the threads of one may still spin when another's turn
-    comes.
+    Compare networks within one runtime only: the threads of one runtime may still be spinning when
+    another one starts.
 
     Raises:
         ConfigError: `rounds` is below 6, or there is nothing to time.

@@ -1,4 +1,4 @@
-"""Time the costliest layers at widths in a row: `measure_steps`."""
+"""Time the costliest layers at consecutive widths: `measure_steps`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from prunus.modules import channel_count, is_depthwise
 
 __all__ = ["measure_steps"]
 
-#: Layers timed at 17 widths each, and how often each width is.
+#: Layers to time at 17 widths each, and how often each width is timed.
 LAYERS, ROUNDS = 6, 20
-#: Narrower axes keep their width: below, a multiple of 16 is no choice a budget would make.
+#: Narrower axes keep their width: below it, a budget would not choose multiples of 16.
 LEAST_WIDTH = 3 * STRETCH
-#: Share of a width around which it is timed: what a cut by half of the MACs leaves.
+#: Share of a width around which it is timed: what remains after halving the MACs.
 KEPT = 0.7
 
 
@@ -30,11 +30,11 @@ def measure_steps(
     """Time the `LAYERS` layers that take most time and can be pruned, at 17 widths in turn.
 
     Args:
-        calls: what each module runs in one forward pass: a key, the module and its input's shape.
+        calls: the calls of each module in one forward pass: key, module and input shape.
         grids: milliseconds by key, the last at full width.
 
-    A stretch lies near 70 % of the width. Both widths of a layer fall together where both can be
-    pruned and are at least 48; a layer of which neither can, and a grouped convolution, have none.
+    The 17 widths are near 70 % of the full width. Both widths of a layer vary together if both can
+    be pruned and are at least 48; a layer with neither, and a grouped convolution, are skipped.
 
     Cost: at most 6 · 17 · 2 · 20 calls of a layer at that width.
     """
@@ -70,7 +70,7 @@ def measure_steps(
 
 
 def _stretch(width: int, varied: bool) -> tuple[int, ...]:
-    """Return 17 widths that end at a multiple of 16, or one width 17 times."""
+    """Return 17 consecutive widths that end at a multiple of 16, or one width 17 times."""
     if not varied or width < LEAST_WIDTH:
         return (width,) * (STRETCH + 1)
     top = STRETCH * max(2, round(KEPT * width / STRETCH))

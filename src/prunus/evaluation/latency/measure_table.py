@@ -1,4 +1,4 @@
-"""Time every layer of a network alone, at a grid of widths: `measure_latency_table`."""
+"""Time every layer of a network in isolation, at a grid of widths: `measure_latency_table`."""
 
 from __future__ import annotations
 
@@ -54,22 +54,22 @@ def measure_latency_table(
 ) -> LatencyTable:
     """Time each distinct layer of `model` at several widths, and the whole network.
 
-    A layer is built anew, with random weights, at each (out, in) of the grid and given an input
-    of the size it meets in `model`; its time is the median of `repeats` calls after a warm-up. On
-    the CPU, in eval mode, with the threads PyTorch has. `rest` is the whole network's time less
-    its layers'; where the layers alone take longer than the network that holds them, all are
-    scaled down, so that the dense total always equals the measured network. Where a group's units
-    go where they are read, picking what a layer still reads is timed by itself.
+    A layer is rebuilt with random weights at each (out, in) of the grid and called with an input
+    of the size it has in `model`; its time is the median of `repeats` calls after a warm-up, on the
+    CPU, in eval mode, with PyTorch's number of threads. `rest` is the network's total time minus
+    that of its layers; if the isolated layers take longer than the whole network, all are scaled
+    down, so that the dense total always equals the measured network. For groups whose units are
+    removed at their consumers, the selection of the inputs is timed separately.
 
     Args:
-        groups: `find_groups(model, example)`; its layers are the ones timed.
+        groups: `find_groups(model, example)`; its layers are timed.
         example: at least one image; the first is repeated to a batch.
         grid: shares of each layer's width, in (0, 1]; the full and the least width are added.
-        steps: whether the costliest layers are timed at widths in a row too (`measure_steps`),
-            from which a multiple of widths can be chosen.
-        progress: wraps the list of distinct layers, to show a bar.
+        steps: whether the costliest layers are also timed at consecutive widths
+            (`measure_steps`), to choose a multiple of widths.
+        progress: wraps the list of distinct layers, to show a progress bar.
 
-    Cost: distinct layers × (grid + 1)² × (`repeats` + 3) calls of a layer, at most.
+    Cost: at most distinct layers × (grid + 1)² × (`repeats` + 3) calls of a layer.
 
     Raises:
         ConfigError: a share, `batch` or `repeats` is out of range.
@@ -173,7 +173,7 @@ def _time_gather(module: nn.Module, shape: Shape, grid: Collection[float], repea
 
 
 def _knots(width: int, step: int, grid: Collection[float]) -> tuple[int, ...]:
-    """Return multiples of `step` near the shares of `width`, the least and the full one too."""
+    """Return multiples of `step` near the shares of `width`, including the least and the full."""
     inner = {step * math.ceil(share * width / step) for share in grid}
     return tuple(sorted({step, width} | inner))
 
@@ -190,7 +190,7 @@ def _median(call: Callable[[Tensor], object], x: Tensor, repeats: int) -> float:
 
 
 def _machine() -> str:
-    """Name the processor: Linux's own words for it, else what Python knows."""
+    """Return the name of the processor, from /proc/cpuinfo or else from Python."""
     listing = Path("/proc/cpuinfo")
     if listing.is_file():
         for line in listing.read_text().splitlines():

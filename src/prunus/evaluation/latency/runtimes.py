@@ -1,4 +1,4 @@
-"""One network on one batch as a call without arguments, in each runtime that can be timed."""
+"""One network on one batch as a call without arguments, for each supported runtime."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from prunus.modules import flatten_tensors
 
 __all__ = ["RUNTIMES", "RuntimeUnavailableError", "compiled_call", "eager_call", "onnx_call"]
 
-#: PyTorch as it is, `torch.compile` with its default backend (inductor), ONNX Runtime on the CPU.
+#: Eager PyTorch, `torch.compile` with its default backend (inductor), ONNX Runtime on the CPU.
 RUNTIMES = ("eager", "compile", "onnxruntime")
-#: Largest difference between a compiled network and itself, relative to the largest output.
+#: Largest difference between a compiled and the eager network, relative to the largest output.
 TOLERANCE = 1e-3
 
 
 class RuntimeUnavailableError(PrunusError):
-    """A runtime cannot run a network here; the message says why."""
+    """A runtime cannot run a network on this machine; the message gives the reason."""
 
 
 def eager_call(model: nn.Module, images: Tensor) -> Callable[[], object]:
@@ -33,13 +33,12 @@ def eager_call(model: nn.Module, images: Tensor) -> Callable[[], object]:
 def compiled_call(model: nn.Module, images: Tensor) -> Callable[[], object]:
     """Compile `model` for the shape of `images` and return that forward pass.
 
-    It takes seconds to minutes. What it computes is compared with `model` itself. Compiled
-    networks of one class share one list of at most 8 in PyTorch: `torch.compiler.reset()` empties
-    it, and a ninth is an error here, where PyTorch would go back to eager in silence.
+    It takes seconds to minutes. The outputs are compared with those of `model`. PyTorch caches at
+    most 8 compiled networks per class; `torch.compiler.reset()` empties the cache. A ninth is an
+    error here, whereas PyTorch would silently fall back to eager.
 
     Raises:
-        RuntimeUnavailableError: it does not compile (no C++ compiler, say), or computes
-            something else.
+        RuntimeUnavailableError: it does not compile (e.g. no C++ compiler), or its outputs differ.
     """
     network, images = model.cpu().eval(), images.cpu()
     compiled = torch.compile(network, dynamic=False)
@@ -52,20 +51,20 @@ def compiled_call(model: nn.Module, images: Tensor) -> Callable[[], object]:
             warnings.simplefilter("ignore")
             expected, found = (flatten_tensors(each(images)) for each in (network, compiled))
     except Exception as error:
-        text = " ".join(str(error).strip().partition("\n\n")[0].split())  # advice comes after
+        text = " ".join(str(error).strip().partition("\n\n")[0].split())  # drop the advice after it
         raise RuntimeUnavailableError(
             f"torch.compile fails on {type(model).__name__}: {type(error).__name__}: {text[:300]}"
         ) from error
     for one, other in zip(expected, found, strict=True):
         if not float((one - other).abs().max()) <= TOLERANCE * float(one.abs().max()):
             raise RuntimeUnavailableError(
-                f"torch.compile makes of {type(model).__name__} a network with other outputs"
+                f"torch.compile changes the outputs of {type(model).__name__}"
             )
     return lambda: compiled(images)
 
 
 def onnx_call(path: Path, images: Tensor) -> Callable[[], object]:
-    """Return one run of the ONNX file at `path` in ONNX Runtime, with as many threads as PyTorch.
+    """Return a call of the ONNX file at `path` in ONNX Runtime, with PyTorch's number of threads.
 
     Raises:
         RuntimeUnavailableError: ONNX Runtime cannot load or run the file.

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 __all__ = ["MULTIPLES", "STRETCH", "WidthSteps", "excess_shares"]
 
-#: Multiples that a table is asked for, the least first; each divides the last.
+#: Candidate multiples, smallest first; each divides the last.
 MULTIPLES = (4, 8, 16)
-#: Channels from one end of a stretch to the other; both ends are multiples of it.
+#: Channels from the first to the last width; both are multiples of it.
 STRETCH = MULTIPLES[-1]
 RESAMPLES = 1_000
 
@@ -25,11 +25,11 @@ class WidthSteps:
     """Milliseconds of one layer at 17 widths in a row, from one multiple of 16 to the next.
 
     Attributes:
-        layer: the layer at full width, in words.
+        layer: description of the layer at full width.
         calls: how often it runs in one forward pass.
-        outs: its widths of the output, shape (17,); one number throughout where it is not pruned.
-        ins: its widths of the input, likewise.
-        ms: shape (rounds, 17): the widths were timed in turn.
+        outs: its output widths, shape (17,); constant if the output is not pruned.
+        ins: its input widths, likewise.
+        ms: shape (rounds, 17): the widths were timed alternately.
     """
 
     layer: str
@@ -49,7 +49,7 @@ class WidthSteps:
             tuple(tuple(map(float, row)) for row in body["ms"]),
         )
         if {len(row) for row in (steps.outs, steps.ins, *steps.ms)} != {STRETCH + 1}:
-            raise ValueError("the times of a stretch do not fit its widths")
+            raise ValueError("the times of a layer's steps do not match its widths")
         return steps
 
 
@@ -57,9 +57,9 @@ def excess_shares(stretches: Sequence[WidthSteps]) -> dict[int, Floats]:
     """Return, by multiple, what widths cost above the multiples around them, as a share.
 
     Σ_layers calls · mean_w [t(w) − t̂(w)] ÷ Σ_layers calls · mean_w t(w), where t(w) is the lower
-    quartile over rounds (what else a machine does only ever adds to a time) and t̂ the straight
-    line between the multiple below w and the one above. It is 0 where time is proportional to
-    width, and above where it rises in steps or an uneven width has a slower kernel.
+    quartile over rounds (other load on the machine only ever adds time) and t̂ the straight line
+    between the multiples below and above w. It is 0 if time is proportional to width, and positive
+    if time rises in steps or an uneven width has a slower kernel.
 
     Each array has shape (1 + 1 000,): all rounds, then bootstrap samples of the rounds
     [Efron-Tibshirani, chapter 6], drawn from one seed; sample s is the same for every multiple.
@@ -79,6 +79,6 @@ def excess_shares(stretches: Sequence[WidthSteps]) -> dict[int, Floats]:
 
 
 def _lines(t: Floats, multiple: int) -> Floats:
-    """Return times (…, 17) with those between multiples put on the straight line."""
+    """Return times (…, 17) with those between multiples interpolated linearly."""
     at = np.arange(STRETCH + 1)
     return np.stack([np.interp(at, at[::multiple], row[::multiple]) for row in t])

@@ -1,4 +1,4 @@
-"""How many milliseconds each layer takes at any width, on this machine: `LatencyTable`.
+"""Milliseconds of each layer at any width, on this machine: `LatencyTable`.
 
 T(plan) = rest + Σ_layers t_layer(out, in) + Σ_selections g_layer(in): each layer's t is timed alone
 at a small grid of widths and interpolated bilinearly between; g is what picking its inputs takes
@@ -28,9 +28,9 @@ class Grid:
     """Milliseconds of one call of one layer at chosen widths.
 
     Attributes:
-        outs: widths of the output, rising; shape (O,).
-        ins: widths of the input, rising; shape (I,). One width alone stands for all (depthwise).
-        ms: shape (O, I), never falling along either axis.
+        outs: output widths, increasing; shape (O,).
+        ins: input widths, increasing; shape (I,). A single width stands for all (depthwise).
+        ms: shape (O, I), non-decreasing along both axes.
     """
 
     outs: tuple[int, ...]
@@ -39,9 +39,9 @@ class Grid:
 
     @classmethod
     def monotone(cls, outs: tuple[int, ...], ins: tuple[int, ...], ms: list[list[float]]) -> Grid:
-        """Return the grid with each time raised to the greatest of all narrower ones.
+        """Return the grid with each time raised to the maximum of all narrower ones.
 
-        A narrower layer never costs more then, whatever the noise of the timings.
+        So a narrower layer never costs more, despite noise in the timings.
         """
         risen = [list(row) for row in ms]
         for o in range(len(outs)):
@@ -69,20 +69,20 @@ class Grid:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """The latency of one network, layer by layer, as one machine showed it.
+    """The latency of one network, layer by layer, measured on one machine.
 
     Attributes:
         grids: a `Grid` for each distinct layer and input size, by a key that describes it.
         layers: the keys of each layer's calls in one forward pass, by module name; none for a
             layer that only runs in training.
-        rest: milliseconds of all that is no layer; it is taken as constant.
-        batch: images in one forward pass; all times are of a batch.
+        rest: milliseconds of everything but layers; assumed to be constant.
+        batch: images per forward pass; all times are per batch.
         threads: threads PyTorch used.
-        machine: the processor, in words.
-        selections: the keys of what picking inputs takes, a grid of one output, by the name of
-            each layer that may read fewer features than arrive.
-        steps: the layers that take most time at widths in a row; none where that was not asked
-            for, or no prunable layer is wide enough.
+        machine: name of the processor.
+        selections: the keys of the input selections (grids with one output), by the name of each
+            layer that may read fewer features than it receives.
+        steps: the costliest layers at consecutive widths; empty if that was not requested, or no
+            prunable layer is wide enough.
     """
 
     grids: Mapping[str, Grid]
@@ -95,11 +95,11 @@ class LatencyTable:
     steps: tuple[WidthSteps, ...] = ()
 
     def ms(self, layer: str, out: int, in_: int, arriving: int | None = None) -> float:
-        """Return the milliseconds a batch that `layer` takes with `out` and `in_` channels left.
+        """Return the milliseconds per batch of `layer` with `out` and `in_` channels left.
 
-        Where more are `arriving` than it reads, that includes picking them. But for rounding, it
-        never falls as either width grows, except that the last channel not to be picked makes
-        the picking itself go.
+        If more are `arriving` than it reads, that includes their selection. Apart from rounding,
+        it never decreases as either width grows, except at full input width, where the selection
+        is no longer needed.
 
         Raises:
             DataError: the table was measured on a network without that layer.
@@ -108,8 +108,8 @@ class LatencyTable:
             keys = self.layers[layer]
         except KeyError:
             raise DataError(
-                f"the latency table knows no layer {layer!r}: it was measured on another network; "
-                "measure one on this network"
+                f"the latency table has no layer {layer!r}: it was measured on another network; "
+                "measure a table of this network"
             ) from None
         spent = sum(self.grids[key].at(out, in_) for key in keys)
         if arriving is not None and in_ < arriving:
@@ -125,7 +125,7 @@ class LatencyTable:
         """Read what `to_json` wrote.
 
         Raises:
-            DataError: the text is no latency table, or of a format this version does not know.
+            DataError: the text is not a latency table, or has an unknown format version.
         """
         try:
             body = json.loads(text)
@@ -133,7 +133,7 @@ class LatencyTable:
             if version != FORMAT:
                 raise DataError(
                     f"latency table of format {version}, this Prunus reads format {FORMAT}: "
-                    "measure it anew"
+                    "measure it again"
                 )
             grids = {key: _grid(value) for key, value in body["grids"].items()}
             layers, selections = (
@@ -143,7 +143,7 @@ class LatencyTable:
             asked = (*layers.values(), *selections.values())
             missing = {key for keys in asked for key in keys} - set(grids)
             if missing:
-                raise DataError(f"the latency table has no grid {min(missing)!r}: measure it anew")
+                raise DataError(f"the latency table has no grid {min(missing)!r}: measure it again")
             return cls(
                 grids,
                 layers,
@@ -158,12 +158,12 @@ class LatencyTable:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"not a latency table of Prunus ({error}): give what LatencyTable.to_json wrote"
+                f"not a latency table of Prunus ({error}): give the output of LatencyTable.to_json"
             ) from error
 
 
 def _place(knots: tuple[int, ...], width: int) -> tuple[int, float]:
-    """Return the knot at or below `width` and how far on it is to the next, in [0, 1)."""
+    """Return the knot at or below `width` and the relative distance to the next, in [0, 1)."""
     if width <= knots[0]:
         return 0, 0.0
     if width >= knots[-1]:
@@ -184,5 +184,5 @@ def _grid(body: dict[str, Any]) -> Grid:
     )
     shape = {len(row) for row in grid.ms}
     if len(grid.ms) != len(grid.outs) or shape != {len(grid.ins)}:
-        raise ValueError("a grid's times do not fit its widths")
+        raise ValueError("the times of a grid do not match its widths")
     return grid
