@@ -167,7 +167,7 @@ def test_an_output_folder_with_another_run(fails: Callable[..., str], tmp_path: 
         assert stop.value.code == 0
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     message = fails("--out", str(out), *quick)
-    assert "already holds a run (lenet5 on digits, params=10%)" in message
+    assert "already contains a run (lenet5 on digits, params=10%)" in message
     assert "--resume" in message
     message = fails("--out", str(out), *quick, "--resume", model="lenet300")
     assert "model 'lenet5'" in message
@@ -239,7 +239,7 @@ def test_settings_out_of_range(fails: Callable[..., str]) -> None:
     assert "prune.compensate is 'magic'" in fails("--compensate", "magic")
     assert "prune.round_to is 0" in fails("--round-to", "0")
     assert "prune.runtimes.0 is 'tensorrt', but" in fails("--runtime", "tensorrt")
-    assert "keep_class 'ten' is no class: expected an index or one of 0, 1" in fails(
+    assert "keep_class: unknown class 'ten', expected an index or one of 0, 1" in fails(
         "--keep-class", "ten"
     )
     assert "prune.parents" in fails("--criterion", "granular")
@@ -257,4 +257,4 @@ def test_the_exit_code_of_the_real_command() -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 2
-    assert done.stderr == "prunus: no model came: give --model, or --config with one\n"
+    assert done.stderr == "prunus: no model given: pass --model, or --config with one\n"

@@ -98,16 +98,16 @@ def test_the_same_units_but_other_channels(capsys: pytest.CaptureFixture[str]) -
     Path("a.json").write_text(A.to_json())
     Path("b.json").write_text(Plan(A.groups, {"fc": {"out": Edit(10, (1,))}}).to_json())
     assert diff("a.json", "b.json") == 0
-    assert "the same units of every group, but other channels of fc." in printed(capsys)
+    assert "the same units of every group, but different channels of fc." in printed(capsys)
 
 
 def test_what_makes_indices_doubtful_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     a, b = write_run(Path("a"), A), write_run(Path("b"), B, dense=b"else")
     assert diff(a, b) == 0
-    assert "have other weights" in printed(capsys)
+    assert "have different weights" in printed(capsys)
     c = write_run(Path("c"), B, dense=b"else", model="lenet300")
     assert diff(a, c) == 0
-    assert "The runs name different networks, lenet5 and lenet300:" in printed(capsys)
+    assert "The runs are of different networks, lenet5 and lenet300:" in printed(capsys)
 
 
 def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,7 @@ def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
         ("missing", "there is no missing: give the folder of a run"),
         ("empty", "empty has no plan.json"),
         ("no.json", "no.json: not a plan of Prunus"),
-        ("bytes.json", "bytes.json is not text"),
+        ("bytes.json", "bytes.json is not a text file"),
         ("wide.json", "plans of different networks: conv has 40 units in A and 41 in B"),
         (broken, "format version 7"),
     ):

@@ -62,9 +62,9 @@ def test_a_healthy_network(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "LeNet5, input 1×28×28" in text
     assert "Healthy: 4 groups can be pruned" in text
-    assert "fc2: the network's outputs, they stay" in text
+    assert "fc2: the network's outputs, which are kept" in text
     assert "smallest budgets, each by itself: macs=" in text
-    assert "What stays whole" not in text
+    assert "What cannot be pruned" not in text
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -120,7 +120,7 @@ def test_bad_input_is_one_sentence(
         (("lenet5", "--weights", str(tmp_path / "w.pt")), "state dict"),
         ((f"{file}:broken", "--input-shape", "3,8,8"), "(at net.py:"),
         ((f"{file}:broken", "--input-shape", "3,8,8", "--json"), "(at net.py:"),
-        ((f"{file}:broken",), "No --input-shape came, and 3,224,224 was taken"),
+        ((f"{file}:broken",), "No --input-shape given, so 3,224,224 was used"),
     ):
         capsys.readouterr()
         assert doctor(*arguments) == 2, arguments

@@ -49,7 +49,7 @@ def test_it_tells_what_it_tried_and_what_it_kept(
         line = f"{','.join(map(str, row['sizes']))} {costs} {shares}"
         assert line in text
         assert (f"{line} kept" in text) == (row["model"] == name)
-    assert "Growing is over: steps=1 is reached." in text
+    assert "Growing stopped: steps=1 reached." in text
     chose = steps[1]["choices"]
     same = int(chose["accuracy"] == chose["information"])
     assert f"it would have chosen the same stage in {same} of 1 steps" in text
@@ -89,7 +89,7 @@ def test_models_shows_stages(capsys: pytest.CaptureFixture[str]) -> None:
     assert prunus_("models", "resnet5") == 0
     text = plain(capsys.readouterr().out)
     assert "853 018 @9,9,9" in text
-    assert "modules a stage (say imagenet_resnet50@3,4,6,4)" in text
+    assert "modules per stage (e.g. imagenet_resnet50@3,4,6,4)" in text
     assert prunus_("models", "lenet5") == 0
     assert "modules a stage" not in plain(capsys.readouterr().out)
 
@@ -117,4 +117,4 @@ def test_bad_input_ends_in_one_sentence(
 
 def test_a_missing_name_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prunus_("grow", "--data", "digits", "--out", tmp_path / "run") == 2
-    assert "no model came: give --model" in capsys.readouterr().err
+    assert "no model given: pass --model" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_an_untouched_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None
     result = next(r for r in read_rows(run / "record.jsonl")[0] if r["event"] == "result")
     params = f"{result['pruned']['params']:,}".replace(",", " ")
     assert re.search(rf"pruned parameters +{params} +{params} +same", text)
-    assert "Intact: nothing differs from what was recorded." in text
+    assert "Intact: everything matches the record." in text
     checks = audit(capsys, run, code=0)
     assert list(checks)[:3] == ["plan.json", "model.safetensors", "dense.safetensors"]
     assert list(checks)[-2:] == ["model.onnx", "model.pt2"]
@@ -143,14 +143,14 @@ def test_what_is_not_recorded_is_said_and_is_no_difference(
     assert "dense.safetensors" not in checks
     assert prunus_("load", run) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "The journal does not say: plan.json, model.safetensors, pruned parameters," in text
+    assert "Not recorded in the journal: plan.json, model.safetensors, pruned parameters," in text
 
 
 def test_dense_weights_that_are_gone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "dense.safetensors").unlink()
     check = audit(capsys, run, code=0)["dense.safetensors"]
     assert check["status"] == "unknown"
-    assert "cannot be given back" in check["note"]
+    assert "cannot be restored" in check["note"]
 
 
 SOURCE = """
@@ -179,7 +179,7 @@ def test_a_run_of_the_python_call(tmp_path: Path, capsys: pytest.CaptureFixture[
     _, report = prunus.prune(model, loader, "params=50%", config=settings, device="cpu")
     report.save(tmp_path / "run")
     said = refused(capsys, "load", tmp_path / "run")
-    assert "does not say how its network is built" in said
+    assert "does not specify how its network is built" in said
     assert "--model path/to/file.py:factory" in said
     spec = f"{path}:narrow"
     assert "--input-shape and --num-classes" in refused(
@@ -253,10 +253,10 @@ def test_bad_input_is_one_sentence(
         (("load", run, "--model", "lenet5"), "the plan does not fit LeNet5"),
         (("load", run, "--model", f"{tmp_path / 'my.py'}:wants"), "called without depth"),
         (("load", run, "--input-shape", "1,28"), "channels, height and width"),
-        (("export",), "nothing to export came"),
+        (("export",), "nothing to export: give"),
         (("export", run, "--format", "onx"), "did you mean 'onnx'?"),
         (("export", run, "--format", ","), "names no format"),
-        (("export", run, "--weights", "w.pt"), "give one of them"),
+        (("export", run, "--weights", "w.pt"), "give only one"),
         (("export", "--model", "lenet300"), "--input-shape and --num-classes"),
         (("export", *network), "results of random weights are meaningless"),
         (("prune", *network[:2], "--data", "digits", "--budget", "macs=50%", "--out",

@@ -186,7 +186,7 @@ def test_the_smallest_network_that_keeps_an_accuracy(
     printed = " ".join(capsys.readouterr().out.split())
     assert "below the floor: one step back" in printed
     assert "predicted loss" in printed
-    assert "the smallest network found that keeps 93.00% on validation is kept" in printed
+    assert "the smallest network found with 93.00% or more on validation is kept" in printed
 
 
 def test_a_budget_in_milliseconds(

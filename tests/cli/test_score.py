@@ -52,7 +52,7 @@ def test_weights_and_data_give_both_rankings(
     settings = ("--set", "options.mu=0.2", "--set", "blocks=4", "--top", "2", "--device", "cpu")
     assert prunus_("score", *network, *settings, "--out", str(out)) == 0
     text = capsys.readouterr().out
-    assert "What the layers know" in text
+    assert "Class information of the layers" in text
     assert text.count("least valuable") == 3
     assert "fc3: its outputs are the network's outputs" in text
     tables = text[: text.index("page: ")]
@@ -101,9 +101,9 @@ def test_bad_input_is_one_sentence(
         ((*good, "--set", "device=abacus"), "abacus"),
         ((*good[:-2], "--model", "lenet5"), "conv1"),
         ((str(tmp_path / "nowhere"),), "finished run"),
-        ((str(run), "--model", "lenet5"), "give one of them"),
-        ((str(run), "--weights", str(weights)), "give one of them"),
-        ((str(run), "--out", str(run)), "holds no scores"),
+        ((str(run), "--model", "lenet5"), "give only one"),
+        ((str(run), "--weights", str(weights)), "give only one"),
+        ((str(run), "--out", str(run)), "contains no scores"),
     ):
         assert said in fails(capsys, *arguments), arguments
         assert not out.exists(), arguments

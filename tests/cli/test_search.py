@@ -34,7 +34,7 @@ def test_from_a_name_to_a_smaller_network_and_its_rivals(
         if row["test_accuracy"] is not None:
             costs = f"{row['params']:,} {row['macs']:,}".replace(",", " ")
             assert f"{costs} {100 * row['validation_accuracy']:.2f} %" in text
-    assert "Lead of the derived networks at as many parameters" in text
+    assert "Lead of the derived networks at equal parameters" in text
     assert f"report: {out / 'report.html'}" in text
     small = prunus.load(out / "derived")
     assert small(torch.zeros(2, 1, 8, 8)).shape == (2, 10)

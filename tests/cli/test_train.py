@@ -75,7 +75,7 @@ def test_resume_of_a_finished_run_measures_nothing_again(
     assert "test accuracy" in capsys.readouterr().out
     assert (trained / "record.jsonl").read_bytes() == before
     assert prunus_("train", *LENET, "--out", trained) == 2
-    assert "already holds a run (lenet300 on digits, trained)" in capsys.readouterr().err
+    assert "already contains a run (lenet300 on digits, trained)" in capsys.readouterr().err
 
 
 def test_prune_without_a_budget_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,19 +91,19 @@ def test_pairs_of_images_have_no_classes_to_prune_by(
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     pairs = ("--model", "dncnn", "--data", f"denoise:25:{tmp_path}", "--device", "cpu")
     assert prunus_("prune", *pairs, "--budget", "macs=50%", "--out", tmp_path / "run") == 2
-    assert "holds pairs of images, and `prunus prune` needs class" in capsys.readouterr().err
+    assert "contains pairs of images, and `prunus prune` needs class" in capsys.readouterr().err
 
 
 def test_eval_says_that_random_weights_are_random(capsys: pytest.CaptureFixture[str]) -> None:
     assert prunus_("eval", *LENET) == 0
-    assert "no weights came" in capsys.readouterr().out
+    assert "no weights given" in capsys.readouterr().out
 
 
 def test_eval_of_two_kinds_of_weights_is_refused(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prunus_("eval", trained, "--weights", trained / "model.safetensors") == 2
-    assert "give one of them" in capsys.readouterr().err
+    assert "give only one" in capsys.readouterr().err
     assert prunus_("eval", *LENET, "--split", "all") == 2
     assert "split is 'all'" in capsys.readouterr().err
 
@@ -122,7 +122,7 @@ def test_models_lists_every_name_with_sizes_and_sources(
     assert "2.29 M" in text
     assert "resnet56" not in text
     assert prunus_("models", "no_such") == 0
-    assert "No network of that name" in capsys.readouterr().out
+    assert "No matching network" in capsys.readouterr().out
 
 
 def test_data_lists_every_name_and_what_is_here(

@@ -43,7 +43,7 @@ def test_no_images_is_an_error() -> None:
 def test_nan_answers_are_an_error_not_a_zero() -> None:
     model = Answers()
     nn.init.constant_(model.weight, float("nan"))
-    with pytest.raises(NonFiniteError, match="answers NaN"):
+    with pytest.raises(NonFiniteError, match="produced NaN outputs"):
         accuracy(model, [(images([0]), torch.tensor([0]))])
 
 

@@ -213,7 +213,7 @@ def test_answers_that_are_no_numbers_are_an_error(value):
     x = random(1, 1, 12, 12)
     model = Answer(x)
     nn.init.constant_(model.weight, value)
-    with pytest.raises(NonFiniteError, match="Answer answers NaN or infinity"):
+    with pytest.raises(NonFiniteError, match="Answer produced NaN or infinite outputs"):
         restoration_quality(model, [(x, x)], 1)
 
 

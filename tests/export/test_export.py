@@ -115,7 +115,9 @@ class Wild(nn.Module):
 
 def test_nan_does_not_pass(tmp_path: Path) -> None:
     images, path = torch.ones(2, 1, 8, 8), tmp_path / "model.pt2"
-    with pytest.raises(ExportError, match="PyTorch itself answers NaN or infinity in output 'logi"):
+    with pytest.raises(
+        ExportError, match="PyTorch itself produced NaN or infinity in output 'logi"
+    ):
         export_model(Wild(), -images, path, "pt2")
     assert not list(tmp_path.iterdir())
     export_model(Wild(), images, path, "pt2")
@@ -172,7 +174,7 @@ def test_damaged_files_are_named(name: str, pruned: nn.Module, tmp_path: Path) -
             check_parity(pruned, images, files[0], name)
         assert "\n" not in str(error.value)
         file.unlink()
-        with pytest.raises(ExportError, match=f"{file} is missing: export the network anew"):
+        with pytest.raises(ExportError, match=f"{file} is missing: export the network again"):
             check_parity(pruned, images, files[0], name)
         file.write_bytes(whole)
     check_parity(pruned, images, files[0], name)

@@ -179,7 +179,7 @@ def test_checkpoints_load(tmp_path: Path) -> None:
     dense = module()
     run = trainer(callback("macs=60%", network="net", at_epochs=[3]), epochs=4)
     run.fit(dense, loader())
-    with pytest.raises(PlanError, match="after 2 steps, this one is after 1"):
+    with pytest.raises(PlanError, match="after 2 steps, but this network has had 1"):
         run.test(dense, loader(), ckpt_path=tmp_path / "pruned.ckpt", weights_only=True)
 
 
@@ -188,7 +188,7 @@ def test_a_checkpoint_without_a_plan(tmp_path: Path) -> None:
     run = trainer(epochs=1)
     run.fit(model, loader())
     run.save_checkpoint(tmp_path / "dense.ckpt")
-    with pytest.raises(WeightsError, match="holds no plan"):
+    with pytest.raises(WeightsError, match="contains no plan"):
         load_checkpoint_(module(), tmp_path / "dense.ckpt")
     trainer(callback()).fit(model, loader(), ckpt_path=tmp_path / "dense.ckpt", weights_only=True)
 
@@ -197,7 +197,7 @@ def test_refusals_come_before_training() -> None:
     for given, error, words in (
         ({"budget": "params=1"}, BudgetError, "the least is"),
         ({"at_epochs": [1, 9]}, ConfigError, "training has 4 epochs"),
-        ({"network": "backbone"}, ConfigError, "no such module, it has net"),
+        ({"network": "backbone"}, ConfigError, "no such module, give one of: net"),
     ):
         model = module()
         with pytest.raises(error, match=words):

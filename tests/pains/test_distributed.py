@@ -74,7 +74,7 @@ def test_11_every_rank_has_the_same_plan_byte_for_byte() -> None:
 def test_11_pipelines_of_one_process_refuse_ranks() -> None:
     for rank in results():
         for name in ("prune", "run_prune"):
-            assert rank[name].startswith("ConfigError: prune drives one process, found 2 ranks")
+            assert rank[name].startswith("ConfigError: prune runs in one process, found 2 ranks")
             assert "broadcast_plan and prunus.apply_ on every rank" in rank[name]
 
 

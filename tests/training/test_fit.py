@@ -194,7 +194,7 @@ def test_a_loss_that_does_not_fit_the_targets_is_an_error() -> None:
     restorer = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1))
     with pytest.raises(DataError, match=r"the targets are images: set train\.local to 0"):
         fit_(restorer, [(images, images)], TrainConfig(epochs=1, local=0.1))
-    with pytest.raises(DataError, match="take data of the scale that the network is for"):
+    with pytest.raises(DataError, match="use data with the scale of the network"):
         task_loss(images, torch.randn(2, 3, 16, 16), TrainConfig())
 
 

@@ -296,10 +296,15 @@ def test_a_killed_phase_ends_with_the_same_weights(
 @pytest.mark.parametrize(
     ("layers", "parents", "error", "sentence"),
     [
-        (("fc7",), None, ConfigError, r"at 'fc7', which Sequential does not have.*0, 3, 5"),
-        (("0",), None, ConfigError, r"'0' reads what training cannot change.*local_layers"),
+        (("fc7",), None, ConfigError, r"for 'fc7', which Sequential does not have.*0, 3, 5"),
+        (
+            ("0",),
+            None,
+            ConfigError,
+            r"training cannot change the input of module '0'.*local_layers",
+        ),
         (("3", "2.x"), None, ConfigError, r"'2\.x'"),
-        ((), [0, 0, 1], DataError, r"label 3 has no parent among 3"),
+        ((), [0, 0, 1], DataError, r"label 3 has no parent, only 3 are given"),
     ],
 )
 def test_what_cannot_be_taught_is_named(
@@ -312,15 +317,15 @@ def test_what_cannot_be_taught_is_named(
 
 
 def test_silence_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="heard nothing from 0: a layer they teach must run"):
+    with pytest.raises(ConfigError, match="got no features from 0: a taught layer must run"):
         fit_(nn.Sequential(nn.Linear(8, 4)), blobs(), TrainConfig(epochs=1, local=1))
-    with pytest.raises(ConfigError, match="none that is a convolution or linear"):
+    with pytest.raises(ConfigError, match=r"linear layers \(none\)"):
         LocalTeachers(nn.Sequential(nn.ReLU()))
     model = Residual()
     teachers = LocalTeachers(model, ("fc", "unused"))
     with teachers.listening():
         model(torch.randn(4, 2, 6, 6))
-        with pytest.raises(ConfigError, match="heard nothing from unused"):
+        with pytest.raises(ConfigError, match="got no features from unused"):
             teachers.information(torch.arange(4))
 
 

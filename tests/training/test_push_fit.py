@@ -224,16 +224,16 @@ def test_batches_of_one_class_are_left_out_of_the_row() -> None:
 @pytest.mark.parametrize(
     ("model", "config", "error", "sentence"),
     [
-        (net(), PushConfig(layer="fc7"), ConfigError, r"at 'fc7', which Sequential.*0, 3, 5"),
+        (net(), PushConfig(layer="fc7"), ConfigError, r"for 'fc7', which Sequential.*0, 3, 5"),
         (nn.Sequential(nn.ReLU()), PushConfig(), ConfigError, r"does not have.*: none\)"),
-        (nn.Linear(8, 4), PushConfig(), ConfigError, r"reads what training cannot change"),
+        (nn.Linear(8, 4), PushConfig(), ConfigError, r"training cannot change the input of"),
         (
             nn.Sequential(
                 nn.Linear(8, 6), nn.Unflatten(1, (6, 1)), nn.Conv1d(6, 4, 1), nn.Flatten()
             ),
             PushConfig(),
             ConfigError,
-            r"no linear layer gives the output of Sequential: name its head in push\.layer.*: 0\)",
+            r"no linear layer produces the output of Sequential: name its.* push\.layer.*: 0\)",
         ),
         (
             nn.Sequential(nn.Linear(8, 8), nn.Unflatten(1, (2, 4)), nn.Flatten(0, 1),
@@ -256,7 +256,7 @@ def test_a_layer_that_does_not_run_is_an_error() -> None:
     push = Push(Heads(), PushConfig(layer="unused"))
     with push.listening():
         push.model(torch.randn(24, 4))
-        with pytest.raises(ConfigError, match="heard nothing from 'unused'"):
+        with pytest.raises(ConfigError, match="got no features from 'unused'"):
             push.read(torch.arange(24) % 3, 1.0)
 
 

@@ -243,7 +243,7 @@ def test_tables_that_do_not_fit() -> None:
     with pytest.raises(DataError, match="has no grid 'a'"):
         LatencyTable.from_json(dataclasses.replace(table, grids={}).to_json())
     bad = dataclasses.replace(table, grids={"a": Grid((1, 2), (1,), ((1.0,),))})
-    with pytest.raises(DataError, match="do not fit its widths"):
+    with pytest.raises(DataError, match="do not match its widths"):
         LatencyTable.from_json(bad.to_json())
 
 
@@ -277,7 +277,7 @@ def test_steps_are_timed_where_layers_are_wide_and_can_be_pruned(
     assert all(step.calls == 1 for step in table.steps)
     assert LatencyTable.from_json(table.to_json()) == table
     bad = dataclasses.replace(both, ins=(1, 2))
-    with pytest.raises(DataError, match="the times of a stretch do not fit its widths"):
+    with pytest.raises(DataError, match="the times of a layer's steps do not match its widths"):
         LatencyTable.from_json(dataclasses.replace(table, steps=(bad,)).to_json())
 
 

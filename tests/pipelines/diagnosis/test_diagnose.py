@@ -183,7 +183,7 @@ def test_a_module_of_another_kind_is_named_with_its_size() -> None:
     assert found.status == "healthy"
     [finding] = found.findings
     assert finding.module == "rows"
-    assert "LSTM itself holds 4160 parameters" in finding.reason  # 4·20·(30 + 20) + 2·4·20
+    assert "LSTM itself has 4160 parameters" in finding.reason  # 4·20·(30 + 20) + 2·4·20
 
 
 def test_without_a_hidden_layer_nothing_can_be_pruned() -> None:
@@ -202,7 +202,7 @@ def test_one_channel_alone_is_no_group() -> None:
     assert found.status == "unprunable"
     [finding] = found.findings
     assert finding.module == "0"
-    assert "go together, or none" in finding.reason
+    assert "must be pruned together" in finding.reason
 
 
 def test_the_network_is_left_as_it_was() -> None:
@@ -272,9 +272,9 @@ def test_findings_that_differ_in_numbers_are_one_row() -> None:
         ("'sort' is not an operation that can be traced", "other torch operations", True),
         ("x is coupled to it, and a slice by fixed numbers takes part of its", "chunk", True),
         ("'softmax' runs over its channels", "nothing", False),
-        ("n normalises over more or other axes than its channels", "channels alone", False),
+        ("n normalises over more or other axes than its channels", "channels only", False),
         ("it does not run in the forward pass", "as a module", False),
-        ("a reason nobody knows", "nothing is known", False),
+        ("a reason nobody knows", "no known fix", False),
     ],
 )
 def test_hints(reason: str, hint: str, fault: bool) -> None:
@@ -304,9 +304,9 @@ def test_raw_parameters_are_a_finding_only_where_nothing_cuts_them() -> None:
     (finding,) = prunus.diagnose(Embedded(whole=True), x).findings
     assert finding.module == "Embedded"
     assert finding.reason == (
-        "the Embedded itself holds 48 parameters, and no group that can be cut reaches them"
+        "the Embedded itself has 48 parameters, and no prunable group includes them"
     )
-    assert "free the layers that meet them" in finding.hint
+    assert "make the layers that use them prunable" in finding.hint
 
 
 def test_heads_are_called_heads() -> None:
@@ -335,7 +335,7 @@ def test_script_modules_stay_whole_and_are_named() -> None:
     found = prunus.diagnose(model, x)
     assert [g.name for g in found.groups] == ["2"]
     assert {f.module for f in found.findings} == {"0", "1"}
-    assert {f.hint for f in found.findings} == {"prune first, torch.jit.script after"}
+    assert {f.hint for f in found.findings} == {"prune first, apply torch.jit.script afterwards"}
     prunus.apply_(model, plan_units(groups, {"2": [1]}))
     assert model(x).shape == (1, 2, 6, 6)
     with pytest.raises(TraceError, match="the network is a ScriptModule"):

@@ -81,7 +81,7 @@ def test_algorithm_3_on_known_accuracies(
     stop, grown = journal.record.find("stop"), journal.record.find("grown")
     assert stop is not None
     assert grown is not None
-    assert stop["reason"] == "no step gained anything within patience=2"
+    assert stop["reason"] == "no gain within patience=2 steps"
     assert (grown["step"], grown["model"]) == (1, f"{NET}@1,2")
     assert prunus.load(tmp_path / "run/grown").stage_sizes == (1, 2)
     choices = [row["choices"] for row in journal.record.all("step")[1:]]
@@ -119,14 +119,14 @@ def test_information_chooses_and_only_the_chosen_one_is_trained(
 @pytest.mark.parametrize(
     ("accuracies", "settings", "reason"),
     [
-        ([0.5, 0.6, 0.6, 0.6], {}, "no step gained anything within patience=2"),
+        ([0.5, 0.6, 0.6, 0.6], {}, "no gain within patience=2 steps"),
         ([0.5, 0.6, 0.6], {}, None),
-        ([0.5, 0.6, 0.6], {"patience": 1}, "no step gained anything within patience=1"),
+        ([0.5, 0.6, 0.6], {"patience": 1}, "no gain within patience=1 steps"),
         ([0.5, 0.6, 0.5, 0.7, 0.6], {}, None),
         # Two steps of half the least gain are one gain.
         ([0.5, 0.506, 0.512], {"min_gain": 0.01}, None),
-        ([0.5, 0.506, 0.509], {"min_gain": 0.01}, "no step gained anything within patience=2"),
-        ([0.5, 0.4], {"steps": 1}, "steps=1 is reached"),
+        ([0.5, 0.506, 0.509], {"min_gain": 0.01}, "no gain within patience=2 steps"),
+        ([0.5, 0.4], {"steps": 1}, "steps=1 reached"),
         ([0.5], {"steps": 1}, None),
     ],
 )
@@ -140,9 +140,7 @@ def test_when_growing_stops(
 def test_an_accuracy_that_is_enough_ends_it_and_equals_go_to_the_smaller() -> None:
     rows = [{"accuracy": a, "step": i} for i, a in enumerate((0.5, 0.9, 0.9))]
     assert best_step(rows, "accuracy")["step"] == 1
-    assert (
-        why_stop(rows[:2], GrowConfig(), enough=0.9) == "a validation accuracy of 90.00% is reached"
-    )
+    assert why_stop(rows[:2], GrowConfig(), enough=0.9) == "validation accuracy 90.00% reached"
     assert why_stop(rows[:1], GrowConfig(), enough=0.9) is None
 
 

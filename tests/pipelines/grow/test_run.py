@@ -109,7 +109,7 @@ class Stopping(Watch):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("moment", ["step 1 tried", "step 1 keeps", "growing is over"])
+@pytest.mark.parametrize("moment", ["step 1 tried", "step 1 keeps", "growing stopped"])
 def test_a_stopped_run_repeats_nothing_and_ends_the_same(
     moment: str, grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,14 +139,14 @@ def test_resuming_a_finished_run_changes_nothing(grown: Path) -> None:
 
 
 def test_a_folder_of_another_run_is_left_alone(grown: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"already holds a run .*growing.*--resume"):
+    with pytest.raises(RunFolderError, match=r"already contains a run .*growing.*--resume"):
         run_grow(replace(config(steps=2), train=BRIEF), grown, workers=1)
-    with pytest.raises(RunFolderError, match=r"holds a run with grow .*the same settings"):
+    with pytest.raises(RunFolderError, match=r"contains a run with grow .*the same settings"):
         run_grow(replace(config(steps=3), train=BRIEF), grown, resume=True, workers=1)
-    with pytest.raises(RunFolderError, match=r"holds a run of another kind"):
+    with pytest.raises(RunFolderError, match=r"contains a run of another kind"):
         run_grow(config(), grown / "grown", resume=True, workers=1)
     (tmp_path / "file").touch()
-    with pytest.raises(RunFolderError, match=r"not empty and holds no run"):
+    with pytest.raises(RunFolderError, match=r"not empty and not a run folder"):
         run_grow(config(), tmp_path, workers=1)
 
 

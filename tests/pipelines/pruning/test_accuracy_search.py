@@ -39,7 +39,7 @@ def test_the_network_found_keeps_the_floor_and_is_smaller(
     assert not all(kept for _, _, kept in tries)
     assert count_macs(model, EXAMPLE) == held
     stop = journal.record.find("stop")
-    assert "the smallest network found that keeps 93.00%" in stop["reason"]
+    assert "the smallest network found with 93.00% or more" in stop["reason"]
 
 
 def test_tries_are_limited(run: Run) -> None:
@@ -55,7 +55,7 @@ def test_the_search_ends_at_the_least_there_is(run: Run) -> None:
     _, plan, journal = run("accuracy>=1%", config)
     protected = journal.record.find("protected")["groups"]
     assert {n: sorted(e.kept()) for n, e in plan.groups.items()} == protected
-    assert "nothing more can go" in journal.record.find("stop")["reason"]
+    assert "nothing more can be removed" in journal.record.find("stop")["reason"]
     assert len(rows_of(journal)) < 9
 
 
@@ -78,7 +78,7 @@ def test_limits_that_cannot_be_kept_with_the_accuracy_are_said(run: Run) -> None
         "params=0.4%, accuracy>=94%", quick(step=0.3, finetune=none, final=none, iterations_max=4)
     )
     reason = journal.record.find("stop")["reason"]
-    assert reason.startswith("the limits params ≤ 0.4%, accuracy ≥ 94% were not met together")
+    assert reason.startswith("the limits params ≤ 0.4%, accuracy ≥ 94% could not all be met")
 
 
 def test_a_final_training_that_loses_the_floor_is_taken_back(

@@ -110,8 +110,8 @@ def test_the_sentence() -> None:
     def said(*names: str) -> str:
         return words.collapsed([{"event": "result", "collapsed": list(names)}])
 
-    assert said("a") == "Collapsed: a is left with 1×1 filters alone."
-    assert said("a", "b", "c") == "Collapsed: a, b and c are left with 1×1 filters alone."
+    assert said("a") == "Collapsed: a is left with only 1×1 filters."
+    assert said("a", "b", "c") == "Collapsed: a, b and c are left with only 1×1 filters."
     assert said() == words.collapsed([{"event": "result"}]) == words.collapsed([]) == ""
 
 

@@ -90,13 +90,13 @@ def test_a_multiple_that_puts_the_budget_out_of_reach_gives_way(lenet: nn.Module
     row = session.journal.record.find("round_to")
     assert row is not None
     assert row["reason"].endswith(
-        "multiples of 4 are taken, for with 16 the budget is out of reach"
+        "multiples of 4 are used, because the budget cannot be reached with 16"
     )
     found, session = chosen(lenet, f"ms={1.0001 * least[1]}", quick(), 16)
     assert found == 1
     row = session.journal.record.find("round_to")
     assert row is not None
-    assert row["reason"].endswith("any width is taken, for with 16 the budget is out of reach")
+    assert row["reason"].endswith("any width is used, because the budget cannot be reached with 16")
 
 
 def test_without_a_table_any_width_will_do(lenet: nn.Module) -> None:

@@ -154,7 +154,7 @@ def test_a_file_may_bring_its_own_weights(tmp_path: Path) -> None:
 
 def test_a_folder_with_something_else_is_left_alone(config: ScoreConfig, tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(b"cat")
-    with pytest.raises(RunFolderError, match="holds no scores"):
+    with pytest.raises(RunFolderError, match="contains no scores"):
         run_score(config, tmp_path)
     with pytest.raises(RunFolderError, match="is a file"):
         run_score(config, tmp_path / "cat.png")

@@ -235,7 +235,7 @@ def test_a_network_that_does_not_grow_and_a_rival_that_cannot_run(tmp_path: Path
     [
         ({"rivals": ("l3",)}, "'l3'"),
         ({"rivals": ("l1/best",)}, "'l1/best'"),
-        ({"rivals": ("l1", "l1")}, "came twice"),
+        ({"rivals": ("l1", "l1")}, "duplicate name"),
         ({"fixed": ("lenet3",)}, "lenet3"),
         ({"budget": "half"}, "half"),
         ({"train": TrainConfig(epochs=1, push=PushConfig())}, "train.push"),

@@ -124,13 +124,13 @@ def test_the_sentence_counts() -> None:
 
 def test_captions_say_the_numbers_of_their_figures() -> None:
     text = plain(words.covariance_caption(make_latent()))
-    assert "75 % of the variance lies between classes" in text
+    assert "75 % of the variance is between classes" in text
     assert "is 2.0 % of that on it" in text
     assert "1 dimension that is constant or copies" not in text
     assert "1 dimension, constant or a copy, is left out" in text
     assert "block" not in text
     text = plain(words.covariance_caption(make_latent(width=300, block=4, idle=3)))
-    assert "Of 297 dimensions a cell is the mean magnitude over a block of 4 × 4" in text
+    assert "With 297 dimensions, a cell is the mean magnitude of a block of 4 × 4" in text
     assert "3 dimensions, constant or copies, are left out" in text
     assert words.covariance_note(make_latent(), "within") == "±0.250"
     assert words.covariance_note(make_latent(block=2), "total") == "0 to 1.00"
@@ -164,13 +164,13 @@ def test_scores_have_the_section_and_a_way_to_it() -> None:
         assert 'role="img" aria-label="' in figure
     alone = scores_page(make_latent(traced=False))
     assert "latent-dimensions" not in alone
-    assert "left out</span>" not in alone
+    assert "dropped</span>" not in alone
     assert "accuracy, LDA" not in alone
 
 
 def test_without_it_the_page_says_why_or_nothing() -> None:
     said = scores_page({"absent": "the output is made by a, b: give a network with one head"})
-    assert "Not looked at: the output is made by a, b: give a network with one head." in said
+    assert "Not measured: the output is made by a, b: give a network with one head." in said
     assert "covariance-total" not in said
     assert 'id="latent"' not in scores_page(None)
 
@@ -218,7 +218,7 @@ def test_a_run_shows_its_cuts_and_the_accuracies_of_the_last(journal: list[Row])
         ["1", "3 of 6", "2", "10.0", "80 %", "96.00 % of 96.00 %", "1 079"],
         ["2", "3 of 5", "2", "25.0", "80 %", "96.00 % of 96.00 %", "1 079"],
     ]
-    assert "sum went from 10.0 to 25.0" in section
+    assert "sum changed from 10.0 to 25.0" in section
     drawn = json.loads(re.findall(r'data-for="latent-dimensions">(.*?)</script>', section)[0])
     assert drawn["data"][1]["x"] == [1, 2, 3, 4, 5]
     anchors = re.findall(r'href="#(\w+)"', page)

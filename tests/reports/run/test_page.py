@@ -72,13 +72,13 @@ def test_a_journal_cut_anywhere_renders(journal: list[Row], config: Row, stage: 
     assert len(journal) == 28
     text = Reader(render_page(journal[:stage], config, None)).text
     for event, absent in {
-        "run": "its first entry",
+        "run": "its first journal entry",
         "graph": "the network was traced",
         "fit": "the first training phase ended",
-        "iteration": "the dense network was scored",
+        "iteration": "the dense network was evaluated",
         "prune": "the first cut",
         "layers": "the layers were compared",
-        "information": "its layers were asked what they know",
+        "information": "the information of its layers was measured",
         "export": "the export",
     }.items():
         there = any(row["event"] == event for row in journal[:stage])
@@ -89,7 +89,9 @@ def test_a_journal_cut_anywhere_renders(journal: list[Row], config: Row, stage: 
 
 def test_what_the_layers_know_stands_dense_beside_newest(journal: list[Row], config: Row) -> None:
     text = Reader(render_page(journal, config, None)).text.replace("\u00a0", " ")
-    section = text.split("What each layer knows")[1].split("What the scores looked like")[0]
+    section = text.split("Class information of each layer")[1].split("Distribution of the scores")[
+        0
+    ]
     cells = section.split()
     assert cells.index("Dense") < cells.index("After")
     assert "50.0 % (48.0–52.0)" in " ".join(cells)
@@ -158,7 +160,7 @@ def test_write_report_is_repeatable_and_only_reads_the_journal(
     assert write_report(folder) == path == folder / "report.html"
     assert path.read_bytes() == first
     assert (folder / "record.jsonl").read_bytes() == before
-    assert "all that is needed to repeat the run" in first.decode()
+    assert "all settings needed to repeat the run" in first.decode()
 
 
 def test_a_run_without_journal_or_plan_still_has_a_page(
@@ -173,7 +175,7 @@ def test_a_run_without_journal_or_plan_still_has_a_page(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.yaml", None, "no config.yaml in"),
+        ("config.yaml", None, "has no config.yaml"),
         ("config.yaml", "- a list", "is not a mapping"),
         ("config.yaml", "a: [", "cannot be read"),
         ("record.jsonl", "{]\n", "cannot be read"),

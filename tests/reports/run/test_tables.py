@@ -35,7 +35,7 @@ def test_headline_to_the_letter(journal: list[Row]) -> None:
             "ONNX Runtime, batch 1",
             "0.60 ms (0.50–0.70)",
             "0.60 ms (0.50–0.70)",
-            "as fast, within noise (0.97–1.04)",
+            "same speed, within noise (0.97–1.04)",
         ),
     ]
 

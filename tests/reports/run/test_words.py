@@ -53,16 +53,16 @@ def test_captions_say_the_numbers(journal: list[Row]) -> None:
     assert "98.61 % with 431 080 parameters; after 4 iterations, 97.81 % with 42 913" in accuracy
     assert "The ring is the finished network, at 98.33 %." in accuracy
     known = plain(words.knowledge_caption(journal))
-    assert "to fc1: +25.00 points." in known
+    assert "at fc1: +25.00 points." in known
     assert "The last layer, fc2, explained 87.5 % and now explains 80.5 %." in known
     assert "jackknife" in known
     layers = plain(words.layer_caption(journal))
-    assert "The convolutions hold 5.9 % of the parameters drawn, so theirs are drawn" in layers
-    assert "fc1 gave most parameters: 360 027 of its 400 500 are gone, 93 % of all" in layers
-    assert "conv2 gave most MACs: 1 520 000 of its 1 600 000 are gone, 72 % of all" in layers
+    assert "The convolutions have 5.9 % of the parameters shown, so theirs are also shown" in layers
+    assert "fc1 lost the most parameters: 360 027 of its 400 500, which is 93 % of all" in layers
+    assert "conv2 lost the most MACs: 1 520 000 of its 1 600 000, which is 72 % of all" in layers
     assert layers.endswith("1 of 4 layers kept all outputs.")
     assert "norms" not in layers
-    assert "30 epochs in 6 phases, 38 s in all" in plain(words.training_caption(journal))
+    assert "30 epochs in 6 phases, 38 s in total" in plain(words.training_caption(journal))
     assert "one image is 0.28 points" in words.headline_caption(journal)
 
 
@@ -75,10 +75,10 @@ def test_what_the_deepest_cut_cost_is_told(journal: list[Row]) -> None:
                 row["validation_accuracy"] = trained
         return plain(words.accuracy_caption(journal))
 
-    deepest = "The deepest cut, in iteration 1, cost 3.0 points; training then "
-    assert deepest + "won 2.0." in caption(0.95, 0.97)
-    assert deepest + "lost 1.0." in caption(0.95, 0.94)
-    assert "No cut cost anything by itself." in caption(0.98, 0.97)
+    costliest = "The costliest cut, in iteration 1, lost 3.0 points; training then "
+    assert costliest + "gained 2.0." in caption(0.95, 0.97)
+    assert costliest + "lost 1.0." in caption(0.95, 0.94)
+    assert "No cut lost accuracy before training." in caption(0.98, 0.97)
 
 
 def test_layers_that_multiply_nothing_or_lose_nothing_are_told(journal: list[Row]) -> None:
@@ -88,8 +88,8 @@ def test_layers_that_multiply_nothing_or_lose_nothing_are_told(journal: list[Row
         layer["kind"] = "Linear"
     layers[0] |= {"kind": "BatchNorm2d", "macs": [0, 0]}
     assert words.layer_caption(journal) == (
-        "Grey is the dense network, blue what is left of it, first layer on top. "
-        "Layers that multiply nothing, as norms, are in the table only. No layer lost parameters."
+        "Grey is the dense network, blue the pruned one; the first layer is on top. "
+        "Layers without MACs, such as norms, are only in the table. No layer lost parameters."
     )
 
 
@@ -101,7 +101,7 @@ def test_what_the_layers_know_is_said_of_the_networks_there_are(journal: list[Ro
     for layer in next(row for row in later if row["event"] == "information")["layers"]:
         layer |= {"low": None, "high": None}
     caption = plain(words.knowledge_caption(later))
-    assert "After iteration 2, the largest step" in caption
+    assert "After iteration 2, the largest gain" in caption
     assert "jackknife" not in caption
     assert words.knowledge_name(0) == "Dense network"
 

@@ -77,8 +77,8 @@ def test_a_cost_and_its_interval(numbers: tuple[float | None, ...], text: str) -
 
 def test_the_verdict_names_the_layer_the_step_and_the_units() -> None:
     assert plain(verdict(make_scores())) == (
-        "The input of conv2 explains most of the class labels, 50.0 %. The largest step is to "
-        "conv2: +25.00 points. 15 of 120 units could go free."
+        "The input of conv2 explains the class labels best, 50.0 %. The largest gain is at "
+        "conv2: +25.00 points. 15 of 120 units may cost nothing."
     )
     assert "units" not in verdict(without_intervals(make_scores()))
 
@@ -113,10 +113,10 @@ def test_top_says_how_many_units(top: int, lines: int) -> None:
 
 def test_without_intervals_none_are_promised() -> None:
     text = printed(without_intervals(make_scores()))
-    assert "could go free" not in text
+    assert "may cost nothing" not in text
     page = render_scores(without_intervals(make_scores()), ROWS, CONFIG)
     assert "no intervals" in page
-    assert "could go free</span>" not in page
+    assert "may cost nothing</span>" not in page
 
 
 def test_steep_costs_are_drawn_on_a_logarithmic_axis() -> None:
@@ -181,6 +181,6 @@ def test_wide_groups_list_their_ends() -> None:
 def test_nothing_scored_is_said() -> None:
     content = {**make_scores(), "groups": [], "layers": []}
     page = render_scores(content, ROWS, CONFIG)
-    assert "found no group" in page
-    assert "No layer ran" in page
+    assert "could not score any group" in page
+    assert "No layer that reads a group was run" in page
     assert "Not scored" in printed(content)

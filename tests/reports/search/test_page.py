@@ -71,16 +71,16 @@ def plain(text: str) -> str:
 def test_the_verdict_says_what_was_won_and_lost(rows: list[Row]) -> None:
     said = plain(verdict(rows))
     assert "Small<b>@2,1 has 1 000 parameters; pushed and pruned it has 300" in said
-    assert "answers 95.50 % of the test images rightly, before pruning 98.00 %" in said
-    assert "it lies above networks met while growing and L1; level with grown" in said
+    assert "a test accuracy of 95.50 %, before pruning 98.00 %" in said
+    assert "it is above networks of the growing steps and L1; on par with grown" in said
     assert said.endswith("grown network, no push, within a standard error.")
     assert standard_error(rows) == pytest.approx((0.96 * 0.04 / 600) ** 0.5)
     unknown = [{k: v for k, v in row.items() if k != "validation_images"} for row in rows]
     assert plain(verdict(unknown)).endswith("growing, grown network, no push and L1.")
     worse = [*rows[:-1], {"event": "comparison", "arms": [{**rows[-1]["arms"][0], "lead": -0.1}]}]
-    assert "it lies below networks met while growing." in plain(verdict(worse))
+    assert "it is below networks of the growing steps." in plain(verdict(worse))
     assert plain(verdict([RUN])) == "The network has not finished growing."
-    assert plain(verdict([RUN, START])).endswith("the network derived from it is not yet.")
+    assert plain(verdict([RUN, START])).endswith("its derived network is not yet.")
     assert verdict([RUN, START, PUSHED, CUT]).endswith("Its rivals are not finished.")
 
 
@@ -146,7 +146,7 @@ def test_the_terminal_tells_the_same_in_80_columns(rows: list[Row]) -> None:
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= 80
     text = plain(" ".join(lines))
-    assert "after-the-fact" not in text
+    assert "deep LDA without push" not in text
     assert "L1 300 6 000 50.00 % 49.00 %" in text
     assert "bn_scale could not run: no <BatchNorm> is there" in text
-    assert "over other networks: no network of a size that the derived ones have" in text
+    assert "over other networks: no network within the sizes of the derived ones" in text
