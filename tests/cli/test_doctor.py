@@ -63,7 +63,7 @@ def test_a_healthy_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert "LeNet5, input 1×28×28" in text
     assert "Healthy: 4 groups can be pruned" in text
     assert "fc2: the network's outputs, which are kept" in text
-    assert "smallest budgets, each by itself: macs=" in text
+    assert "smallest budgets, each on its own: macs=" in text
     assert "What cannot be pruned" not in text
     assert max(map(len, text.splitlines())) <= 80
 

@@ -23,10 +23,10 @@ def latent_curve(
 ) -> dict[str, list[float]]:
     """Return the accuracy of the head with only the first k directions of each basis.
 
-    [Tian, section 3.3.5, Figure 3-19], theory.md (41). With z (F,) what the head reads, W (L, F)
-    and b its parameters, c a centre and V (F, F) a basis, directions in falling order of worth, the
-    logits are b + W(c + V_k V_kᵀ(z − c)). To keep dimensions as they are, V holds columns of the
-    identity and c is 0; of principal components c is the mean.
+    [Tian, section 3.3.5, Figure 3-19], theory.md (41). With z (F,) the input of the head,
+    W (L, F) and b its parameters, c a centre and V (F, F) a basis with the most useful directions
+    first, the logits are b + W(c + V_k V_kᵀ(z − c)). For plain dimensions, V has columns of the
+    identity and c is 0; for principal components c is the mean.
 
     Args:
         bases: V and c by name.

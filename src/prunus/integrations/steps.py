@@ -216,7 +216,7 @@ class PruningSteps:
         )
 
     def _opened(self, network: nn.Module, session: Session) -> tuple[Pruning, PruningState]:
-        """Return what a pruning of `network` in place goes by, and where it stands."""
+        """Return the settings and the state of pruning `network` in place."""
         example = self._example(session)
         groups = trace(network, example, self.config)
         pruning = Pruning(

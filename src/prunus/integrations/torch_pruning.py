@@ -1,7 +1,7 @@
 """Torch-Pruning's importance protocol, in both directions.
 
 An importance is called with a Torch-Pruning group, a list of (dependency, channels) whose first
-entry is the root, and returns one number a channel of the root ([DepGraph];
+entry is the root, and returns one number per channel of the root ([DepGraph];
 `torch_pruning.importance.Importance`).
 
 `TorchPruningCriterion` lets any importance score the groups of Prunus; `DiscriminantImportance`
@@ -210,9 +210,9 @@ class DiscriminantImportance:
 def torch_pruning_group(groups: Groups, group: Group) -> tp.Group:
     """Return a group as Torch-Pruning makes it: every layer, its channels, their root channels.
 
-    The root is the module that the group is named after, with all of its channels; of input and
-    feature units, which nothing makes, it is their consumer. Entries hold the network's own
-    modules and are for importances to read: they are not linked to a graph and do not prune.
+    The root is the module that the group is named after, with all of its channels; for input and
+    feature units, which have no producer, it is their consumer. Entries contain the network's own
+    modules for importances to read: they are not linked to a graph and do not prune.
     """
     root = _root(group)
     positions = _positions(root)

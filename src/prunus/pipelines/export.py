@@ -135,9 +135,7 @@ def _from_weights(
     if model is None:
         raise ConfigError("nothing to export: give the folder of a run, or --model")
     if input_shape is None or num_classes is None:
-        raise ConfigError(
-            f"{model} came without a run: give its --input-shape and --num-classes too"
-        )
+        raise ConfigError(f"{model} given without a run: pass --input-shape and --num-classes too")
     require_weights(model, weights, verb="export")
     network = build_network(
         model, num_classes=num_classes, input_shape=input_shape, weights=weights

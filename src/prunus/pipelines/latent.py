@@ -97,7 +97,7 @@ def choose_dimensions(
 def principal_components(latent: LatentUtility) -> tuple[Tensor, Tensor]:
     """Return the principal components of the latent features, largest first, and the mean.
 
-    The label-blind rival of [Tian, section 3.3.5]. Shapes: (F, F), components as columns; (F,).
+    The label-blind baseline of [Tian, section 3.3.5]. Shapes: (F, F), components as columns; (F,).
     """
     total, _, _ = latent.covariances
     _, vectors = torch.linalg.eigh(total)

@@ -39,9 +39,9 @@ def run_push(
     """Train like `run_train` with `config.train.push`, by default `PushConfig()`.
 
     [Tian, section 4.1.1]. The journal then has rows `latent`: of the network
-    `before`, where it came with weights, and `after`. Each holds the utilities v_j and the
-    discriminants on the training images, the discriminants on validation (`held_out`), and the
-    accuracy that the best dimensions alone keep there.
+    `before`, if weights are given, and `after`. Each has the utilities v_j and the discriminants
+    on the training images, the discriminants on validation (`held_out`), and the validation
+    accuracy with only the best dimensions.
 
     Raises:
         ConfigError: the data have no class labels, or the network has no single head.

@@ -28,8 +28,8 @@ class LatentConfig:
     | | accuracy; `otsu`, those above Otsu's threshold; `all`; or a number, to keep the best |
     | drop | accuracy that `sensitivity` may lose, 0 to 1 |
     | rule | how their response is traced: `relevance`, or `deconvolution` [Tian], which is |
-    | | blind to what inhibits (see `trace_utility`) |
-    | images_a_class | images traced of each class; null for all |
+    | | blind to inhibition (see `trace_utility`) |
+    | images_a_class | images to trace per class; null for all |
     """
 
     select: Annotated[str, Field(pattern=r"^(sensitivity|otsu|all|[1-9][0-9]*)$")] = "sensitivity"

@@ -38,7 +38,7 @@ class Journal:
         self.record = Record(folder / "record.jsonl" if folder else None)
 
     def append_once(self, event: Event, row: Mapping[str, Any], **keys: Any) -> None:
-        """Append a row unless one with these keys is there."""
+        """Append a row unless one with these keys exists."""
         if self.record.find(event, **keys) is None:
             self.record.append(event, **keys, **row)
 

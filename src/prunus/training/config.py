@@ -19,7 +19,7 @@ class PushConfig:
     | setting | meaning |
     |---|---|
     | form | `lda`: N/Σv [Tian, eq. 4.6], or `di`: 1 − DI/tr(YYᵀ), which is bounded |
-    | lda | γ, weight of that term |
+    | lda | γ, weight of this term |
     | cov | λ, weight of ℓ_cov (eq. 4.7), in units of the features' variance |
     | align | β, weight of ℓ_align (eq. 4.9) |
     | ridge | c on Σ_w in units of its mean eigenvalue, see `solve_within`; ρ for `di` |

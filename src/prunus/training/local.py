@@ -1,11 +1,11 @@
 """Backward broadcast: the class labels reach every hidden layer during training.
 
 [Kung-Hou, section 2.2] splits the teacher Y at a layer with features X into Span(Y|X), what the
-layer explains already, and Res(Y|X), what the layers after it must still learn. Theorem 1 there
-makes both numbers: with C = tr(YYᵀ), DI + RidgeLSE = C, so DI/C is the share explained and
-RidgeLSE/C the rest. A local teacher lowers that rest at every layer, next to the loss at the output
+layer already explains, and Res(Y|X), what the layers after it must still learn. Theorem 1 there
+quantifies both: with C = tr(YYᵀ), DI + RidgeLSE = C, so DI/C is the share explained and RidgeLSE/C
+the rest. A local teacher reduces that rest at every layer, in addition to the loss at the output
 (BPOS, back-propagation with omnipresent supervision [Kung-slides]). It reads the layers' inputs, so
-forward skips stay as they are, and nothing of it is left after training.
+skip connections are not affected, and nothing of it remains after training.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class LocalTeachers:
 
         DI_w = DI_coarse + w_l·(DI_fine − DI_coarse),  w_l = l/(n−1) for l = 0 … n−1,
 
-    over its own maximum (1−w_l)·(L_coarse−1) + w_l·(L_fine−1); a lone layer has w = 1.
-    [Kung-Hou, section 8.1, Figure 12] names this granularity; the weights are a reconstruction of
-    ours, theory.md (15).
+    over its own maximum (1−w_l)·(L_coarse−1) + w_l·(L_fine−1); a single layer has w = 1.
+    [Kung-Hou, section 8.1, Figure 12] names this granularity; the weights are our reconstruction,
+    theory.md (15).
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))

@@ -1,8 +1,8 @@
 """Deep LDA push: training moves class separation into a few neurons of the last hidden layer.
 
-[Tian, section 4.1.1, eq. 4.1–4.10], theory.md (73) to (77). Three terms on X (B, d), what the
-head reads of a batch: ℓ_lda separates the classes, ℓ_cov and ℓ_align turn the separating directions
-into the directions of single neurons, so that the other neurons can be cut afterwards.
+[Tian, section 4.1.1, eq. 4.1–4.10], theory.md (73) to (77). Three terms on X (B, d), the input of
+the head for a batch: ℓ_lda separates the classes, ℓ_cov and ℓ_align turn the separating directions
+into those of single neurons, so that the other neurons can be cut afterwards.
 
 With N_l images of class l and the mean μ_l of each, all scatter matrices are per image here:
 

@@ -39,7 +39,7 @@ def test_the_interval_covers_the_median_with_95_percent_and_is_the_shortest_such
 def test_the_interval_is_known_from_tables() -> None:
     found = Estimate.of([float(i) for i in range(1, 21)])
     assert (found.low, found.high) == (6.0, 15.0)  # n = 20: [Conover, Table A3]
-    with pytest.raises(ConfigError, match="5 rounds came, expected at least 6"):
+    with pytest.raises(ConfigError, match="5 rounds given, expected at least 6"):
         Estimate.of([1.0] * 5)
 
 

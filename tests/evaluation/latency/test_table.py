@@ -223,7 +223,7 @@ def test_out_of_range_and_foreign() -> None:
         with pytest.raises(ConfigError, match="expected batch and repeats of at least 1"):
             measure_latency_table(model, groups, images(1), **options)
     table = LatencyTable({}, {}, 1.0, 1, 1, "made up")
-    with pytest.raises(DataError, match=r"knows no layer 'conv1'.*measure one on this network"):
+    with pytest.raises(DataError, match=r"has no layer 'conv1'.*measure a table of this network"):
         CostTracker(groups, table)
 
 

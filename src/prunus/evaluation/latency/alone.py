@@ -22,7 +22,7 @@ _CONVOLUTIONS = (
     nn.ConvTranspose3d,
 )
 Shape = tuple[int, ...]
-#: A layer as it runs in a network: its key, the module, and the shape of what it is given.
+#: A layer as it runs in a network: its key, the module, and the shape of its input.
 TimedCall = tuple[str, tuple[nn.Module, Shape]]
 
 

@@ -32,9 +32,9 @@ class Estimate:
     def of(cls, values: Sequence[float]) -> Estimate:
         """Return the median of x₁ … xₙ and the order statistics x₍ₖ₎ and x₍ₙ₊₁₋ₖ₎ around it.
 
-        k is the greatest with 2·P(Bin(n, ½) < k) ≤ 5 %. Nothing is assumed of how the values
-        are distributed, but that they are independent: rounds that a busy machine slows down
-        together make the interval too narrow. Source: [David-Nagaraja, section 7.1].
+        k is the largest with 2·P(Bin(n, ½) < k) ≤ 5 %. Values are assumed to be independent, with
+        no assumption about their distribution: rounds that a busy machine slows down together make
+        the interval too narrow. Source: [David-Nagaraja, section 7.1].
 
         Raises:
             ConfigError: there are fewer than 6 values.

@@ -27,7 +27,7 @@ KEPT = 0.7
 def measure_steps(
     calls: Mapping[str, Sequence[TimedCall]], grids: Mapping[str, Grid], groups: Groups
 ) -> tuple[WidthSteps, ...]:
-    """Time the `LAYERS` layers that take most time and can be pruned, at 17 widths in turn.
+    """Time the `LAYERS` prunable layers that take most time, alternately at 17 widths.
 
     Args:
         calls: the calls of each module in one forward pass: key, module and input shape.

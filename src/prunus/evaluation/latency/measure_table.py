@@ -119,7 +119,7 @@ def measure_latency_table(
 
 
 def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[TimedCall]]:
-    """Return the calls of each costed layer in one forward pass: a key, and what to time."""
+    """Return the calls of each timed layer in one forward pass: a key, and what to time."""
     calls: dict[str, list[TimedCall]] = {}
     hooks = []
     for name, layer in groups.layers.items():
@@ -142,7 +142,7 @@ def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[Time
 def _gathers(
     network: nn.Module, groups: Groups, calls: Mapping[str, list[TimedCall]]
 ) -> dict[str, list[TimedCall]]:
-    """Return the selections before the linear layers that pick their inputs, or may after a cut."""
+    """Return the selections before linear layers that select inputs now, or may after a cut."""
     may = {m.module for group in groups.values() for m in group.members if m.axis == "select"}
     do = {name for name, module in network.named_modules() if isinstance(module, SelectLinear)}
     return {

@@ -1,4 +1,4 @@
-"""What a layer takes at every width of a stretch, and what its uneven widths cost: `WidthSteps`."""
+"""Time of a layer at consecutive widths, and the extra cost of uneven widths: `WidthSteps`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class WidthSteps:
-    """Milliseconds of one layer at 17 widths in a row, from one multiple of 16 to the next.
+    """Milliseconds of one layer at 17 consecutive widths, from one multiple of 16 to the next.
 
     Attributes:
         layer: description of the layer at full width.
@@ -40,7 +40,7 @@ class WidthSteps:
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> WidthSteps:
-        """Read the fields of one, as JSON holds them."""
+        """Create it from its fields in JSON."""
         steps = cls(
             str(body["layer"]),
             int(body["calls"]),
@@ -54,7 +54,7 @@ class WidthSteps:
 
 
 def excess_shares(stretches: Sequence[WidthSteps]) -> dict[int, Floats]:
-    """Return, by multiple, what widths cost above the multiples around them, as a share.
+    """Return, by multiple, the extra cost of widths between multiples, as a share.
 
     Σ_layers calls · mean_w [t(w) − t̂(w)] ÷ Σ_layers calls · mean_w t(w), where t(w) is the lower
     quartile over rounds (other load on the machine only ever adds time) and t̂ the straight line
@@ -62,7 +62,7 @@ def excess_shares(stretches: Sequence[WidthSteps]) -> dict[int, Floats]:
     if time rises in steps or an uneven width has a slower kernel.
 
     Each array has shape (1 + 1 000,): all rounds, then bootstrap samples of the rounds
-    [Efron-Tibshirani, chapter 6], drawn from one seed; sample s is the same for every multiple.
+    [Efron-Tibshirani, chapter 6], with a fixed seed; sample s is the same for every multiple.
     """
     draw = np.random.default_rng(0)
     excess = {multiple: np.zeros(1 + RESAMPLES) for multiple in MULTIPLES}

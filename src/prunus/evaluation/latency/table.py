@@ -1,10 +1,10 @@
 """Milliseconds of each layer at any width, on this machine: `LatencyTable`.
 
-T(plan) = rest + Σ_layers t_layer(out, in) + Σ_selections g_layer(in): each layer's t is timed alone
-at a small grid of widths and interpolated bilinearly between; g is what picking its inputs takes
-where a layer reads fewer than arrive; `rest` is what the measured network takes beside them.
+T(plan) = rest + Σ_layers t_layer(out, in) + Σ_selections g_layer(in): each layer's t is timed in
+isolation at a small grid of widths and interpolated bilinearly; g is the time to select the inputs
+of a layer that reads fewer than it receives; `rest` is the remaining time of the measured network.
 Source: the idea of a latency table is that of [HALP]; grid, running maximum,
-selections and `rest` are reconstructions of ours.
+selections and `rest` are our reconstructions.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class Diagnosis:
     def __repr__(self) -> str:
         return (
             f"Diagnosis({self.network}: {self.status}; {len(self.groups)} groups can be pruned, "
-            f"stays whole: {len(self.findings)}; {self.params:,} params, {self.macs:,} MACs)"
+            f"{len(self.findings)} modules cannot; {self.params:,} params, {self.macs:,} MACs)"
         )
 
     def _repr_html_(self) -> str:
@@ -126,7 +126,7 @@ class Diagnosis:
         groups = html_table(repr(self), ("group", "kind", "units", "MACs it can save"), rows)
         if not found:
             return groups
-        return groups + html_table("Stays whole", ("module", "reason", "hint"), found)
+        return groups + html_table("What cannot be pruned", ("module", "reason", "hint"), found)
 
     def __str__(self) -> str:
         """Return the diagnosis as text of 80 columns."""
@@ -313,7 +313,7 @@ def _finding(module: str, reason: str) -> Finding:
 
 
 def _strangers(model: nn.Module, groups: Groups) -> Iterator[Finding]:
-    """Yield the modules with many parameters that nothing cuts, as an LSTM."""
+    """Yield the modules with many parameters that no group cuts, such as an LSTM."""
     known = {*groups.layers, *(m.module for g in groups.values() for m in g.members)}
     raw = {name.rpartition(":")[0] for name in known if ":" in name}
     for name, module in widen(model).named_modules():

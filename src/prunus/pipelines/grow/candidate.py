@@ -183,7 +183,7 @@ def sizes_row(model: nn.Module, spec: str, sizes: tuple[int, ...], example: Tens
 def latent_information(model: nn.Module, images: Loader, example: Tensor, ridge: float) -> float:
     """Return DI/tr(YYᵀ), in [0, 1], of the input of the network's head: its latent features.
 
-    One pass that sums up this one layer. [Kung-Hou, eq. 10], theory.md (6).
+    One pass that collects the sums of this layer only. [Kung-Hou, eq. 10], theory.md (6).
 
     Raises:
         ConfigError: the network's output is not produced by a single layer.

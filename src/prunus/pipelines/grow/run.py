@@ -1,6 +1,6 @@
 """Greedy growing: try one more module in every stage, keep the best, repeat.
 
-Source: [Tian, section 4.2.2, Algorithm 3]. Its text and its listing differ where
+Source: [Tian, section 4.2.2, Algorithm 3]. Its text and its listing differ if
 no candidate is better than all before: the listing would then try the same candidates again. Here,
 as in the text, the best candidate of each step is used for the next one, and growing stops after
 `patience` steps without gain; the best network seen is kept.

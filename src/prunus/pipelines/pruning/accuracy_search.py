@@ -33,8 +33,8 @@ def find_smallest(pruning: Pruning, state: PruningState) -> tuple[PruningState, 
     aims at `config.step` of the present cost in each currency. After a failure the logarithm of
     the step is halved. There are at most `config.iterations_max` attempts.
 
-    Validation accuracy chooses here, so on the network returned it is optimistic by the noise of
-    the split; the test split tells. The search by halved steps is a reconstruction of ours,
+    The network is selected by validation accuracy, which is therefore optimistic by the noise of
+    the split; the test accuracy is not. The search by halved steps is our reconstruction,
     theory.md (60); [Kung-Hou, Algorithm 1] stops at the first failure.
     """
     config, watch = pruning.config, pruning.session.watch

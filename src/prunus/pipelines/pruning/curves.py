@@ -1,10 +1,10 @@
 """Measured loss of each group, used by a `dp` allocation to scale its predicted losses.
 
 Late layers' discriminant information saturates, theory.md (13), and a share of a layer's output
-energy says little of what the network's loss does, so costs of different groups are not on one
-scale. What puts them on one is a measurement each: with P the first half of group g's removal
-order, gone with the repair that its statistics allow, and L the mean cross-entropy on a few
-calibration batches,
+energy says little about the network's loss, so costs of different groups are not on one scale. One
+measurement per group puts them on one: with P the first half of group g's removal order, removed
+with the repair that its statistics allow, and L the mean cross-entropy on a few calibration
+batches,
 
     f_g = max(L(network without P) − L(network), ε) / Σ_{u∈P} cost_g(u),
 
@@ -12,8 +12,7 @@ where ε is a thousandth of the largest increase, so that no group is free. A gr
 is predicted to cost nothing gets the median factor of the others.
 
 Source: measured per-layer curves are those of [SPDY]; theory.md (58). One point
-a group in place of a curve, the shape between coming from the criterion, is a reconstruction of
-ours.
+per group instead of a curve, with the shape taken from the criterion, is our reconstruction.
 """
 
 from __future__ import annotations

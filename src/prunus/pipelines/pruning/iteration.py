@@ -38,7 +38,7 @@ def targets_of(
 def iterate(
     pruning: Pruning, held: PruningState, targets: Mapping[str, float], i: int
 ) -> PruningState:
-    """Do S-phase and P-phase `i`, or take them from the journal; `held` is left as it is.
+    """Run S-phase and P-phase `i`, or restore them from the journal; `held` is not changed.
 
     Raises:
         BudgetError: no plan can meet the targets.
@@ -76,7 +76,7 @@ def iterate(
 
 
 def _restored(pruning: Pruning, step: str, i: int, accuracy: float) -> PruningState:
-    """Return the state after a step of the journal; its network is traced anew."""
+    """Return the state after a step of the journal; its network is traced again."""
     session = pruning.session
     model, plan = session.journal.restore(step, pruning.dense)
     groups = trace(model, pruning.example, pruning.config)

@@ -113,5 +113,5 @@ def with_round_to(
 
 
 def costs_of(groups: Groups, table: LatencyTable | None) -> dict[str, float]:
-    """Return what a traced network costs: params, macs, bytes, and with a table ms."""
+    """Return the costs of a traced network: params, macs, bytes, and with a table ms."""
     return CostTracker(groups, table).totals

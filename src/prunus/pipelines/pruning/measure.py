@@ -42,7 +42,7 @@ def result_row(
     test: Loader | None,
     table: LatencyTable | None = None,
 ) -> ResultRow:
-    """Measure both networks; without a test loader the accuracy on it is left out.
+    """Measure both networks; without a test loader the test accuracy is omitted.
 
     `validation` has both accuracies measured during the run, see `validation_accuracies`.
 

@@ -1,4 +1,4 @@
-"""PS-iteration: prune a little, train, and again [Kung-Hou, Algorithm 1].
+"""PS-iteration: prune a little, train, repeat [Kung-Hou, Algorithm 1].
 
 while the budget is not met and accuracy ≥ threshold:
     S-phase: statistics → scores → plan → surgery, by the local metric
@@ -113,7 +113,7 @@ def ps_iteration(
 
 
 def to_limits(pruning: Pruning, state: PruningState) -> tuple[PruningState, str]:
-    """Go down to the limits in `config.iterations` equal shares; return why it stopped."""
+    """Prune to the limits in `config.iterations` equal shares; return why it stopped."""
     T, limits = pruning.config.iterations, pruning.budget.absolute(pruning.costs)
     for i in range(1, T + 1):
         targets = targets_of(pruning.costs, limits, i / T)
@@ -132,7 +132,7 @@ def to_limits(pruning: Pruning, state: PruningState) -> tuple[PruningState, str]
 
 
 def _finish(pruning: Pruning, state: PruningState) -> PruningState:
-    """Return the network after the final training, or before it where that lost the floor."""
+    """Return the network after the final training, or before it if that fell below the floor."""
     session, config, floor = pruning.session, pruning.config, pruning.floor
     reached = state if floor is None else state.copied()
     trained = p_phase_(

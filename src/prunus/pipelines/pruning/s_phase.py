@@ -141,7 +141,7 @@ def _repair_images(groups: Groups, example: Tensor) -> int:
 
 
 def measure_information(pruning: Pruning, state: PruningState) -> None:
-    """Journal what the layers of the finished network explain: one pass of its own."""
+    """Journal the information of the finished network's layers: one separate pass."""
     session, keys = pruning.session, {"iteration": state.iteration, "final": True}
     if session.journal.record.find("information", **keys) is None:
         statistics = _collect(state.groups, pruning.config, session, title="layers' information")

@@ -36,7 +36,7 @@ class Pruning:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PruningState:
-    """A network on the way: the iteration it came from, its groups, its plan and its accuracy.
+    """An intermediate network: the iteration that made it, its groups, its plan, its accuracy.
 
     `groups` are those of `model`, traced once, after the cut; `plan` is relative to the dense
     network; `accuracy` is measured on validation.

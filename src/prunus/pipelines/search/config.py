@@ -21,7 +21,7 @@ Size = Annotated[int, Field(gt=0)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SearchPruneConfig(PruneConfig):
-    """`PruneConfig` with what [Tian, Algorithm 2] prunes by, where nothing else is said.
+    """`PruneConfig` with the defaults of [Tian, Algorithm 2].
 
     Whole branches are removed (section 3.3.4); rivals that do not support it keep theirs.
     """
@@ -33,7 +33,7 @@ class SearchPruneConfig(PruneConfig):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SearchConfig(JobConfig):
-    """Grow, push and prune a network, and the rivals it is compared with [Tian, chapter 4].
+    """Grow, push and prune a network, and compare it with its rivals [Tian, chapter 4].
 
     | setting | meaning |
     |---|---|

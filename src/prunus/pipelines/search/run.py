@@ -1,7 +1,7 @@
 """Grow a network, push discrimination into few neurons, prune; and run the rivals alongside.
 
 Source: [Tian, chapter 4]: Algorithm 3 (growing), section 4.1.1 (push),
-Algorithm 2 (push and prune in turn), Figures 4-8, 4-9 and 4-11 (accuracy against size).
+Algorithm 2 (alternating push and prune), Figures 4-8, 4-9 and 4-11 (accuracy against size).
 """
 
 from __future__ import annotations

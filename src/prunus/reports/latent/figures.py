@@ -1,4 +1,4 @@
-"""What the last hidden layer tells of the classes → plotly figures, as [Tian] draws them."""
+"""Class information of the last hidden layer → plotly figures, as in [Tian]."""
 
 from __future__ import annotations
 

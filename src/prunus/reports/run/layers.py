@@ -1,4 +1,4 @@
-"""Which layers the complexity figures draw, as [Tian, Figures 3-14 to 4-13] do."""
+"""Which layers the complexity figures show, as in [Tian, Figures 3-14 to 4-13]."""
 
 from __future__ import annotations
 

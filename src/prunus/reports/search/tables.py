@@ -63,7 +63,7 @@ def finished_of(rows: Sequence[Row]) -> Row | None:
 
 
 def arm_rows(rows: Sequence[Row]) -> list[NetworkRow]:
-    """Return the finished networks: those whose accuracy on the test split was read."""
+    """Return the finished networks: those with a test accuracy."""
     return [
         NetworkRow(
             arm=arm_name(row["arm"]),
