@@ -247,8 +247,8 @@ def _counted(given: BudgetLike) -> Budget:
     budget = Budget.of(given)
     if budget.accuracy is not None or any(limit.currency == "ms" for limit in budget.limits):
         raise BudgetError(
-            f"budget {budget_text(given)!r}: accuracy and milliseconds are not supported inside an external "
-            "training loop: give macs, params or bytes, or use prunus.prune"
+            f"budget {budget_text(given)!r}: accuracy and milliseconds are not supported inside an "
+            "external training loop: give macs, params or bytes, or use prunus.prune"
         )
     return budget
 
