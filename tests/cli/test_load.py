@@ -110,8 +110,8 @@ def test_a_tampered_plan(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "load", run)
     assert f"{run / 'model.safetensors'}: tensor fc1.weight has shape" in message
     for changed, said in (
-        ({**whole, "format": 2}, "plan.json: plan of format 2, this Prunus reads format 1"),
-        ({**whole, "format": 0}, "plan of format 0"),
+        ({**whole, "format": 2}, "plan.json: the plan has format 2, this Prunus reads format 1"),
+        ({**whole, "format": 0}, "the plan has format 0"),
         ({**whole, "author": "me"}, "unknown field 'author'"),
         ({**whole, "modules": {"fc9": {"out": edit}}}, "plan.json: the plan does not fit"),
     ):

@@ -147,5 +147,5 @@ def test_super_resolution_adds_to_the_enlarged_image(scale, channels):
 
 @pytest.mark.parametrize("scale", [0, 1, 5, 8])
 def test_other_scales_are_refused(scale):
-    with pytest.raises(ConfigError, match=rf"scale of {scale}, but it enlarges 2, 3, 4 times"):
+    with pytest.raises(ConfigError, match=rf"scale {scale}: choose one of 2, 3, 4"):
         DxNetSR(scale=scale)

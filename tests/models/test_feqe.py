@@ -46,5 +46,5 @@ def test_the_body_sees_each_four_by_four_pixels_at_one_place():
 
 @pytest.mark.parametrize("width", [0, 2, 18])
 def test_widths_that_cannot_be_unshuffled_are_refused(width):
-    with pytest.raises(ConfigError, match=rf"{width} channels.*multiple of 4"):
+    with pytest.raises(ConfigError, match=rf"width {width}.*multiple of 4"):
         FEQE(width=width)

@@ -261,10 +261,10 @@ def test_an_identity_convolution_changes_little_in_training_mode_either() -> Non
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("inception", r"no more than 22 of its 32 channels through unchanged: grow without"),
+        ("inception", r"at most 22 of its 32 channels unchanged: grow without"),
         ("inception_5x5", r"an Inception module cannot start as the identity"),
         ("squeezenet", r"it squeezes 128 channels into 16: grow without preserve"),
-        ("PreActResNetShared10", r"A is shared and nothing of the block's own follows it"),
+        ("PreActResNetShared10", r"A is shared and no layer of the block's own follows it"),
     ],
 )
 def test_where_no_such_start_exists_it_says_so(name: str, message: str) -> None:

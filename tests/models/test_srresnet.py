@@ -109,7 +109,7 @@ def test_a_shuffle_lays_four_channels_into_two_by_two_pixels():
 
 @pytest.mark.parametrize("scale", [-2, 0, 1, 3, 6])
 def test_scales_that_are_no_powers_of_two_are_refused(scale):
-    with pytest.raises(ConfigError, match=rf"scale of {scale} .*take 2, 4 or 8"):
+    with pytest.raises(ConfigError, match=rf"scale of {scale} .*choose 2, 4 or 8"):
         SRResNet(scale)
     assert [doublings(s) for s in (2, 4, 8)] == [1, 2, 3]
 

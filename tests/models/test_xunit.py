@@ -98,7 +98,7 @@ def test_only_dxnets_form_lets_maps_see_each_other():
 
 @pytest.mark.parametrize("kernel", [-3, 0, 4])
 def test_kernels_without_a_middle_are_refused(kernel):
-    with pytest.raises(ConfigError, match=rf"kernel of {kernel}×{kernel}.*take 7 or 9"):
+    with pytest.raises(ConfigError, match=rf"kernel of {kernel}×{kernel}.*use 7 or 9"):
         XUnit(4, kernel)
 
 
