@@ -16,66 +16,117 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunus.core import PrunusError
-    from prunus.criteria import latent_utility, rank_layers, score
+    from prunus.criteria import Scores, latent_utility, rank_layers, score
     from prunus.evaluation import LatencyTable, measure_latency_table
-    from prunus.graph import find_groups
-    from prunus.pipelines import PruneConfig, RunConfig, diagnose, load, prune, run_prune
-    from prunus.plan import Plan, make_plan, predict_loss
-    from prunus.statistics import collect, trace_utility
-    from prunus.surgery import apply_, undo_
-    from prunus.training import TrainConfig, fit_
+    from prunus.export import export
+    from prunus.graph import Groups, find_groups
+    from prunus.pipelines import (
+        Diagnosis,
+        Evaluation,
+        GrowConfig,
+        Report,
+        SearchConfig,
+        diagnose,
+        evaluate,
+        grow,
+        prune,
+        push,
+        search,
+        train,
+    )
+    from prunus.plan import Budget, Plan, make_plan, predict_loss
+    from prunus.runs import FinishedRun, PruneConfig, load
+    from prunus.statistics import Statistics, collect, trace_utility
+    from prunus.surgery import Receipt, apply_, undo_
+    from prunus.training import PushConfig, TrainConfig, fit_
 
     __version__: str
 
 __all__ = [
+    "Budget",
+    "Diagnosis",
+    "Evaluation",
+    "FinishedRun",
+    "Groups",
+    "GrowConfig",
     "LatencyTable",
     "Plan",
     "PruneConfig",
     "PrunusError",
-    "RunConfig",
+    "PushConfig",
+    "Receipt",
+    "Report",
+    "Scores",
+    "SearchConfig",
+    "Statistics",
     "TrainConfig",
+    "__version__",
     "apply_",
     "collect",
     "diagnose",
+    "evaluate",
+    "export",
     "find_groups",
     "fit_",
+    "grow",
     "latent_utility",
     "load",
     "make_plan",
     "measure_latency_table",
     "predict_loss",
     "prune",
+    "push",
     "rank_layers",
-    "run_prune",
     "score",
+    "search",
     "trace_utility",
+    "train",
     "undo_",
 ]
 
+#: Where each public name lies.
 _ROOMS = {
+    "Budget": "plan",
+    "Diagnosis": "pipelines",
+    "Evaluation": "pipelines",
+    "FinishedRun": "runs",
+    "Groups": "graph",
+    "GrowConfig": "pipelines",
     "LatencyTable": "evaluation",
     "Plan": "plan",
-    "PruneConfig": "pipelines",
+    "PruneConfig": "runs",
     "PrunusError": "core",
-    "RunConfig": "pipelines",
+    "PushConfig": "training",
+    "Receipt": "surgery",
+    "Report": "pipelines",
+    "Scores": "criteria",
+    "SearchConfig": "pipelines",
+    "Statistics": "statistics",
     "TrainConfig": "training",
     "apply_": "surgery",
     "collect": "statistics",
     "diagnose": "pipelines",
+    "evaluate": "pipelines",
+    "export": "export",
     "find_groups": "graph",
     "fit_": "training",
+    "grow": "pipelines",
     "latent_utility": "criteria",
     "load": "runs",
     "make_plan": "plan",
     "measure_latency_table": "evaluation",
     "predict_loss": "plan",
     "prune": "pipelines",
+    "push": "pipelines",
     "rank_layers": "criteria",
-    "run_prune": "pipelines",
     "score": "criteria",
+    "search": "pipelines",
     "trace_utility": "statistics",
+    "train": "pipelines",
     "undo_": "surgery",
 }
+#: Names that earlier versions had here; they still work.
+_FORMER = {"RunConfig": "runs", "run_prune": "pipelines"}
 
 
 def __getattr__(name: str) -> Any:
@@ -84,9 +135,11 @@ def __getattr__(name: str) -> Any:
         from prunus.core import installed_version  # noqa: PLC0415 - only where asked for
 
         return installed_version()
-    if name not in _ROOMS:
+    room = _ROOMS.get(name) or _FORMER.get(name)
+    if room is None:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"prunus.{_ROOMS[name]}"), name)
+    module = importlib.import_module(f"prunus.{room}")
+    return module if room == name else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ from prunus.core import ExportError, write_whole
 from prunus.export.format import FORMATS, OUTPUT, Format
 from prunus.modules import primary, private_copy
 
-__all__ = ["Parity", "check_parity", "export_model"]
+__all__ = ["Parity", "check_parity", "export", "export_model"]
 
 TOLERANCE = 1e-4
 
@@ -85,6 +85,45 @@ def export_model(
         for written, target in reversed(list(zip(scratch, targets, strict=True))):
             write_whole(target, written.read_bytes())
     return parity
+
+
+def export(
+    model: nn.Module,
+    images: Tensor,
+    path: str | Path,
+    format: str | None = None,  # noqa: A002 - the word of the command line
+    *,
+    tolerance: float = TOLERANCE,
+) -> Parity:
+    """Write a network to a file, open it in its own runtime, and compare with PyTorch.
+
+    max |PyTorch − runtime| ≤ tolerance·max(1, max |PyTorch|), on all of `images` and on the first
+    alone, in float32 on the CPU. It is `export_model` with the format read off the file's name.
+
+    Args:
+        model: any `nn.Module`; its main output is exported. It is left untouched.
+        images: (B, C, H, W), to compare on.
+        path: the file, such as `model.onnx`, `model.pt2` or `model.xml`.
+        format: a name of `prunus.export.FORMATS`, where the name of the file does not say it.
+
+    Raises:
+        ExportError: the network cannot be exported, or the outputs differ; nothing is written.
+        UnknownNameError: there is no such format; lists the known ones.
+        ConfigError: the format needs a package that is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     parity = export(net, torch.randn(3, 1, 2, 2), Path(folder, "model.pt2"))
+        >>> parity.images, parity.largest_difference < parity.tolerance
+        (3, True)
+    """
+    path = Path(path)
+    if format is None:
+        named = [key for key in FORMATS if path in FORMATS[key].files(path.parent, path.stem)]
+        format = named[0] if named else path.suffix.lstrip(".")  # noqa: A001 - as above
+    return export_model(model, images, path, format, tolerance=tolerance)
 
 
 def check_parity(

@@ -26,6 +26,7 @@ from prunus.pipelines.push import run_push
 from prunus.pipelines.scoring import ScoreConfig, ScoreReport, run_score, settings_of_run
 from prunus.pipelines.search import SearchConfig, SearchPruneConfig, run_search
 from prunus.pipelines.train import run_train
+from prunus.pipelines.verbs import evaluate, grow, push, search, train
 from prunus.runs import (
     Audit,
     Journal,
@@ -63,14 +64,17 @@ __all__ = [
     "checked",
     "costs_of",
     "diagnose",
+    "evaluate",
     "find_protected",
     "find_sound_groups",
+    "grow",
     "ignoring",
     "list_data",
     "list_models",
     "load",
     "prune",
     "ps_iteration",
+    "push",
     "run_diff",
     "run_doctor",
     "run_eval",
@@ -83,7 +87,9 @@ __all__ = [
     "run_search",
     "run_train",
     "s_phase_",
+    "search",
     "settings_of_run",
     "targets_of",
     "trace",
+    "train",
 ]

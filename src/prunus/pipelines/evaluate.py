@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 from scipy.stats import binomtest
+from torch import Tensor, nn
 
 from prunus.core import STRICT, Task, html_table
 from prunus.evaluation import count_bytes, count_params, measure
 from prunus.graph import count_macs
+from prunus.modules import private_copy
 from prunus.runs import (
+    Loader,
     Watch,
     open_job,
 )
 
-__all__ = ["EvalConfig", "Evaluation", "run_eval", "wilson"]
+__all__ = ["EvalConfig", "Evaluation", "evaluate", "run_eval", "wilson"]
 
 Size = Annotated[int, Field(gt=0)]
 
@@ -52,7 +57,7 @@ class Evaluation:
     params: int
     macs: int
     bytes: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     notes: tuple[str, ...] = field(default=())
 
     def __repr__(self) -> str:
@@ -70,11 +75,63 @@ class Evaluation:
         if self.interval is not None:
             low, high = self.interval
             rows.insert(1, ("95 % interval", f"{low:.4g} to {high:.4g}"))
-        return html_table(f"{self.model} on {self.data}, {self.split}", ("", "measured"), rows)
+        where = f" on {self.data}, {self.split}" if self.data else ""
+        return html_table(f"{self.model}{where}", ("", "measured"), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
+
+
+def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
+    """Measure a network: quality with its 95 % interval, parameters, MACs and bytes.
+
+    Quality is the accuracy, with Wilson's interval (`wilson`), where the targets are labels, and
+    PSNR in dB and SSIM where they are images. MACs are those of one image.
+
+    Args:
+        model: any `nn.Module`; it is left untouched, and measured where its parameters are.
+        loader: batches of images (B, C, H, W) and labels int64 (B,) or target images.
+
+    Raises:
+        DataError: the loader gave no image.
+        NonFiniteError: an output is NaN.
+
+    Example:
+        >>> import torch
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        >>> found = evaluate(net, [(torch.zeros(8, 1, 2, 2), torch.zeros(8, dtype=torch.long))])
+        >>> found.images, found.params, found.macs, found.bytes
+        (8, 10, 8, 40)
+    """
+    network = private_copy(model).eval()
+    seen: list[Tensor] = []
+    count = 0
+
+    def counted() -> Iterator[tuple[Tensor, Tensor]]:
+        nonlocal count
+        for images, targets in loader:
+            if not seen:
+                seen.append(images[:1])
+            count += len(images)
+            yield images, targets
+
+    quality = measure(network, counted())
+    share = quality.get("accuracy")
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    return Evaluation(
+        model=type(model).__name__,
+        data="",
+        split="",
+        task="restoration" if share is None else "classification",
+        images=count,
+        quality=quality,
+        interval=None if share is None else wilson(share, count),
+        params=count_params(network),
+        macs=count_macs(network, seen[0].to(device)),
+        bytes=count_bytes(network),
+        input_shape=tuple(seen[0].shape[1:]),
+    )
 
 
 def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:

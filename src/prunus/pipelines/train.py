@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,91 @@ from prunus.evaluation import count_bytes, count_params, measure
 from prunus.export import save_weights
 from prunus.graph import count_macs
 from prunus.models import load_weights_
+from prunus.modules import private_copy
 from prunus.plan import Plan
 from prunus.runs import (
     Job,
     Journal,
+    Loader,
+    Loaders,
     RunConfig,
     Session,
     Watch,
+    default_training,
     fingerprints,
     last_epoch,
+    open_fabric,
     open_job,
     p_phase_,
+    require_one_process,
 )
 from prunus.surgery import replay_
+from prunus.training import TrainConfig
 
-__all__ = ["run_train", "train_job"]
+__all__ = ["run_train", "train", "train_job"]
+
+
+def train(
+    model: nn.Module,
+    loader: Loader,
+    config: TrainConfig | None = None,
+    *,
+    validation: Loader | None = None,
+    teacher: nn.Module | None = None,
+    parents: Sequence[Sequence[int]] = (),
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "32-true",
+    channels_last: bool = False,
+    watch: Watch | None = None,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train a copy of a network; return it and one row per epoch, of its losses and accuracies.
+
+    The loss is that of `fit_`, which does the same to the network itself.
+
+    Args:
+        model: any `nn.Module`; it is left untouched.
+        loader: batches of images (B, C, H, W) and their labels int64 (B,), or target images.
+        config: the settings, by default those of `prunus train`.
+        validation: held-out images, measured after every epoch; by default those of `loader`.
+        teacher: a network that `config.distill` distils from.
+        parents: the coarser class of each class, one sequence per granularity, for `config.local`.
+
+    Raises:
+        ConfigError: a setting does not fit the network or the data, or the device is not
+            available.
+        DataError, NonFiniteError: see `fit_`.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> images = torch.randn(32, 4)
+        >>> loader = [(images, (images[:, 0] > 0).long())]
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> trained, rows = train(net, loader, TrainConfig(epochs=20, lr=0.05), device="cpu")
+        >>> rows[-1]["loss"] < rows[0]["loss"]
+        True
+    """
+    require_one_process()
+    session = Session(
+        loaders=Loaders(
+            train=loader,
+            calibration=loader,
+            validation=validation if validation is not None else loader,
+        ),
+        fabric=open_fabric(device, precision),
+        seed=seed,
+        journal=Journal(),
+        watch=watch or Watch(),
+        channels_last=channels_last,
+    )
+    trained = private_copy(model)
+    config = config or default_training()
+    p_phase_(trained, config, session, phase="train", teacher=teacher, parents=parents)
+    fit = session.journal.record.find("fit", phase="train")
+    assert fit is not None
+    return trained.cpu().eval(), fit["epochs"]
 
 
 def run_train(

@@ -1,7 +1,7 @@
 """A run and its folder: settings, journal, session; opened once, read back, verified."""
 
 from prunus.runs.audit import Audit, fingerprints, random_images, run_load
-from prunus.runs.config import JobConfig, LatentConfig, PruneConfig, RunConfig
+from prunus.runs.config import JobConfig, LatentConfig, PruneConfig, RunConfig, default_training
 from prunus.runs.environment import (
     describe_run,
     open_data,
@@ -12,6 +12,7 @@ from prunus.runs.environment import (
     require_weights,
     resolve_paths,
 )
+from prunus.runs.finished import FinishedRun
 from prunus.runs.folder import open_folder
 from prunus.runs.job import Job, build_network, open_job
 from prunus.runs.journal import Journal
@@ -21,6 +22,7 @@ from prunus.runs.watch import Watch
 
 __all__ = [
     "Audit",
+    "FinishedRun",
     "Job",
     "JobConfig",
     "Journal",
@@ -34,6 +36,7 @@ __all__ = [
     "Watch",
     "build_dense",
     "build_network",
+    "default_training",
     "describe_run",
     "fingerprints",
     "last_epoch",

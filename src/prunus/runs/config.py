@@ -12,10 +12,15 @@ from prunus.core import STRICT
 from prunus.plan import BudgetText
 from prunus.training import TrainConfig
 
-__all__ = ["JobConfig", "LatentConfig", "PruneConfig", "RunConfig"]
+__all__ = ["JobConfig", "LatentConfig", "PruneConfig", "RunConfig", "default_training"]
 
 Size = Annotated[int, Field(gt=0)]
 Compensation = Literal["none", "bias", "pointwise", "patch", "joint", "merge"]
+
+
+def default_training() -> TrainConfig:
+    """Return how a network is trained where nothing else is said, by name or in Python."""
+    return TrainConfig(epochs=20)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -145,7 +150,7 @@ class RunConfig(JobConfig):
 
     budget: BudgetText | None = None
     export: tuple[Literal["onnx", "pt2", "openvino"], ...] = ("onnx",)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20))
+    train: TrainConfig = field(default_factory=default_training)
     prune: PruneConfig = field(default_factory=PruneConfig)
 
     @property
