@@ -1,7 +1,8 @@
 """Execute edits: compensate, remove, re-estimate, give a receipt, and undo."""
 
-from prunus.surgery.apply import BATCHNORM_RULES, COMPENSATIONS, apply_
+from prunus.surgery.apply import apply_
 from prunus.surgery.batchnorm import reestimate_batchnorm_
+from prunus.surgery.config import BATCHNORM_RULES, COMPENSATIONS, RepairConfig
 from prunus.surgery.cut import replay_
 from prunus.surgery.mask import mask_
 from prunus.surgery.optimiser import cut_state_
@@ -16,6 +17,7 @@ __all__ = [
     "COMPENSATIONS",
     "Receipt",
     "Repair",
+    "RepairConfig",
     "apply_",
     "cut_state_",
     "mask_",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -14,17 +13,24 @@ from prunus.modules import private_copy
 from prunus.plan import Plan
 from prunus.statistics import Statistics
 from prunus.surgery.batchnorm import reestimate_batchnorm_
+from prunus.surgery.config import RepairConfig
 from prunus.surgery.cut import check_plan, replay_
 from prunus.surgery.receipt import Receipt, remember, state_of
 from prunus.surgery.repair import Repair, compensate_, merge_, refit_
 from prunus.surgery.undo import restore_
 
-__all__ = ["BATCHNORM_RULES", "COMPENSATIONS", "apply_"]
-
-COMPENSATIONS = ("none", "bias", "pointwise", "patch", "joint", "merge")
-BATCHNORM_RULES = ("auto", "always", "never")
+__all__ = ["apply_"]
 
 Loader = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sources:
+    """What a repair can learn from; None for what was not given."""
+
+    statistics: Statistics | None
+    loader: Loader | None
+    groups: Groups | None
 
 
 def apply_(
@@ -78,20 +84,18 @@ def apply_(
             changed then.
         DataError: the loader gave too little; the network is put back if `undo`.
     """
-    kind = _checked(compensate, statistics, loader, groups, ridge, batchnorm, shrink)
+    config = RepairConfig(compensate=compensate, ridge=ridge, batchnorm=batchnorm, shrink=shrink)
+    sources = _Sources(statistics=statistics, loader=loader, groups=groups)
+    config = _settled(config, sources)
     check_plan(model, plan)
-    if isinstance(loader, Iterator):
-        loader = list(loader)  # it is read more than once
-    if kind in ("merge", "patch", "joint") and groups is None:
-        groups = statistics.groups if statistics is not None else _traced(model, loader)
+    sources = _complete(model, config, sources)
     before = sum(p.numel() for p in model.parameters())
     state = state_of(model) if undo else None
     try:
-        repairs = _cut_(model, plan, kind, statistics, loader, groups, ridge)
-        again = batchnorm == "always" or (batchnorm == "auto" and kind not in ("patch", "joint"))
+        repairs = _cut_(model, plan, config, sources)
         norms = 0
-        if loader is not None and again:
-            norms = reestimate_batchnorm_(model, loader, shrink=shrink)
+        if sources.loader is not None and config.reestimates:
+            norms = reestimate_batchnorm_(model, sources.loader, shrink=config.shrink)
     except BaseException:
         if state is not None:
             restore_(model, plan, state)
@@ -111,16 +115,10 @@ def apply_(
     )
 
 
-def _cut_(
-    model: nn.Module,
-    plan: Plan,
-    kind: str,
-    statistics: Statistics | None,
-    loader: Loader | None,
-    groups: Groups | None,
-    ridge: float,
-) -> list[Repair]:
+def _cut_(model: nn.Module, plan: Plan, config: RepairConfig, sources: _Sources) -> list[Repair]:
     """Cut, with the repair that comes before or after it."""
+    kind, ridge = config.compensate, config.ridge
+    statistics, loader, groups = sources.statistics, sources.loader, sources.groups
     if kind in ("patch", "joint") and loader is not None:
         assert groups is not None
         dense = private_copy(model)
@@ -135,36 +133,26 @@ def _cut_(
     if kind == "merge":
         assert groups is not None
         repairs = merge_(model, plan, groups)
-    elif kind != "none":
+    elif kind is not None and kind != "none":
         assert statistics is not None
         repairs = compensate_(model, plan, statistics, ridge, kind)
     replay_(model, plan)
     return repairs
 
 
-def _checked(
-    compensate: str | None,
-    statistics: Statistics | None,
-    loader: Loader | None,
-    groups: Groups | None,
-    ridge: float,
-    batchnorm: str,
-    shrink: float,
-) -> str:
-    """Return the kind of compensation, once all that it needs is there."""
+def _settled(config: RepairConfig, sources: _Sources) -> RepairConfig:
+    """Return the settings with the kind of compensation chosen, once all that it needs is there.
+
+    Raises:
+        ConfigError: what a setting needs was not given.
+    """
+    statistics, loader, groups = sources.statistics, sources.loader, sources.groups
+    compensate = config.compensate
     if compensate is None:
         compensate = "none" if statistics is None else "pointwise"
         compensate = compensate if loader is None else "joint"
-    if compensate not in COMPENSATIONS:
-        raise ConfigError(f"compensate {compensate!r}: expected one of {', '.join(COMPENSATIONS)}")
-    if batchnorm not in BATCHNORM_RULES:
-        raise ConfigError(f"batchnorm {batchnorm!r}: expected one of {', '.join(BATCHNORM_RULES)}")
-    if not (ridge > 0 and math.isfinite(ridge)):
-        raise ConfigError(f"ridge is {ridge}, expected a positive number such as 1e-3")
-    if not 0 <= shrink <= 1:
-        raise ConfigError(f"shrink is {shrink}, expected a share of the old statistics in [0, 1]")
-    if batchnorm == "always" and loader is None:
-        raise ConfigError("batchnorm='always' needs images: give a loader, or say 'auto'")
+    if config.batchnorm == "always" and loader is None:
+        raise ConfigError("batchnorm='always' needs images: give a loader, or pass 'auto'")
     lacking = {
         "bias": "statistics" if statistics is None else "",
         "pointwise": "statistics" if statistics is None else "",
@@ -175,9 +163,19 @@ def _checked(
     if lacking:
         raise ConfigError(
             f"compensate={compensate!r} needs {lacking}: give what prunus.collect or "
-            "find_groups returned, or say compensate='none'"
+            "find_groups returned, or pass compensate='none'"
         )
-    return compensate
+    return replace(config, compensate=compensate)
+
+
+def _complete(model: nn.Module, config: RepairConfig, sources: _Sources) -> _Sources:
+    """Return the sources with a loader that can be read twice, and the groups where needed."""
+    loader, groups, statistics = sources.loader, sources.groups, sources.statistics
+    if isinstance(loader, Iterator):
+        loader = list(loader)
+    if config.compensate in ("merge", "patch", "joint") and groups is None:
+        groups = statistics.groups if statistics is not None else _traced(model, loader)
+    return replace(sources, loader=loader, groups=groups)
 
 
 def _traced(model: nn.Module, loader: Loader | None) -> Groups:
