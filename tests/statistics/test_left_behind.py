@@ -92,7 +92,7 @@ def test_settings_out_of_range() -> None:
 
 
 def test_a_gram_that_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["prunus.statistics.sweep"]
+    module = sys.modules["prunus.statistics.guards"]
     monkeypatch.setattr(module, "free_memory", lambda device: 8 * 8 * (27**2 + 72**2) - 1)
     model, groups = ready("plain")
     with pytest.raises(

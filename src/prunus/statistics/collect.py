@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from prunus.core import ConfigError
+from prunus.core import ConfigError, DataError
 from prunus.graph import Groups
 from prunus.statistics.all_reduce import all_reduce_
 from prunus.statistics.loader import Loader, class_weights, count_classes, length, pair
 from prunus.statistics.ranks import gathered, rank_and_size, require_one_model, together
+from prunus.statistics.request import Request
 from prunus.statistics.sampling import Sampling
 from prunus.statistics.statistics import Statistics
 from prunus.statistics.sweep import Sweep
@@ -97,16 +98,33 @@ def collect(
     known = [n for n in lengths if n is not None]
     everywhere = sum(known) if len(known) == ranks else None
 
+    request = Request(
+        model=model,
+        groups=groups,
+        sampling=how,
+        blocks=blocks,
+        feature_limit=feature_limit,
+        gradients=gradients,
+        ranges=ranges,
+        rank=rank,
+        ranks=ranks,
+        batches=here,
+        everywhere=everywhere,
+    )
+
     def run() -> Statistics:
-        sweep = Sweep(model, groups, how, blocks, feature_limit, gradients, ranges, (rank, ranks))
-        sweep.expected, sweep.everywhere = here, everywhere
+        sweep = None
         taken = loader if batches is None else itertools.islice(loader, batches)
         for batch in progress(taken) if progress else taken:
             x, y = pair(batch)
-            if sweep.teacher is None:
-                x_first = x[:1].to(sweep.device)
-                sweep.teacher = make_teacher(teacher, model, x_first, parents, seed=rank)
+            if sweep is None:  # the first images show how wide the network's output is
+                first = x[:1].to(request.device)
+                sweep = Sweep(request, make_teacher(teacher, model, first, parents, seed=rank))
             sweep.batch(x, y, weights)
+        if sweep is None or not sweep.images:
+            raise DataError(
+                "the calibration loader gave no batch: give it at least one image a class"
+            )
         return sweep.finish()
 
     modes = {module: module.training for module in model.modules()}

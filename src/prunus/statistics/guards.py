@@ -10,7 +10,9 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-__all__ = ["first_bad", "free_memory", "only_activations"]
+from prunus.core import ConfigError
+
+__all__ = ["MemoryGuard", "first_bad", "free_memory", "only_activations"]
 
 
 def free_memory(device: torch.device) -> int:
@@ -18,6 +20,29 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+class MemoryGuard:
+    """Refuses Gram matrices that would not fit into the memory that was free at the start."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._free, self._reserved = free_memory(device), 0
+
+    def reserve(self, name: str, features: int, blocks: int) -> None:
+        """Count the Gram matrices of one consumer, which take no memory until written to.
+
+        Raises:
+            ConfigError: they and those before would not fit.
+        """
+        need = 8 * blocks * features**2
+        self._reserved += need
+        if self._reserved > self._free:
+            raise ConfigError(
+                f"module {name!r} reads {features} features, whose Gram matrices take "
+                f"{need / 1e9:.1f} GB in {blocks} blocks, {self._reserved / 1e9:.1f} GB with "
+                f"those before, and {self._free / 1e9:.1f} GB are free: say sampling='dual' or "
+                "'pool:1', pool first ('flatten:4'), or fewer blocks"
+            )
 
 
 @contextmanager

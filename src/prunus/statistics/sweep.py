@@ -1,143 +1,117 @@
-"""The state of one pass: hooks that add every consumer's input to the sums of its block."""
+"""One batch after another through the network: hooks that add every consumer's input to `Sums`."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunus.core import ConfigError, DataError, NonFiniteError
-from prunus.graph import Consumer, Groups
+from prunus.core import DataError, NonFiniteError
+from prunus.graph import Consumer
 from prunus.modules import calling, flatten_tensors, module_at
-from prunus.statistics.accumulate import add_features, add_teacher
-from prunus.statistics.dual import Dual
-from prunus.statistics.guards import first_bad, free_memory, only_activations
+from prunus.statistics.accumulate import add_teacher
+from prunus.statistics.guards import first_bad, only_activations
 from prunus.statistics.loader import weigh
-from prunus.statistics.outputs import Output
-from prunus.statistics.sampling import Samples, Sampling, cells_of, take_samples
+from prunus.statistics.request import Request
+from prunus.statistics.sampling import Samples, Sampling, take_samples
 from prunus.statistics.scatter import Scatter
 from prunus.statistics.statistics import Statistics
-from prunus.statistics.teacher import Classes, Teacher
+from prunus.statistics.sums import Sums
+from prunus.statistics.teacher import Teacher
 
 __all__ = ["Sweep"]
 
-#: Batches after which it is known which consumers' products are taken about the mean.
-SETTLED = 2
+
+@dataclass(eq=False)
+class _Batch:
+    """A batch on its way through the network.
+
+    Attributes:
+        parts: which of its images belong to which block.
+        weight: of each image where classes are balanced. Shape (B,).
+        Y: the teacher's columns, (B, q, …); None until the output is known where that teaches.
+        later: what is left to do once it is.
+    """
+
+    number: int
+    size: int
+    parts: list[tuple[slice, int]]
+    weight: Tensor | None
+    Y: Tensor | None
+    later: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Sweep:
-    """The state of one pass."""
+    """One pass: runs batches through the network and adds up what its consumers read."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        groups: Groups,
-        sampling: Sampling,
-        blocks: int,
-        feature_limit: int,
-        gradients: bool,
-        ranges: bool,
-        place: tuple[int, int] = (0, 1),
-    ) -> None:
-        """`place` is this process's rank among how many: each takes a share of the samples."""
-        self.model, self.groups, self.sampling = model, groups, sampling
-        self.blocks, self.feature_limit = blocks, feature_limit
-        self.gradients, self.ranges = gradients, ranges
-        self.rank, self.ranks = place
-        self.device = next(model.parameters()).device
-        self.store = "cpu" if self.device.type == "mps" else self.device  # MPS has no float64
-        self.free, self.reserved = free_memory(torch.device(self.store)), 0
-        self.teacher: Teacher | None = None
-        self.expected: int | None = None  # batches
-        self.everywhere: int | None = None  # those of all ranks
-        self.scatters: list[dict[str, Scatter]] = [{} for _ in range(blocks)]
-        self.duals: list[dict[str, Dual]] = [{} for _ in range(blocks)]
-        self.outputs: dict[str, Output] = {}
-        self.images = self.done = self.columns = 0
-        self.block_images = [0] * blocks
-        self.totals: dict[tuple[str, int], Tensor] = {}
-        self.centred: dict[str, bool] = {}
-        self.later: list[Any] = []
+    def __init__(self, request: Request, teacher: Teacher) -> None:
+        self._request, self._teacher = request, teacher
+        self._sums = Sums(request, teacher)
+        self._done = 0
 
     def batch(self, x: Tensor, y: Tensor | None, class_weights: Tensor | None) -> None:
         """Run one batch and add it to its blocks."""
-        teacher = self.teacher
-        assert teacher is not None
-        self.size = len(x)
-        self.Y: Tensor | None = None
+        asked, teacher, sums = self._request, self._teacher, self._sums
+        Y = None
         if not teacher.own:
             if y is None:
                 raise DataError("images came without labels: say teacher='logits'")
             if len(y) != len(x):
                 raise DataError(f"{len(y)} labels came for {len(x)} images")
-            self.Y = teacher.encode(y).to(self.store)
-            self.columns = self.Y.shape[1]
-        self.weight = None
+            Y = teacher.encode(y).to(asked.store)
+            sums.expect(Y)
+        weight = None
         if class_weights is not None and y is not None:
-            self.weight = weigh(y, class_weights).to(self.store)
-        self.parts = self._parts(len(x))
-        for part, block in self.parts:
-            self.block_images[block] += part.stop - part.start
-        if not self.done:
-            self._reserve()
-        x = x.to(self.device)
-        self.later.clear()
+            weight = weigh(y, class_weights).to(asked.store)
+        batch = _Batch(self._done, len(x), asked.parts(self._done, len(x)), weight, Y)
+        if not self._done:
+            sums.reserve()
+        x = x.to(asked.device)
         with (
-            self._hooked(),
-            only_activations(self.model, self.gradients),
-            calling(self.model, self.groups.uncalled),
+            self._hooked(batch),
+            only_activations(asked.model, asked.gradients),
+            calling(asked.model, asked.groups.uncalled),
         ):
-            output = flatten_tensors(self.model(x.detach().requires_grad_(self.gradients)))[0]
-            sums = [total.sum().to(self.store) for total in self.totals.values()]
-            if teacher.own or self.gradients:
-                sums.append(output.detach().sum().to(self.store))
-            finite = not sums or bool(torch.stack([s.double() for s in sums]).isfinite().all())
-            if self.gradients and finite:
+            output = flatten_tensors(asked.model(x.detach().requires_grad_(asked.gradients)))[0]
+            checks = [total.sum().to(asked.store) for total in sums.totals]
+            if teacher.own or asked.gradients:
+                checks.append(output.detach().sum().to(asked.store))
+            finite = not checks or bool(torch.stack([s.double() for s in checks]).isfinite().all())
+            if asked.gradients and finite:
                 labels = y if y is not None else torch.empty(0)
                 teacher.loss(output, labels).backward()  # type: ignore[no-untyped-call]
         if not finite:
-            raise NonFiniteError(first_bad(self.model, x.detach()))
+            raise NonFiniteError(first_bad(asked.model, x.detach()))
         if teacher.own:
-            self.Y = teacher.encode(output.detach()).to(self.store)
-            self.columns = self.Y.shape[1]
-        for finish in self.later:
+            batch.Y = teacher.encode(output.detach()).to(asked.store)
+            sums.expect(batch.Y)
+        for finish in batch.later:
             finish()
-        self.images += len(x)
-        self.done += 1
+        batch.later.clear()  # they hold the batch, which holds them
+        sums.count(batch.parts)
+        self._done += 1
 
-    def _reserve(self) -> None:
-        """Make the sums before the first batch, where their size is known without running.
+    @property
+    def images(self) -> int:
+        """How many images were run."""
+        return self._sums.images
 
-        Made between the maps of a running network, they split the heap's free blocks, and the
-        pass takes fresh pages for the maps of every later batch: a tenth of its time.
-        """
-        for name, consumer in self.groups.consumers.items():
-            module, features = module_at(self.model, name), len(consumer.positions)
-            cells = cells_of(module, features, self.sampling, self.feature_limit)
-            if cells is not None:
-                self._scatter(0, name, cells * features, cells)
-
-    def _parts(self, size: int) -> list[tuple[slice, int]]:
-        """Split a batch among blocks: whole batches in turn where there are enough of them."""
-        whole = self.sampling.kind == "dual" or (self.expected or 0) >= self.blocks
-        each = 1 if whole else min(size, self.blocks)
-        edges = [size * i // each for i in range(each + 1)]
-        return [
-            (slice(a, b), (self.done * each + i) % self.blocks)
-            for i, (a, b) in enumerate(itertools.pairwise(edges))
-        ]
+    def finish(self) -> Statistics:
+        """Return the statistics of all batches."""
+        return self._sums.finish()
 
     @contextmanager
-    def _hooked(self) -> Iterator[None]:
+    def _hooked(self, batch: _Batch) -> Iterator[None]:
+        asked = self._request
         handles = []
-        for name, consumer in self.groups.consumers.items():
-            module = module_at(self.model, name)
-            handles.append(module.register_forward_pre_hook(self._reading(consumer)))
-            if self.gradients or self.ranges:
+        for name, consumer in asked.groups.consumers.items():
+            module = module_at(asked.model, name)
+            handles.append(module.register_forward_pre_hook(self._reading(consumer, batch)))
+            if asked.gradients or asked.ranges:
                 handles.append(module.register_forward_hook(self._writing(name)))
         try:
             yield
@@ -145,113 +119,65 @@ class Sweep:
             for handle in handles:
                 handle.remove()
 
-    def _reading(self, consumer: Consumer) -> Any:
+    def _reading(self, consumer: Consumer, batch: _Batch) -> Any:
         """Return the hook that adds a consumer's input."""
+        asked = self._request
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             raw = args[0]
-            samples = self._samples(raw.detach(), module, consumer)
-            if len(samples.x) != self.size:
+            samples = asked.samples(
+                raw.detach(), module, consumer, number=batch.number, size=batch.size
+            )
+            if len(samples.x) != batch.size:
                 raise DataError(
-                    f"module {consumer.module!r} reads {len(samples.x)} rows for {self.size} "
+                    f"module {consumer.module!r} reads {len(samples.x)} rows for {batch.size} "
                     "images, so its samples have no class: keep the batch as the first axis"
                 )
-            self._add(consumer.module, samples)
-            if self.gradients:
+            self._add(consumer.module, samples, batch)
+            if asked.gradients:
                 self._watch_gradient(consumer, module, raw)
 
         return before
 
-    def _samples(self, x: Tensor, module: nn.Module, consumer: Consumer) -> Samples:
-        if isinstance(module, nn.Linear):
-            x = _by_image(x, self.size)
-        return take_samples(
-            x,
-            module,
-            consumer,
-            self.sampling,
-            images=self.size * (self.everywhere or 8 * self.ranks),
-            batch=self.done * self.ranks + self.rank,  # as one pass over the ranks' batches in turn
-            feature_limit=self.feature_limit,
-        )
-
-    def _add(self, name: str, samples: Samples) -> None:
-        if self.sampling.kind == "dual":
+    def _add(self, name: str, samples: Samples, batch: _Batch) -> None:
+        sums = self._sums
+        if self._request.sampling.kind == "dual":
             x = samples.x.squeeze(-1) if samples.x.shape[2] == 1 else samples.x.mean(2)
-            self.totals[name, 0] = x
-            self.later.append(lambda: self._add_dual(name, x, samples.cells))
+            sums.meet(name, x)
+
+            def add_dual() -> None:
+                assert batch.Y is not None
+                sums.add_dual(name, x, batch.Y, block=batch.parts[0][1], cells=samples.cells)
+
+            batch.later.append(add_dual)
             return
-        for part, block in self.parts:
+        for part, block in batch.parts:
             x = samples.x[part]
-            scatter = self._scatter(block, name, x.shape[1], samples.cells)
-            weight = None if self.weight is None else self.weight[part]
-            centre = None if self.done < SETTLED else self.centred.get(name, False)
-            sums, centred = add_features(scatter, x, weight, centre)
-            self.centred[name] = self.centred.get(name, False) or centred
-            self.totals[name, block] = scatter.total
-            self._teach(scatter, samples, part, x, sums, weight)
+            weight = None if batch.weight is None else batch.weight[part]
+            scatter, totals = sums.add(
+                name, x, weight, block=block, cells=samples.cells, number=batch.number
+            )
+            self._teach(scatter, samples, part, totals, batch)
 
     def _teach(
-        self,
-        scatter: Scatter,
-        samples: Samples,
-        part: slice,
-        x: Tensor,
-        sums: Tensor,
-        weight: Tensor | None,
+        self, scatter: Scatter, samples: Samples, part: slice, totals: Tensor, batch: _Batch
     ) -> None:
         """Add the teacher's side: now, or once the network's output is known."""
-        if self.Y is not None and self.Y.dim() > 2:
-            x = x.to(self.store, torch.float64)
-            add_teacher(scatter, samples.at(self.Y)[part], x, weight)
+        weight = None if batch.weight is None else batch.weight[part]
+        if batch.Y is not None and batch.Y.dim() > 2:
+            x = samples.x[part].to(self._request.store, torch.float64)
+            add_teacher(scatter, samples.at(batch.Y)[part], x, weight)
             return
-        positions = x.shape[2]
+        positions = samples.x.shape[2]
 
         def finish() -> None:
-            assert self.Y is not None
-            add_teacher(scatter, self.Y[part], sums, weight, positions)
+            assert batch.Y is not None
+            add_teacher(scatter, batch.Y[part], totals, weight, positions)
 
-        self.later.append(finish)
-
-    def _scatter(self, block: int, name: str, features: int, cells: int) -> Scatter:
-        found = self.scatters[block].get(name)
-        if found is None or found.features != features:
-            if any(float(h[name].weight) for h in self.scatters if name in h):
-                raise DataError(
-                    f"module {name!r} reads maps of several sizes, which have no features in "
-                    f"common with sampling={self.sampling.kind!r}: say 'pixel', or 'flatten:4'"
-                )
-            self._check_memory(name, features)
-            for held in self.scatters:
-                held[name] = self._zeros(features, cells)
-        return self.scatters[block][name]
-
-    def _zeros(self, features: int, cells: int = 1) -> Scatter:
-        discrete = self.teacher is None or self.teacher.discrete
-        return Scatter.zeros(features, self.columns, self.store, discrete=discrete, cells=cells)
-
-    def _check_memory(self, name: str, features: int) -> None:
-        need = 8 * self.blocks * features**2
-        self.reserved += need  # zeros take no memory until they are written to
-        if self.reserved > self.free:
-            raise ConfigError(
-                f"module {name!r} reads {features} features, whose Gram matrices take "
-                f"{need / 1e9:.1f} GB in {self.blocks} blocks, {self.reserved / 1e9:.1f} GB with "
-                f"those before, and {self.free / 1e9:.1f} GB are free: say sampling='dual' or "
-                "'pool:1', pool first ('flatten:4'), or fewer blocks"
-            )
-
-    def _add_dual(self, name: str, x: Tensor, cells: int) -> None:
-        held = self.duals[self.parts[0][1]]
-        if name not in held:
-            for block in self.duals:
-                block[name] = Dual.zeros(x.shape[1] // cells, self.store)
-        assert self.Y is not None and self.teacher is not None
-        Y = self.Y if self.Y.dim() == 2 else self.Y.flatten(2).mean(2)
-        held[name].add_(x, Y, discrete=self.teacher.discrete)
+        batch.later.append(finish)
 
     def _watch_gradient(self, consumer: Consumer, module: nn.Module, raw: Tensor) -> None:
-        output = self.outputs.setdefault(consumer.module, Output())
+        output = self._sums.output(consumer.module)
 
         def channels(t: Tensor) -> Tensor:
             plain = Sampling("pixel")
@@ -266,62 +192,18 @@ class Sweep:
 
     def _writing(self, name: str) -> Any:
         """Return the hook that looks at a consumer's output."""
-        seen = self.outputs.setdefault(name, Output())
+        asked, seen = self._request, self._sums.output(name)
 
         def after(module: nn.Module, _: Any, z: Tensor) -> None:
             linear = isinstance(module, nn.Linear)
-            if self.ranges:
+            if asked.ranges:
                 seen.add_range_(_by_channel(z.detach(), linear=linear))
-            if self.gradients:
+            if asked.gradients:
                 z.register_hook(  # type: ignore[no-untyped-call]
                     lambda g: seen.add_gradient_(_by_channel(g, linear=linear))
                 )
 
         return after
-
-    def finish(self) -> Statistics:
-        """Return the statistics of all batches."""
-        if not self.images:
-            raise DataError(
-                "the calibration loader gave no batch: give it at least one image a class"
-            )
-        used = [b for b, images in enumerate(self.block_images) if images]
-        form: dict[str, Scatter] = {}
-        for block in self.scatters:
-            form |= block
-        for name, consumer in self.groups.consumers.items():
-            like = form.get(name)
-            features = like.features if like else len(consumer.positions)
-            empty = self._zeros(features, like.cells if like else 1)
-            for b in used:  # it did not run, or not in this block
-                held = self.scatters[b].get(name)
-                if held is None or not held.weight:
-                    self.scatters[b][name] = empty
-        parents = tuple(self.teacher.parents) if isinstance(self.teacher, Classes) else ()
-        text = self.sampling.kind + (f":{self.sampling.grid}" if self.sampling.grid else "")
-        order = list(dict.fromkeys([name for name, _ in self.totals] + [*self.groups.consumers]))
-        return Statistics(
-            [{name: self.scatters[b][name] for name in order} for b in used],  # as they run
-            self.groups,
-            self.images,
-            block_images=[self.block_images[b] for b in used],
-            sampling=text,
-            parents=parents,
-            outputs=self.outputs,
-            dual_blocks=[self.duals[b] for b in used],
-        )
-
-
-def _by_image(x: Tensor, images: int) -> Tensor:
-    """Return what a linear layer reads with one row an image: its windows are tokens of it.
-
-    Networks that attend within windows make them the first axis, image by image. An input whose
-    second axis is the batch has its tokens first, and stays as it is.
-    """
-    rows = len(x)
-    if rows == images or rows % images or (x.dim() > 2 and x.shape[1] == images):
-        return x
-    return x.reshape(images, -1, x.shape[-1])
 
 
 def _by_channel(z: Tensor, *, linear: bool) -> Tensor:
