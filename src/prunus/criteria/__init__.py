@@ -53,10 +53,12 @@ from prunus.criteria.intervals import add_replicates, has_intervals
 from prunus.criteria.score import make_criterion, score
 from prunus.criteria.scores import (
     CRITERIA,
+    CostsOrder,
     Criterion,
     GroupScore,
     NotScoredError,
     Scores,
+    ScoresJointly,
     jackknife_half_width,
     needs_of,
 )
@@ -77,6 +79,7 @@ __all__ = [
     "Bootstrap",
     "CherryPicking",
     "ConfigError",
+    "CostsOrder",
     "Criterion",
     "DeepLDA",
     "DiLOSS",
@@ -94,6 +97,7 @@ __all__ = [
     "Random",
     "RidgeLSE",
     "Scores",
+    "ScoresJointly",
     "Sparsity",
     "StackedConsumer",
     "Statistics",

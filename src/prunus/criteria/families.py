@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunus.criteria.kernel import require_scatters
-from prunus.criteria.scores import Criterion, GroupScore
+from prunus.criteria.scores import CostsOrder, Criterion, GroupScore, ScoresJointly
 from prunus.graph import Consumer, Group, Groups, Index, Member
 from prunus.statistics import Scatter, Statistics
 
@@ -50,7 +50,7 @@ def families_of(
     rule: Criterion, groups: Iterable[Group], statistics: Statistics
 ) -> list[list[Group]]:
     """Partition groups into those that a criterion scores together; each alone if it does not."""
-    if hasattr(rule, "jointly"):
+    if isinstance(rule, ScoresJointly):
         return find_families(groups, statistics)
     return [[group] for group in groups]
 
@@ -68,10 +68,10 @@ def score_family(
         NotScoredError: a group has nothing that the criterion scores.
     """
     if len(family) > 1:
-        found: dict[str, GroupScore] = rule.jointly(groups, family, statistics, order)  # type: ignore[attr-defined]
-        return found
+        assert isinstance(rule, ScoresJointly)  # or `families_of` would leave each group alone
+        return rule.jointly(groups, family, statistics, order)
     (group,) = family
-    if order is None or not hasattr(rule, "along"):
+    if order is None or not isinstance(rule, CostsOrder):
         return {group.name: rule(groups, group, statistics)}
     return {group.name: GroupScore.of(rule.along(groups, group, statistics, order), order)}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prunus.core import ConfigError
 from prunus.criteria.families import families_of, joint_order, score_family
-from prunus.criteria.scores import Criterion, GroupScore, needs_of
+from prunus.criteria.scores import CostsOrder, Criterion, GroupScore, needs_of
 from prunus.graph import Groups
 from prunus.statistics import Statistics
 
@@ -19,10 +19,10 @@ __all__ = ["add_replicates", "has_intervals"]
 def has_intervals(rule: Criterion) -> bool:
     """Return whether a criterion's costs can be computed without each block of images.
 
-    Gradients and traces are summed over all images at once; a criterion that reads them, or cannot
-    compute costs along a given order (`along`), has no intervals.
+    Gradients and traces are summed over all images at once; a criterion that reads them and cannot
+    compute costs along a given order (`CostsOrder`) has no intervals.
     """
-    return hasattr(rule, "along") or not {"gradients", "traces"} & needs_of(rule)
+    return isinstance(rule, CostsOrder) or not {"gradients", "traces"} & needs_of(rule)
 
 
 def add_replicates(

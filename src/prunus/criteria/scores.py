@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from scipy.special import stdtrit
@@ -17,10 +17,12 @@ from prunus.statistics import Statistics
 
 __all__ = [
     "CRITERIA",
+    "CostsOrder",
     "Criterion",
     "GroupScore",
     "NotScoredError",
     "Scores",
+    "ScoresJointly",
     "jackknife_half_width",
     "needs_of",
     "positive",
@@ -161,12 +163,9 @@ class Criterion(Protocol):
     """Compute a score per unit from statistics and read-only weights.
 
     `unit` gives the meaning of a value in words, `comparable` whether values of different groups
-    share a scale, `needs_statistics` whether the data are used. A criterion whose costs depend on
-    what has been removed already may have a method `along(groups, group, statistics, order)` that
-    returns the costs (units,) along a given removal order; intervals need it. If costs also depend
-    on what has been removed from other groups, `jointly(groups, family, statistics, order)` scores
-    groups with common consumers together, see `Elimination.jointly`. A criterion that needs more
-    than plain statistics lists it in `needs`, see `needs_of`.
+    share a scale, `needs_statistics` whether the data are used. A criterion may have the methods
+    of `CostsOrder` and `ScoresJointly` too. A criterion that needs more than plain statistics
+    lists it in `needs`, see `needs_of`.
     """
 
     unit: str
@@ -179,6 +178,33 @@ class Criterion(Protocol):
         Raises:
             NotScoredError: the group has nothing that the criterion scores.
         """
+        ...
+
+
+@runtime_checkable
+class CostsOrder(Protocol):
+    """A criterion whose costs depend on what has been removed already; intervals need it."""
+
+    def along(self, groups: Groups, group: Group, statistics: Statistics, order: Tensor) -> Tensor:
+        """Return the costs (units,) of removing the units of one group in `order`."""
+        ...
+
+
+@runtime_checkable
+class ScoresJointly(Protocol):
+    """A criterion whose costs depend on what has been removed from other groups too.
+
+    See `Elimination`.
+    """
+
+    def jointly(
+        self,
+        groups: Groups,
+        family: Sequence[Group],
+        statistics: Statistics,
+        order: Tensor | None = None,
+    ) -> dict[str, GroupScore]:
+        """Score groups with common consumers together, along `order` if one is given."""
         ...
 
 

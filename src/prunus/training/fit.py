@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,15 @@ __all__ = ["fit_"]
 
 Loader = Iterable[tuple[Tensor, Tensor]]
 Epoch = dict[str, float]
+
+
+@runtime_checkable
+class DrawsByEpoch(Protocol):
+    """A sampler whose order depends on the epoch, as PyTorch's distributed one."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw as in this epoch from now on."""
+        ...
 
 
 class Listener(Protocol):
@@ -117,7 +126,7 @@ def fit_(
             seed_everything(seed, "epoch", epoch)
             for kind in ("sampler", "batch_sampler"):
                 sampler = getattr(loader, kind, None)
-                if sampler is not None and hasattr(sampler, "set_epoch"):
+                if isinstance(sampler, DrawsByEpoch):
                     sampler.set_epoch(epoch)
             row = _epoch(
                 wrapped, loader, optimizer, schedule, config, teacher, listeners, fabric, steps
