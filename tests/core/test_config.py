@@ -2,13 +2,13 @@
 
 from dataclasses import FrozenInstanceError, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from prunus.core import STRICT, from_dict, read_yaml, to_dict, to_yaml
+from prunus.core import STRICT, Registry, from_dict, one_of, read_yaml, to_dict, to_yaml
 from prunus.core.errors import ConfigError, PrunusError
 
 
@@ -86,6 +86,20 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: str, message: str
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_yaml(Job, path)
+
+
+def test_a_name_of_a_registry_also_one_that_is_added_later() -> None:
+    colours = Registry[int]("colour")
+    colours.register("red")(1)
+
+    @dataclass(frozen=True, kw_only=True, config=STRICT)
+    class Wall:
+        colour: Annotated[str, one_of(colours)] = "red"
+
+    with pytest.raises(ConfigError, match=r"colour is 'blue', but expected one of red$"):
+        from_dict(Wall, {"colour": "blue"})
+    colours.register("blue")(2)
+    assert from_dict(Wall, {"colour": "blue"}).colour == "blue"
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

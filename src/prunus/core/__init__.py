@@ -1,6 +1,6 @@
 """The lowest layer: errors, configuration, registries, seeding, threads, files, the record."""
 
-from prunus.core.config import STRICT, from_dict, read_yaml, to_dict, to_yaml
+from prunus.core.config import STRICT, from_dict, one_of, read_yaml, to_dict, to_yaml
 from prunus.core.errors import (
     BudgetError,
     ConfigError,
@@ -81,6 +81,7 @@ __all__ = [
     "networks",
     "of_event",
     "one_blas_thread",
+    "one_of",
     "read_rows",
     "read_yaml",
     "rejected",

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from prunus.core.errors import ConfigError
 
-__all__ = ["STRICT", "from_dict", "read_yaml", "to_dict", "to_yaml"]
+__all__ = ["STRICT", "from_dict", "one_of", "read_yaml", "to_dict", "to_yaml"]
 
 #: Settings of every config dataclass: unknown keys are errors, `1e-3` read as text is a number.
 STRICT = ConfigDict(extra="forbid", validate_default=True)
 
 C = TypeVar("C")
+
+
+def one_of(names: Collection[str]) -> AfterValidator:
+    """Return what checks that a setting is one of `names`, a registry's also if added later.
+
+    Example:
+        >>> from typing import Annotated
+        >>> Colour = Annotated[str, one_of(("red", "blue"))]
+    """
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return value
+
+    return AfterValidator(check)
 
 
 class _Versioned:

@@ -1,7 +1,15 @@
 """A run and its folder: settings, journal, session; opened once, read back, verified."""
 
 from prunus.runs.audit import Audit, fingerprints, random_images, run_load
-from prunus.runs.config import JobConfig, LatentConfig, PruneConfig, RunConfig, default_training
+from prunus.runs.config import (
+    Allocation,
+    ExportFormat,
+    JobConfig,
+    LatentConfig,
+    PruneConfig,
+    RunConfig,
+    default_training,
+)
 from prunus.runs.environment import (
     describe_run,
     open_data,
@@ -21,7 +29,9 @@ from prunus.runs.session import Loader, Loaders, Session, last_epoch, p_phase_, 
 from prunus.runs.watch import Watch
 
 __all__ = [
+    "Allocation",
     "Audit",
+    "ExportFormat",
     "FinishedRun",
     "Job",
     "JobConfig",

@@ -8,14 +8,29 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from prunus.core import STRICT
-from prunus.plan import BudgetText
+from prunus.core import STRICT, one_of
+from prunus.evaluation import RUNTIMES
+from prunus.export import FORMATS
+from prunus.plan import ALLOCATIONS, BudgetText
+from prunus.statistics import TRACE_RULES
+from prunus.surgery import BATCHNORM_RULES, COMPENSATIONS
 from prunus.training import TrainConfig
 
-__all__ = ["JobConfig", "LatentConfig", "PruneConfig", "RunConfig", "default_training"]
+__all__ = [
+    "Allocation",
+    "ExportFormat",
+    "JobConfig",
+    "LatentConfig",
+    "PruneConfig",
+    "RunConfig",
+    "default_training",
+]
 
 Size = Annotated[int, Field(gt=0)]
-Compensation = Literal["none", "bias", "pointwise", "patch", "joint", "merge"]
+Allocation = Annotated[str, one_of(ALLOCATIONS)]
+ExportFormat = Annotated[str, one_of(FORMATS)]
+#: What networks are timed in besides PyTorch as it is, the first of `RUNTIMES`.
+OtherRuntime = Annotated[str, one_of(RUNTIMES[1:])]
 
 
 def default_training() -> TrainConfig:
@@ -39,7 +54,7 @@ class LatentConfig:
 
     select: Annotated[str, Field(pattern=r"^(sensitivity|otsu|all|[1-9][0-9]*)$")] = "sensitivity"
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.005
-    rule: Literal["relevance", "deconvolution"] = "relevance"
+    rule: Annotated[str, one_of(TRACE_RULES)] = "relevance"
     images_a_class: Size | None = None
 
 
@@ -93,7 +108,7 @@ class PruneConfig:
     calibration_batches: Size | None = None
     parents: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...] = ()
     latent: LatentConfig = field(default_factory=LatentConfig)
-    allocation: Literal["global", "uniform", "dp", "threshold"] = "global"
+    allocation: Allocation = "global"
     round_to: Size | None = None
     least: Annotated[float, Field(ge=0, lt=1)] = 0.0
     drop_branches: bool = False
@@ -102,9 +117,9 @@ class PruneConfig:
     ignored_layers: tuple[str, ...] = ()
     keep_class: tuple[int | str, ...] = ()
     keep_share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    compensate: Compensation = "joint"
+    compensate: Annotated[str, one_of(COMPENSATIONS)] = "joint"
     ridge: Annotated[float, Field(gt=0)] = 1e-3
-    batchnorm: Literal["auto", "always", "never"] = "auto"
+    batchnorm: Annotated[str, one_of(BATCHNORM_RULES)] = "auto"
     shrink: Annotated[float, Field(ge=0, le=1)] = 0.0
     repair_images: Size | None = None
     iterations: Size = 6
@@ -113,7 +128,7 @@ class PruneConfig:
     iterations_max: Size = 30
     latency_batch: Size = 1
     keep_networks: bool = False
-    runtimes: tuple[Literal["compile", "onnxruntime"], ...] = ("onnxruntime",)
+    runtimes: tuple[OtherRuntime, ...] = ("onnxruntime",)
     finetune: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3, distill=0.5))
     final: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=15, distill=0.5))
 
@@ -149,7 +164,7 @@ class RunConfig(JobConfig):
     """
 
     budget: BudgetText | None = None
-    export: tuple[Literal["onnx", "pt2", "openvino"], ...] = ("onnx",)
+    export: tuple[ExportFormat, ...] = ("onnx",)
     train: TrainConfig = field(default_factory=default_training)
     prune: PruneConfig = field(default_factory=PruneConfig)
 

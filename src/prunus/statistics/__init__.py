@@ -16,9 +16,10 @@ from prunus.statistics.sampling import (
 from prunus.statistics.scatter import Scatter
 from prunus.statistics.statistics import Statistics
 from prunus.statistics.teacher import Classes, Logits, Targets, Teacher
-from prunus.statistics.traces import Trace, Traces, trace_utility
+from prunus.statistics.traces import TRACE_RULES, Trace, Traces, trace_utility
 
 __all__ = [
+    "TRACE_RULES",
     "Classes",
     "Dual",
     "Logits",

@@ -29,7 +29,7 @@ from prunus.statistics.guards import only_activations
 from prunus.statistics.loader import Loader, pair
 from prunus.statistics.sampling import Sampling, take_samples
 
-__all__ = ["RECTIFIERS", "Trace", "Traces", "rectify_backward_", "trace_utility"]
+__all__ = ["RECTIFIERS", "TRACE_RULES", "Trace", "Traces", "rectify_backward_", "trace_utility"]
 
 #: Backward rules of rectifiers: max(x, 0) and what is made like it. Gates (sigmoid, tanh, softmax)
 #: are no rectifiers and keep their gradient.
@@ -44,7 +44,7 @@ RECTIFIERS = frozenset(
 
 
 #: How a response is sent back: see `trace_utility`.
-RULES = ("deconvolution", "relevance")
+TRACE_RULES = ("deconvolution", "relevance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +135,8 @@ def trace_utility(
         DataError: no image came, or images without the labels that `images_a_class` needs, or
             maps of several sizes.
     """
-    if rule not in RULES:
-        raise ConfigError(f"trace rule {rule!r}: expected one of {', '.join(RULES)}")
+    if rule not in TRACE_RULES:
+        raise ConfigError(f"trace rule {rule!r}: expected one of {', '.join(TRACE_RULES)}")
     head = groups.head
     kept = _checked(groups.consumers[head], dimensions)
     tracer = _UtilityTracer(model, groups, head, kept, rule)

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from prunus.core import STRICT
 from prunus.pipelines.grow import GrowConfig
 from prunus.plan import BudgetText
-from prunus.runs import JobConfig, PruneConfig
+from prunus.runs import Allocation, ExportFormat, JobConfig, PruneConfig
 from prunus.training import PushConfig, TrainConfig
 
 __all__ = ["SearchConfig", "SearchPruneConfig"]
@@ -27,7 +27,7 @@ class SearchPruneConfig(PruneConfig):
     """
 
     criterion: str = "deep_lda"
-    allocation: Literal["global", "uniform", "dp", "threshold"] = "threshold"
+    allocation: Allocation = "threshold"
     drop_branches: bool = True
 
 
@@ -58,7 +58,7 @@ class SearchConfig(JobConfig):
     """
 
     budget: BudgetText
-    export: tuple[Literal["onnx", "pt2", "openvino"], ...] = ("onnx",)
+    export: tuple[ExportFormat, ...] = ("onnx",)
     grow: GrowConfig | None = field(default_factory=GrowConfig)
     push: PushConfig = field(default_factory=PushConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=20))
