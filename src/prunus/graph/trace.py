@@ -132,7 +132,11 @@ def _all_macs(model: nn.Module, layers: dict[str, Layer], arguments: tuple[Any, 
 def _probe_all(
     wide: nn.Module, arguments: tuple[Any, ...]
 ) -> tuple[Probe, tuple[Any, ...], nn.Module]:
-    """Probe in eval mode, and in training mode too where modules are left out."""
+    """Probe in eval mode, and in training mode too where modules are left out.
+
+    Returns what was seen, and the arguments and the network with which all of it runs; the
+    network is in the mode in which it is to be followed.
+    """
     seen = probe(copy.deepcopy(wide), arguments)
     idle = [n for n, m in named_layers(wide) if is_mixing(m) and n not in seen.positions]
     if not idle:
@@ -151,7 +155,6 @@ def _probe_all(
     )
     full.ends |= seen.ends
     full.heads = seen.heads
-    training.eval = lambda: training  # type: ignore[method-assign]
     return full, twice, training
 
 
