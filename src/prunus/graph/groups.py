@@ -203,6 +203,36 @@ class Groups(Mapping[str, Group]):
     normalizers: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     heads: tuple[str, ...] = ()
 
+    @classmethod
+    def of_consumers(
+        cls,
+        model: nn.Module,
+        consumers: dict[str, Consumer],
+        *,
+        heads: tuple[str, ...],
+        uncalled: tuple[str, ...] = (),
+        worked_out: tuple[str, ...] = (),
+    ) -> Groups:
+        """Return what statistics of some consumers need, and no more.
+
+        There are no groups, so nothing can be scored or cut; no module has a cost and the totals
+        are 0, so no budget can be worked out; and no norm is known, so nothing can be whitened.
+        """
+        return cls(
+            model=model,
+            entries=(),
+            consumers=consumers,
+            layers={},
+            total_params=0,
+            total_macs=0,
+            total_bytes=0,
+            unprunable=(),
+            normalizer={},
+            uncalled=uncalled,
+            worked_out=worked_out,
+            heads=heads,
+        )
+
     @cached_property
     def _by_name(self) -> dict[str, Group]:
         return {group.name: group for group in self.entries}

@@ -31,19 +31,12 @@ def head_groups(model: nn.Module, example: Tensor, *, feature_limit: int = 4096)
     seen = probe(wide, (example.detach().clone().requires_grad_(),))
     heads = tuple(sorted(seen.heads))
     mixing = [name for name in heads if is_mixing(module_at(wide, name))]
-    found = Groups(
-        model=model,
-        entries=(),
-        consumers=find_consumers(model, wide, mixing, seen, [], feature_limit),
-        layers={},
-        total_params=0,
-        total_macs=0,
-        total_bytes=0,
-        unprunable=(),
-        normalizer={},
+    found = Groups.of_consumers(
+        model,
+        find_consumers(model, wide, mixing, seen, [], feature_limit),
+        heads=heads,
         uncalled=seen.uncalled,
         worked_out=seen.worked_out,
-        heads=heads,
     )
     if len(heads) == 1 and mixing and not found.consumers:  # only groups define how to fold it
         folded = find_groups(model, example, feature_limit=feature_limit).consumers
