@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from prunus.core import TraceError
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
-from prunus.graph.operations import Call, Reshape, Split, follow, follow_single
+from prunus.graph.operations import Call, CallSite, TraceState, follow, follow_single
 from prunus.modules import (
     CONVOLUTIONS,
     OPAQUE,
@@ -100,10 +100,9 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, model: nn.Module, inside_heads: bool, singles: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.model, self.inside_heads, self.singles = model, inside_heads, singles
-        self.labels = Labels()
-        self.splits: list[Split] = []
-        self.reshapes: list[Reshape] = []
+        self.model, self.singles = model, singles
+        self.state = TraceState(inside_heads=inside_heads)
+        self.labels = self.state.labels
         self.tracks = WeakIdKeyDictionary()
         self.filters: dict[int, tuple[Tensor | None, Tensor | None]] = {}
         #: (module, axis) → the label of each of its channels.
@@ -221,12 +220,22 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func._schema.name.split("::")[1]
         if name.endswith("_") and not name.endswith("__") and name[:-1]:
             name = name if name in ("copy_", "fill_", "zero_") else name[:-1]
+        written = bool(self.running) and is_written_norm(module_at(self.model, where))
         call = Call(
-            name, args, kwargs, func, tracks, outputs, self.labels, self.splits, self.reshapes,
-            where, self._filters(name, args), self._bare,
-            bool(self.running) and is_written_norm(module_at(self.model, self.running[-1])),
-            self.inside_heads,
-        )  # fmt: skip
+            name=name,
+            func=func,
+            args=args,
+            kwargs=kwargs,
+            tracks=tracks,
+            outputs=outputs,
+            trace=self.state,
+            site=CallSite(
+                module=where,
+                in_norm=written,
+                filters=self._filters(name, args),
+                own=self._bare,
+            ),
+        )
         made = keep_whole(self.labels, where, tracks, outputs) if scripted else follow(call)
         if self.singles and not scripted:
             follow_single(call, made)
@@ -241,7 +250,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         index is removed everywhere.
         """
         for _ in range(2):
-            for split in self.splits:
+            for split in self.state.splits:
                 array = compress(self.labels.find(split.array))
                 if len(varying(array)) < 2:
                     continue
@@ -255,7 +264,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         something else, the trial cut fails and the group stays whole.
         """
         found: dict[str, list[Tensor]] = defaultdict(list)
-        for reshape in self.reshapes:
+        for reshape in self.state.reshapes:
             module = module_at(self.model, reshape.module)
             array = compress(self.labels.find(reshape.array))
             if len(varying(array)) != 1 or isinstance(module, RULED):

@@ -6,15 +6,25 @@ import torch
 
 from prunus.graph.labels import Track
 from prunus.graph.operations import contraction, reduction, shape
-from prunus.graph.operations.call import RULES, Call, Reshape, Split, opaque
+from prunus.graph.operations.call import (
+    RULES,
+    Call,
+    CallSite,
+    Reshape,
+    Split,
+    TraceState,
+    opaque,
+)
 from prunus.graph.operations.elementwise import elementwise
 from prunus.graph.operations.single import follow_single
 
 __all__ = [
     "RULES",
     "Call",
+    "CallSite",
     "Reshape",
     "Split",
+    "TraceState",
     "Track",
     "contraction",
     "elementwise",

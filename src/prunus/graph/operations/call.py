@@ -14,14 +14,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from prunus.graph.labels import Labels, Track, varying
 
-__all__ = ["RULES", "Call", "Reshape", "Rule", "Split", "meet", "opaque", "rule"]
+__all__ = [
+    "RULES",
+    "Call",
+    "CallSite",
+    "Reshape",
+    "Rule",
+    "Split",
+    "TraceState",
+    "meet",
+    "opaque",
+    "rule",
+]
 
 Rule = Callable[["Call"], list[Track]]
 RULES: dict[str, Rule] = {}
@@ -42,24 +53,66 @@ class Reshape:
     module: str
 
 
-@dataclass
+@dataclass(kw_only=True)
+class TraceState:
+    """What the operations of one trace share, and add to.
+
+    Attributes:
+        labels: which labels are one.
+        splits: axes whose labels were laid out over several.
+        reshapes: reshapes that may use a module's numbers.
+        inside_heads: whether units are dimensions of every head, not whole heads.
+    """
+
+    labels: Labels = field(default_factory=Labels)
+    splits: list[Split] = field(default_factory=list)
+    reshapes: list[Reshape] = field(default_factory=list)
+    inside_heads: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallSite:
+    """Where an operation runs.
+
+    Attributes:
+        module: the innermost module that runs.
+        in_norm: whether that is a custom norm, which may reduce over its channels.
+        filters: the labels of a convolution's inputs and outputs.
+        own: labels of an axis of the module, where it is a norm without parameters.
+    """
+
+    module: str
+    in_norm: bool
+    filters: tuple[Tensor | None, Tensor | None]
+    own: Callable[[str, int], Tensor | None]
+
+
+@dataclass(kw_only=True)
 class Call:
-    """One operation: its arguments, the tracks of its tensors, and the shapes of its results."""
+    """One operation that runs.
+
+    Attributes:
+        name: the ATen operation's, without overload and without the underscore of in-place ones.
+        func: what runs it, on `args` and `kwargs`.
+        tracks: the labels of its tensor arguments, in order.
+        outputs: its results.
+        trace: what the operations of this trace share.
+        site: where it runs.
+    """
 
     name: str
+    func: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    func: Any
-    tracks: list[Track]  # of the tensor arguments, in order
+    tracks: list[Track]
     outputs: list[Tensor]
-    labels: Labels
-    splits: list[Split]
-    reshapes: list[Reshape]
-    module: str  # that runs
-    filters: tuple[Tensor | None, Tensor | None] = (None, None)  # a convolution's in and out labels
-    own: Callable[[str, int], Tensor | None] = lambda *_: None  # of a norm without parameters
-    in_norm: bool = False  # a custom norm is running, which may reduce over its channels
-    inside_heads: bool = False  # units are dimensions of every head, not whole heads
+    trace: TraceState
+    site: CallSite
+
+    @property
+    def labels(self) -> Labels:
+        """The labels of this trace."""
+        return self.trace.labels
 
     @property
     def shape(self) -> tuple[int, ...]:

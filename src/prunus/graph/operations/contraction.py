@@ -17,7 +17,7 @@ def contract(
     """Return the arrays of a matrix product over the last axes (…, M, K) × (…, K, N).
 
     Where the labels of K differ between matrices of a batch (heads), those of one head are merged,
-    so heads stay whole. With `call.inside_heads` the same index of K is removed in every head
+    so heads stay whole. With `call.trace.inside_heads` the same index of K is removed in every head
     instead, as it is where the labels do not differ.
     """
     labels, rank = call.labels, len(shape)
@@ -32,7 +32,7 @@ def contract(
             # Tokens of different channels: the same index is removed in all.
             same = labels.join_along(array, [free])
             heads = varying(same) - {axis}
-            if heads and call.inside_heads:
+            if heads and call.trace.inside_heads:
                 same = labels.join_along(same, heads)
             elif heads:
                 out.append(labels.join_along(same, [axis]))
@@ -93,7 +93,7 @@ def _convolution(call: Call) -> list[Track]:
     labels, shape = call.labels, call.shape
     transposed, groups = bool(call.args[6]), int(call.args[8])
     incoming, width = x.shape[1], shape[1]
-    read, (own, out) = channels(labels, x), call.filters
+    read, (own, out) = channels(labels, x), call.site.filters
     if out is None and not transposed:  # a weight that was computed in the forward pass
         for array in (a for a in weight.arrays if a.shape[0] > 1):
             flat = array.flatten(1)
@@ -136,7 +136,7 @@ def _attention(call: Call) -> list[Track]:
     labels, rank = call.labels, len(q.shape)
     if call.kwargs.get("scale") is None:
         for array in (_settled(labels, a) for a in q.arrays):
-            inside = call.inside_heads and rank - 1 in varying(array)
+            inside = call.trace.inside_heads and rank - 1 in varying(array)
             if inside or varying(array) == {rank - 1}:
                 labels.fix(array, "attention's default scale depends on the dimensions of a head")
     scores = (*q.shape[:-1], k.shape[-2])

@@ -92,7 +92,7 @@ def _sum(call: Call) -> list[Track]:
 def _mean(call: Call) -> list[Track]:
     if len(call.tracks) > 1:  # the elementwise form of max and min
         return elementwise(call)
-    return _reduce(call, consumes=call.in_norm)
+    return _reduce(call, consumes=call.site.in_norm)
 
 
 @rule(
@@ -142,7 +142,7 @@ def _normalise(call: Call, x: Track, own: list[Track], axis: int) -> list[Track]
     labels, width = call.labels, x.shape[axis]
     vectors = [a.flatten() for t in own for a in t.arrays if t.shape == (width,)]
     if not own:  # no parameters: the width is the module's attribute
-        bare = call.own("out", width)
+        bare = call.site.own("out", width)
         vectors = [] if bare is None else [bare]
     along = x.along(axis)
     for vector in vectors:

@@ -19,9 +19,9 @@ def _view(call: Call) -> list[Track]:
         before = varying(array)
         moved = compress(array.expand(source.shape).reshape(shape))
         if len(varying(moved)) > len(before):
-            call.splits.append(Split(moved))
+            call.trace.splits.append(Split(moved))
         if varying(moved):
-            call.reshapes.append(Reshape(moved, call.module))
+            call.trace.reshapes.append(Reshape(moved, call.site.module))
         arrays.append(moved)
     return [Track(shape, arrays)]
 
@@ -70,7 +70,7 @@ def _split(call: Call) -> list[Track]:
         pieces = list(call.func(full, *call.args[1:], **call.kwargs))
         if array.shape[axis] > 1 and len(pieces) > 1 and call.name != "unbind":
             if len({p.shape[axis] for p in pieces}) == 1:
-                call.splits.append(Split(torch.stack(pieces)))
+                call.trace.splits.append(Split(torch.stack(pieces)))
             else:
                 call.labels.fix(array, "it is split into unequal parts of fixed sizes")
         for track, piece in zip(found, pieces, strict=True):

@@ -27,14 +27,14 @@ def follow_single(call: Call, made: list[Track]) -> None:
     labels, x = call.labels, call.tracks[0]
     given = [track.single for track in call.tracks if track.single is not None]
     if "conv" in call.name:
-        read, out = call.filters
+        read, out = call.site.filters
         if x.single is not None and read is not None and len(read) == 1:
             labels.join(read, x.single)
             given = []
         if out is not None and len(out) == 1 == made[0].shape[1]:
             made[0].single = out
     elif "batch_norm" in call.name and x.single is not None:
-        own = call.own("out", 1)
+        own = call.site.own("out", 1)
         if own is not None:
             labels.join(own, x.single)
             made[0].single = x.single
