@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,7 +37,7 @@ class Crew:
     def __init__(self, bench: Bench, *, workers: int, threads: int) -> None:
         self.bench, self.workers, self.threads = bench, workers, threads
         self._idle: list[_Worker] = []
-        self._busy: dict[Connection, tuple[_Worker, Candidate]] = {}
+        self._busy: dict[Future[Row], tuple[_Worker, Candidate]] = {}
 
     def __enter__(self) -> Crew:
         return self
@@ -64,9 +64,9 @@ class Crew:
         while waiting or self._busy:
             while waiting and len(self._busy) < self.workers:
                 self._start(waiting.pop(0))
-            for ready in wait(list(self._busy)):
-                assert isinstance(ready, Connection)
-                yield self._finish(ready)
+            finished, _ = wait(self._busy, return_when=FIRST_COMPLETED)
+            for future in [each for each in self._busy if each in finished]:
+                yield self._finish(future)
 
     def _here(self, candidate: Candidate) -> Row:
         before = torch.get_num_threads()
@@ -79,71 +79,74 @@ class Crew:
     def _start(self, candidate: Candidate) -> None:
         bench = self.bench
         worker = self._idle.pop() if self._idle else _Worker(bench.config, bench.out, self.threads)
-        worker.connection.send(candidate)
-        self._busy[worker.connection] = worker, candidate
+        self._busy[worker.start(candidate)] = worker, candidate
 
-    def _finish(self, connection: Connection) -> Row:
-        worker, candidate = self._busy[connection]
+    def _finish(self, future: Future[Row]) -> Row:
+        worker, candidate = self._busy[future]
         try:
-            answer = connection.recv()
-        except (EOFError, ConnectionResetError) as error:
+            row = future.result()
+        except BrokenProcessPool as error:
             spec = sized_name(self.bench.config.model, candidate.sizes)
             raise PrunusError(
                 f"the process of candidate {spec} of step {candidate.step} died "
                 f"{worker.last_words()}, and continue with --resume"
             ) from error
-        del self._busy[connection]
+        del self._busy[future]
         self._idle.append(worker)
-        if isinstance(answer, PrunusError):
-            raise answer
-        row: Row = answer
         return row
 
 
 class _Worker:
-    """One process, and this end of the pipe to it."""
+    """A pool of one process: where it breaks, it is known which candidate it was trying."""
 
     def __init__(self, config: GrowRunConfig, out: Path, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, other = context.Pipe()
-        self.process: SpawnProcess = context.Process(
-            target=_serve, args=(other, config, out, threads), name="prunus grow"
+        self._pool = ProcessPoolExecutor(
+            max_workers=1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_open,
+            initargs=(config, out, threads),
         )
-        self.process.start()
-        other.close()  # so that this end notices when the process dies
+        self._processes: list[Any] = []
+
+    def start(self, candidate: Candidate) -> Future[Row]:
+        """Try a candidate in the process, which the first one spawns."""
+        before = multiprocessing.active_children()
+        future = self._pool.submit(_try, candidate)
+        self._processes += [p for p in multiprocessing.active_children() if p not in before]
+        return future
 
     def end(self) -> None:
-        """Terminate the process."""
-        self.process.terminate()
-        self.process.join()
-        self.connection.close()
+        """Stop the process, whatever it is doing."""
+        for process in self._processes:
+            process.terminate()
+        self._pool.shutdown(cancel_futures=True)
 
     def last_words(self) -> str:
         """Return how the process ended, and what to do."""
-        self.process.join()
-        code = self.process.exitcode or 0
+        self._pool.shutdown()
+        code = next((p.exitcode for p in self._processes if p.exitcode is not None), 0)
         if code < 0:
             name = signal.Signals(-code).name
             return f"(killed by {name}; it may have run out of memory): use fewer --workers"
         return f"(exit code {code}): fix the error printed above"
 
 
-def _serve(connection: Connection, config: GrowRunConfig, out: Path, threads: int) -> None:
-    """Try each candidate received; answer with its row or its error."""
+#: What a worker process tries candidates with, once it is open.
+_BENCHES: list[Bench] = []
+
+
+def _open(config: GrowRunConfig, out: Path, threads: int) -> None:
+    """Open the job in a new process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    bench = Bench(open_job(config, "grow"), out)
-    while True:
-        try:
-            candidate = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer: Row | PrunusError = bench.try_(candidate)
-        except PrunusError as error:
-            answer = error
-        connection.send(answer)
+    _BENCHES.append(Bench(open_job(config, "grow"), out))
+
+
+def _try(candidate: Candidate) -> Row:
+    """Try a candidate in this process; return its row."""
+    (bench,) = _BENCHES
+    return bench.try_(candidate)
 
 
 def _end_with_parent() -> None:
