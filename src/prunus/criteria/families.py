@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunus.criteria.kernel import require_scatters
 from prunus.criteria.scores import CostsOrder, Criterion, GroupScore, ScoresJointly
-from prunus.graph import Consumer, Group, Groups, Index, Member
+from prunus.graph import Consumer, Group, Groups, Index, Member, trimmed
 from prunus.statistics import Scatter, Statistics
 
 __all__ = [
@@ -106,10 +106,7 @@ def consumers_of(
         for first, features in parts:
             wide[first : first + len(features), column : column + features.shape[1]] = features
             column += features.shape[1]
-        wide = -np.sort(-wide, axis=1)
-        width = max(1, int((wide >= 0).sum(axis=1).max(initial=1)))
-        blocks = np.ascontiguousarray(wide[:, :width])
-        consumers.append((groups.consumers[module], statistics[module], blocks))
+        consumers.append((groups.consumers[module], statistics[module], trimmed(wide)))
     return consumers
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prunus.core import ConfigError
+from prunus.criteria.gather import gather
 from prunus.criteria.scores import GroupScore
 from prunus.graph import Group
 from prunus.statistics import Dual, Statistics
@@ -25,9 +26,8 @@ def dual_score(group: Group, statistics: Statistics, pick: Callable[[Dual], Tens
     total = torch.zeros(group.units, dtype=torch.float64)
     for member in group.consumers:
         if member.module in duals:
-            padded = torch.cat([pick(duals[member.module]).cpu().double(), total.new_zeros(1)])
             blocks = statistics.features(member.module, member.index)
-            total += padded[torch.from_numpy(blocks)].sum(1)  # −1 in a block counts as 0
+            total += gather(pick(duals[member.module]).double(), blocks).sum(1)
     return GroupScore.of(total)
 
 

@@ -3,7 +3,7 @@
 from prunus.graph.branches import Branches, collapsed_modules, let_branches_go
 from prunus.graph.costs import Layer, count_inputs, count_macs, raw_layer
 from prunus.graph.engine import counts_heads
-from prunus.graph.groups import Axis, Consumer, Group, Groups, Index, Member, Unprunable
+from prunus.graph.groups import Axis, Consumer, Group, Groups, Index, Member, Unprunable, trimmed
 from prunus.graph.head import head_groups
 from prunus.graph.labels import Labels, Track
 from prunus.graph.probe import probe
@@ -33,4 +33,5 @@ __all__ = [
     "let_branches_go",
     "probe",
     "raw_layer",
+    "trimmed",
 ]

@@ -29,7 +29,7 @@ from prunus.modules import (
     set_input_columns_,
 )
 
-__all__ = ["Axis", "Consumer", "Group", "Groups", "Member", "Unprunable"]
+__all__ = ["Axis", "Consumer", "Group", "Groups", "Member", "Unprunable", "trimmed"]
 
 #: `out`: channels a module makes (or a norm passes on). `in`: channels of its input, removed where
 #: they are made. `select`: features of its input that it stops reading, although they still arrive.
@@ -164,9 +164,17 @@ class Consumer:
         features = -np.sort(-self.feature_of[index], axis=1)
         repeated = np.zeros_like(features, dtype=bool)
         repeated[:, 1:] = features[:, 1:] == features[:, :-1]
-        features = -np.sort(-np.where(repeated, -1, features), axis=1)
-        width = max(1, int((features >= 0).sum(axis=1).max(initial=1)))
-        return np.ascontiguousarray(features[:, :width])
+        return trimmed(np.where(repeated, -1, features))
+
+
+def trimmed(blocks: Index) -> Index:
+    """Return blocks of indices with the padding of −1 at the end, and no wider than needed.
+
+    Each row falls; there is one column at least. Shape (units, k) → (units, k′), k′ ≤ k.
+    """
+    blocks = -np.sort(-blocks, axis=1)
+    width = max(1, int((blocks >= 0).sum(axis=1).max(initial=1)))
+    return np.ascontiguousarray(blocks[:, :width])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prunus.criteria.families import consumers_of
+from prunus.criteria.gather import gather
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Group, Groups
 from prunus.statistics import Scatter, Statistics
@@ -22,10 +23,8 @@ def _mean_of_features(
     total = torch.zeros(group.units, dtype=torch.float64)
     consumers = torch.zeros(group.units, dtype=torch.float64)
     for _, scatter, blocks in consumers_of(groups, [group], statistics):
-        index = torch.from_numpy(blocks)
-        owned = (index >= 0).sum(1)
-        padded = torch.cat([values(scatter).cpu(), torch.zeros(1, dtype=torch.float64)])
-        total += padded[index].sum(1) / owned.clamp(min=1)  # −1 in a block counts as 0
+        owned = torch.from_numpy((blocks >= 0).sum(1))
+        total += gather(values(scatter), blocks).sum(1) / owned.clamp(min=1)
         consumers += owned > 0
     return GroupScore.of(total / consumers.clamp(min=1))
 

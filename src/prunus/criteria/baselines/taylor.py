@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from prunus.core import ConfigError
+from prunus.criteria.gather import gather
 from prunus.criteria.scores import CRITERIA, GroupScore, NotScoredError
 from prunus.graph import Group, Groups
 from prunus.statistics import Statistics
@@ -45,9 +46,8 @@ class Taylor:
             output = statistics.outputs.get(member.module)
             if output is None or output.taylor is None:
                 continue
-            index = torch.from_numpy(groups.consumers[member.module].blocks(member.index))
-            padded = torch.cat([output.taylor.cpu(), torch.zeros(1, dtype=torch.float64)])
-            total += padded[index].sum(1)
+            blocks = groups.consumers[member.module].blocks(member.index)
+            total += gather(output.taylor, blocks).sum(1)
             consumers += 1
         if not consumers:
             raise NotScoredError(

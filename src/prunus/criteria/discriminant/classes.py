@@ -11,6 +11,7 @@ from torch import Tensor
 from prunus.core import ConfigError
 from prunus.criteria.discriminant.fisher import fisher_ratio
 from prunus.criteria.families import consumers_of
+from prunus.criteria.gather import gather
 from prunus.graph import Groups
 from prunus.statistics import Scatter, Statistics
 
@@ -52,9 +53,8 @@ def class_scores(groups: Groups, statistics: Statistics, class_index: int) -> di
         for consumer, scatter, blocks in consumers_of(groups, [group], statistics):
             name = consumer.module
             if name not in ratios:
-                ratio = class_ratio(scatter, class_index).cpu()
-                ratios[name] = torch.cat([ratio, ratio.new_zeros(1)])  # −1 in a block: 0
-            best = ratios[name][torch.from_numpy(blocks)].amax(1)
+                ratios[name] = class_ratio(scatter, class_index)
+            best = gather(ratios[name], blocks).amax(1)
             scores[group.name] = torch.maximum(scores.get(group.name, best), best)
     return scores
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from prunus.core import ConfigError
+from prunus.criteria.gather import gather
 from prunus.criteria.scores import CRITERIA, GroupScore, NotScoredError
 from prunus.graph import Group, Groups
 from prunus.statistics import Statistics, Trace
@@ -60,9 +61,8 @@ class DeepLDA:
                 values[list(traces.dimensions)] = 1 + max(
                     float(_in_deviations(trace).max()) for trace in traces.values()
                 )
-            padded = torch.cat([values, torch.zeros(1, dtype=torch.float64)])
-            index = torch.from_numpy(groups.consumers[member.module].blocks(member.index))
-            best = torch.maximum(best, padded[index].amax(1))
+            blocks = groups.consumers[member.module].blocks(member.index)
+            best = torch.maximum(best, gather(values, blocks).amax(1))
             reached += 1
         if not reached:
             raise NotScoredError("the trace reached no consumer: it did not run")

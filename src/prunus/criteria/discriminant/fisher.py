@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prunus.criteria.discriminant.elimination import discriminant_inverse
 from prunus.criteria.families import consumers_of
+from prunus.criteria.gather import gather
 from prunus.criteria.kernel import dual_score
 from prunus.criteria.scores import CRITERIA, GroupScore, positive
 from prunus.graph import Group, Groups
@@ -28,8 +29,7 @@ def _sum_features(
     """Score each unit by the sum of `values` (F,) over its features in every consumer."""
     total = torch.zeros(group.units, dtype=torch.float64)
     for _, scatter, blocks in consumers_of(groups, [group], statistics):
-        padded = torch.cat([values(scatter).cpu(), torch.zeros(1, dtype=torch.float64)])
-        total += padded[torch.from_numpy(blocks)].sum(1)  # −1 in a block counts as 0
+        total += gather(values(scatter), blocks).sum(1)
     return GroupScore.of(total)
 
 
