@@ -249,7 +249,7 @@ def _save(
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "schedule": {"last_epoch": schedule.last_epoch, "step": schedule._step_count},
+        "schedule": schedule.state_dict(),
         "rows": rows,
     }
     with writing_whole(path) as scratch:
@@ -260,8 +260,6 @@ def _restore_(path: Path, model: nn.Module, optimizer: Any, schedule: LambdaLR) 
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    schedule.last_epoch = state["schedule"]["last_epoch"]
-    schedule._step_count = state["schedule"]["step"]
-    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+    schedule.load_state_dict(state["schedule"])
     rows: list[Epoch] = state["rows"]
     return rows
