@@ -1,4 +1,4 @@
-"""Configuration: checked when made, one sentence when wrong, the same after a round trip."""
+"""Configuration: checked when created, one sentence per error, unchanged by a round trip."""
 
 from dataclasses import FrozenInstanceError, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Names, and what is said about unknown ones."""
+"""Registered names, and errors for unknown ones."""
 
 import pytest
 

@@ -26,7 +26,7 @@ def correlated(
     return (x * torch.rand(features, generator=generator) * 5).double(), labels
 
 
-#: Samples a class, features, and what is done to the last features.
+#: Samples per class, features, and the modification of the last features.
 CASES = {
     "balanced": ([20, 20, 20], 6, ""),
     "unbalanced": ([6, 40, 14], 6, ""),

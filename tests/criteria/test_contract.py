@@ -1,4 +1,4 @@
-"""What every criterion promises, over every kind of network."""
+"""The contract of every criterion, over every kind of network."""
 
 import copy
 import dataclasses
@@ -33,7 +33,7 @@ MAY_SKIP = {"bn_scale", "deep_lda"}
 
 
 def ready(net: str, sampling: str = "pixel") -> tuple[nn.Module, Groups, Statistics]:
-    """Build, trace and collect once a network and sampling, with all that any criterion needs."""
+    """Build, trace and collect once per network and sampling, with all that any criterion needs."""
     if (net, sampling) not in READY:
         model = build(net)
         groups = find_groups(model, images(1))
@@ -317,7 +317,7 @@ def test_other_teachers_are_scored_alike(teacher: str, name: str) -> None:
 
 
 class Auxiliary(nn.Module):
-    """A head that runs in training only."""
+    """A head that runs only in training."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -82,7 +82,7 @@ def test_costs_along_the_joint_order_are_what_the_consumers_lose() -> None:
 
 
 class Twins(nn.Module):
-    """Two branches that say the same."""
+    """Two branches with the same content."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -193,7 +193,7 @@ def write_lfwa(root: Path) -> None:
 
 
 def write_adience(root: Path) -> None:
-    """Write five folds of eight faces, one of each age, and two that have no place."""
+    """Write five folds of eight faces, one of each age, and two that are excluded."""
     folder = root / "adience"
     for fold in range(5):
         head = "user_id\toriginal_image\tface_id\tage\tgender\tx\ty\tdx\tdy\ttilt_ang\t"

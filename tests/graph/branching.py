@@ -1,4 +1,4 @@
-"""Small networks whose branches may go as a whole, one for each way of laying them side by side."""
+"""Small networks whose branches may be removed as a whole, one for each layout of branches."""
 
 from collections.abc import Callable
 
@@ -43,7 +43,7 @@ class Reduction(nn.Module):
 
 
 class Dense(nn.Module):
-    """DenseNet: norm, 1×1, norm, 3×3, beside all that came before, and a transition."""
+    """DenseNet: norm, 1×1, norm, 3×3, joined to everything before, and a transition."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Thin(nn.Module):
 
 
 class Coupled(nn.Module):
-    """Branches that may not go: summed, gated, depthwise, pooled; `plain` alone may."""
+    """Branches that must stay: summed, gated, depthwise, pooled; `plain` alone may."""
 
     def __init__(self) -> None:
         super().__init__()

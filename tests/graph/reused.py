@@ -52,7 +52,7 @@ class Level(nn.Module):
 
 
 class Chain(nn.Module):
-    """A convolution with its norm, run three times in a row, then once more on a smaller map."""
+    """A convolution with its norm, run three times, then once more on a smaller map."""
 
     calls: ClassVar = {"a": 4, "norm": 4}
 

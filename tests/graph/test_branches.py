@@ -1,4 +1,4 @@
-"""Which branches may go as a whole, what falls with them, and what is left."""
+"""Which branches may be removed as a whole, what is removed with them, and what is left."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Predicted costs against the network that is really cut."""
+"""Predicted costs against the network that is actually cut."""
 
 import copy
 import dataclasses
@@ -38,7 +38,7 @@ def dense_cost(groups) -> dict[str, int]:
 
 
 def struck(groups, plan) -> dict[str, int]:
-    """Return the tracker's totals after the units of `plan` are struck off, group by group."""
+    """Return the tracker's totals after the units of `plan` are removed, group by group."""
     tracker = CostTracker(groups)
     for group in groups.values():
         if group.name in plan.groups:

@@ -18,7 +18,7 @@ WIDTH, HEADS, TOKENS = 12, 3, 5
 
 
 class Block(nn.Module):
-    """Tokens → attention → a linear head; attention's sizes follow from what it is given."""
+    """Tokens → attention → a linear head; attention's sizes follow from its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Fused(Block):
 
 
 class Biased(Block):
-    """A bias a head, from a table: relative positions."""
+    """A bias per head, from a table: relative positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Biased(Block):
 
 
 class Numbered(Block):
-    """Sizes are numbers of the module, as most libraries write it."""
+    """Sizes are attributes of the module, as in most libraries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def tokens() -> Tensor:
 
 
 def check(model: nn.Module, groups: Groups, x: Tensor) -> None:
-    """The cut network equals the masked network, with other numbers of every group."""
+    """The cut network equals the masked network, for different numbers of units of every group."""
     for seed in range(3):
         plan = random_plan(groups, seed)
         with torch.no_grad():
@@ -290,7 +290,7 @@ def radix(x: Tensor) -> Tensor:
     return (parts * weights).sum(1)
 
 
-#: name → (module, channels made, channels read, units, channels of a unit).
+#: name → (module, channels made, channels read, units, channels per unit).
 IMAGES = {
     "pixel shuffle": (nn.PixelShuffle(2), 8, 2, 2, 4),
     "pixel unshuffle": (nn.PixelUnshuffle(2), 2, 8, 2, 1),

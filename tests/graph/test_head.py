@@ -1,4 +1,4 @@
-"""`head_groups` is what `find_groups` says of the head, and the same statistics come of it."""
+"""`head_groups` equals what `find_groups` returns for the head, with the same statistics."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Norms and standardised weights that networks write out by themselves."""
+"""Norms and standardised weights that networks implement themselves."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""A published implementation's weights in ours: their tensors come in the same order."""
+"""A published implementation's weights in ours: the tensors have the same order."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""What every network of the registry promises.
+"""The contract of every network of the registry.
 
 Built for small images, it answers in the promised shape, trains, prunes to what its mask
 computes, comes back from plan.json and its weights, and exports. By default the two smallest
@@ -26,7 +26,7 @@ from tests.conftest import random_plan, randomise_norms_
 #: Side of the images that networks for large ones are tried on.
 SIDE = 64
 CLASSES = 10
-#: Parameters from which the second network of a family is asked only with `--whole`.
+#: Parameters from which the second network of a family is tested only with `--whole`.
 LARGE = 8_000_000
 #: 164 layers, half a minute each of export; only with `--whole`.
 SLOW_EXPORTS = ("preact_resnet164",)
@@ -46,7 +46,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @cache
 def asked() -> dict[str, list[str]]:
-    """Return the networks of each family that are asked by default, the smallest first."""
+    """Return the networks of each family that are tested by default, the smallest first."""
     families: dict[str, list[str]] = defaultdict(list)
     size = {row["name"]: row["params"] for row in list_models()}
     for name in sorted(MODELS, key=size.__getitem__):

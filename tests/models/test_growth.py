@@ -74,7 +74,7 @@ GROWING = {**PRESERVING, **OTHERS}
 
 
 def made(name: str) -> nn.Module:
-    """Return a network whose norms expect what they are given, so that images matter at its end."""
+    """Return a network whose norms match their inputs, so that its output depends on the images."""
     torch.manual_seed(0)
     model = randomise_norms_(GROWING[name]())
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -115,7 +115,7 @@ def test_every_stage_grows_by_a_module_that_trains(name: str) -> None:
         now = {id(tensor) for tensor in model.parameters()}
         assert own <= now
         assert not own & set(tensors)
-        if name not in DENSE:  # nothing else is made anew
+        if name not in DENSE:  # nothing else is re-initialised
             assert now == own | set(tensors)
         output = model.train()(images())
         heads = [output] if isinstance(output, Tensor) else list(output)
@@ -156,7 +156,7 @@ def test_a_preserving_start_changes_no_output(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRESERVING)
 def test_a_plain_start_does_change_it(name: str) -> None:
-    """What the test before holds is not true of any new module."""
+    """The property of the previous test does not hold for any new module."""
     model = made(name).eval()
     with torch.no_grad():
         before = model(images())
@@ -279,7 +279,7 @@ def test_where_no_such_start_exists_it_says_so(name: str, message: str) -> None:
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_an_inception_module_makes_fewer_channels_than_it_reads(stage: int) -> None:
-    """Its 1×1 convolutions are all that it sees its input by: too few to tell all inputs apart."""
+    """It sees its input only through its 1×1 convolutions: too few channels to be injective."""
     widths = STAGE_WIDTHS[stage][-1]
     module = InceptionModule(widths.out, widths)
     first = [

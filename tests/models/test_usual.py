@@ -1,4 +1,4 @@
-"""What a network is given when nobody says."""
+"""The default input of a network."""
 
 import pytest
 

@@ -161,7 +161,7 @@ def test_build_model_loads_weights(tmp_path):
 
 
 class Bounded(nn.Module):
-    """A layer whose output is clamped, by no bound until somebody finds one."""
+    """A layer whose output is clamped, without bounds until they are measured."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`nn.MultiheadAttention`: the same numbers written out, and heads that go by themselves."""
+"""`nn.MultiheadAttention`: the same values from our formula, and heads removed separately."""
 
 import copy
 
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
 
 
 class Cross(nn.Module):
-    """Two queries look at the tokens."""
+    """Two queries attend to the tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ def test_undone_it_is_pytorchs_own_again(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["batch first", "tokens first", "encoder layer"])
 def test_its_layers_are_listened_to_and_repaired(name: str) -> None:
-    """One pass over the untouched network tells what its hidden layers read."""
+    """One pass over the untouched network shows what its hidden layers read."""
     model = build(name)
     x = torch.randn(200, TOKENS, 4)
     classes = torch.randint(3, (200,))

@@ -118,7 +118,7 @@ def test_unknown_allocation_and_nothing_to_prune() -> None:
 
 
 def greedy(groups: Groups, scores: Scores, limits: dict[str, int]) -> dict[str, list[int]]:
-    """Try the next unit of every group anew at each step: slow, from the definition."""
+    """Try the next unit of every group at each step: slow, from the definition."""
     tracker = CostTracker(groups)
     dense = dict(tracker.totals)
     taken: dict[str, list[int]] = {g.name: [] for g in groups.values()}

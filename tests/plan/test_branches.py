@@ -1,4 +1,4 @@
-"""Whole branches in plans: exact costs, every allocation, the least there is."""
+"""Whole branches in plans: exact costs, every allocation, the reachable minimum."""
 
 import copy
 from itertools import combinations
@@ -27,13 +27,13 @@ FIRST = ("one.0", "three.1.0", "wide.2.0")  # branches that a concatenation lays
 
 
 def costs(groups: Groups, plan: Plan) -> dict[str, float]:
-    """Cut the network, and count what is left of it anew."""
+    """Cut the network, and compute the cost of what is left from scratch."""
     cut = replay_(copy.deepcopy(groups.model), plan)
     return CostTracker(find_groups(cut, images(1), inputs=False)).totals
 
 
 def scored(groups: Groups, **worth: float) -> Scores:
-    """Units are worth 1 to 2, or `worth` times as much where it names the group."""
+    """Units have values from 1 to 2, times `worth` for the groups that it names."""
     generator = torch.Generator().manual_seed(0)
     values = {
         g.name: GroupScore.of(

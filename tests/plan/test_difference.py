@@ -1,4 +1,4 @@
-"""Two plans set beside each other; oracles count with sets, and chance by trying every choice."""
+"""Comparison of two plans; oracles count with sets, and chance by enumerating every choice."""
 
 import json
 from fractions import Fraction

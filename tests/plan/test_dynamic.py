@@ -22,7 +22,7 @@ from tests.graph.nets import build, images
 
 
 def convex_scores(groups: Groups, seed: int, bumpy: bool) -> Scores:
-    """Return scores whose marginal costs rise along the order (but for bumps), a scale a group."""
+    """Return scores whose marginal costs rise along the order (with bumps), one scale per group."""
     generator = torch.Generator().manual_seed(seed)
     made = {}
     for group in groups.values():
@@ -148,7 +148,7 @@ def test_knapsack_is_the_best_of_all_choices(
 ) -> None:
     costs = [np.array([cost for cost, _ in group], dtype=float) for group in options]
     losses = [np.array([loss for _, loss in group], dtype=float) for group in options]
-    chosen = knapsack(costs, losses, limit + 0.5)  # no choice lies on the edge of rounding
+    chosen = knapsack(costs, losses, limit + 0.5)  # no choice is at the edge of rounding
     fitting = [
         sum(loss for _, loss in choice)
         for choice in itertools.product(*options)

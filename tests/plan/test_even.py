@@ -1,4 +1,4 @@
-"""A multiple is chosen where the table shows steps, and only beyond its noise."""
+"""A multiple is chosen if the table shows steps, and only beyond its noise."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""Plans are values: JSON there and back, and two in a row are one."""
+"""Plans are values: JSON round trips, and two consecutive plans are one."""
 
 import copy
 

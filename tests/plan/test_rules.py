@@ -1,4 +1,4 @@
-"""Multiples, protected units, and what is out of reach because of them."""
+"""Multiples, protected units, and budgets that they make unreachable."""
 
 import copy
 from dataclasses import replace
@@ -27,7 +27,7 @@ CURRENCIES = ("macs", "params", "bytes", "ms")
 
 
 def linear_table(groups: Groups) -> LatencyTable:
-    """A machine that takes 1 µs a channel made and 1 µs a thousand products."""
+    """A machine that takes 1 µs per channel made and 1 µs per thousand products."""
     grids, layers = {}, {}
     for name, layer in groups.layers.items():
         if layer.positions:
@@ -169,7 +169,7 @@ def test_milliseconds_by_the_table(net: str, allocation: str) -> None:
 
 
 def test_bytes_where_an_index_costs_more_than_it_saves() -> None:
-    """One output a feature: 4 bytes saved for each feature dropped, 4 spent on each kept."""
+    """One output per feature: 4 bytes saved for each feature dropped, 4 spent on each kept."""
     model = torch.nn.Sequential(
         torch.nn.Flatten(), torch.nn.Linear(300, 1), torch.nn.ReLU(), torch.nn.Linear(1, 4)
     )

@@ -1,4 +1,4 @@
-"""Taylor's term against one backward pass an image, and against the loss itself."""
+"""Taylor's term against one backward pass per image, and against the loss itself."""
 
 import dataclasses
 

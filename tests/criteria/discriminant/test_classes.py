@@ -1,4 +1,4 @@
-"""What units know of single classes."""
+"""What units contribute to single classes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Exact elimination against matrices inverted anew after every removal."""
+"""Exact elimination against matrices inverted again after every removal."""
 
 import numpy as np
 import pytest
@@ -212,7 +212,7 @@ def test_costs_along_the_order_are_marginal_whatever_the_rounds(rounds: int) -> 
 def test_predicted_di_is_that_of_what_is_left(
     name: str, net: str, group: str, sampling: str
 ) -> None:
-    """Plain, patch and coupled groups: total − Σ costs, against DI computed anew, to 1e-8."""
+    """Plain, patch and coupled groups: total − Σ costs, against DI recomputed, to 1e-8."""
     model = build(net).double()
     loader = [(x.double(), y) for x, y in batches(4, 16)]
     groups = find_groups(model, images(1).double())

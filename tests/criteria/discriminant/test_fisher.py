@@ -1,4 +1,4 @@
-"""Fisher's ratio from class means; DiLOSS as the derivative that it is."""
+"""Fisher's ratio from class means; DiLOSS as a derivative."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The information of layers, in the order in which they run."""
+"""The information of layers, in execution order."""
 
 import math
 
@@ -17,7 +17,7 @@ from tests.statistics.oracles import drawn, regression_scatter, teacher
 
 
 class Backwards(nn.Module):
-    """Layers are registered in another order than they run in."""
+    """Layers are registered in a different order than they run."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -99,7 +99,7 @@ def test_ridge_lse_is_di_on_the_scale_of_the_teacher() -> None:
 
 
 def test_cherry_picking_beats_elimination_where_two_weak_units_shadow_a_strong_one() -> None:
-    """x2 tells most; x0 and x1 tell it together. Elimination drops x2, a single pick takes it."""
+    """x2 is best alone, x0 and x1 replace it: elimination drops x2, a single pick takes it."""
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(400) % 2
     signal = (2.0 * y - 1).double()

@@ -109,7 +109,7 @@ def test_whitening_needs_gradients() -> None:
 
 @pytest.mark.parametrize("sampling", ["flatten", "flatten:2", "flatten:3"])
 def test_cells_that_no_weight_reads_are_an_error(sampling: str) -> None:
-    """flatten:3 has as many cells as the kernel taps; they are other places all the same."""
+    """flatten:3 has as many cells as the kernel taps; but they are different positions."""
     _, groups, statistics = setup("plain", sampling=sampling)
     with pytest.raises(ConfigError, match=r"module 'conv2' .* 9 taps.*'patch' or 'pixel'"):
         score(groups, statistics, "stacked")

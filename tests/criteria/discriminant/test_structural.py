@@ -65,7 +65,7 @@ def statistics_of(model: nn.Module, loader: list, blocks: int = 8) -> Statistics
 @pytest.mark.parametrize("positions", [1, 9])
 @pytest.mark.parametrize("blocks", [1, 8])
 def test_calibrated_lambda_tells_noise_from_what_discriminates(positions: int, blocks: int) -> None:
-    """Nine positions of an image that say the same are one sample, not nine."""
+    """Nine identical positions of an image are one sample, not nine."""
     model, loader = informed(20, 640, positions)
     statistics = statistics_of(model, loader, blocks)
     units = set(deleterious(statistics.groups, statistics)["0"].tolist())

@@ -34,7 +34,9 @@ def test_downsampling_gives_the_bytes_of_a_smaller_image(scale):
 
 
 def test_downsampling_wants_whole_pixels():
-    with pytest.raises(ConfigError, match=r"24×35 pixels is no whole .* 1/3: crop it to .* of 3"):
+    with pytest.raises(
+        ConfigError, match=r"24×35 pixels is not a whole .* 1/3: crop it to .* of 3"
+    ):
         Downsampling(3)(picture(1, 24, 35))
 
 

@@ -84,9 +84,9 @@ def save_indices(root: Path, train, test) -> None:
 @pytest.mark.parametrize(
     ("train", "test", "sentence"),
     [
-        (range(1, 21), range(20, 29), "names images twice, or others than the 28"),
-        (range(20), range(20, 29), "names images twice, or others than the 28"),
-        (range(1, 21), range(21, 30), "names images twice, or others than the 28"),
+        (range(1, 21), range(20, 29), "names images twice, or images other than the 28"),
+        (range(20), range(20, 29), "names images twice, or images other than the 28"),
+        (range(1, 21), range(21, 30), "names images twice, or images other than the 28"),
         (range(1, 5), range(21, 29), "images of only one class for validation"),
         (range(1, 21), [21, 23], "images of only one class for test"),
     ],
@@ -188,7 +188,7 @@ def test_adience_by_gender_leaves_the_unknown_out(root):
 
 @pytest.mark.parametrize("argument", ["height", "age:0", "age:6", "age:12", "age:x", ":1"])
 def test_adience_says_how_it_is_named(root, argument):
-    with pytest.raises(DataError, match="write adience:age or adience:gender, and for another te"):
+    with pytest.raises(DataError, match="write adience:age or adience:gender and, for a test fold"):
         load(f"adience:{argument}", root)
 
 

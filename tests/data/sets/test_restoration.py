@@ -18,7 +18,7 @@ FIXED = ("calibration", "validation", "test")
 
 
 def fill(root: Path, count: int, height: int = 40, width: int = 50) -> Path:
-    """Write images whose colours say where a pixel lies: (2·row, 2·column, 10·image)."""
+    """Write images whose colours encode the pixel's position: (2·row, 2·column, 10·image)."""
     root.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         Image.fromarray(located(i, height + i % 3, width + i % 2)).save(root / f"{i:02}.png")
@@ -384,7 +384,7 @@ def test_too_few_images(tmp_path, count, test, least):
 
 
 def test_refuses_odd_channels(tmp_path):
-    with pytest.raises(DataError, match="sr gives images of 1 or 3 channels, 4 were requested"):
+    with pytest.raises(DataError, match="sr has images of 1 or 3 channels, 4 were requested"):
         load_data(f"sr:2:{fill(tmp_path, 3)}", input_shape=(4, 8, 8))
 
 

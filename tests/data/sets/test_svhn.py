@@ -42,7 +42,7 @@ def test_augmented_images_are_cropped_and_not_mirrored(tmp_path):
     [
         ({"X": pixels(32, 32, 3, 40)}, "holds no variable 'y'"),
         ({"X": pixels(32, 32, 3, 39), "y": Y}, "40 labels for 39 images"),
-        ({"X": pixels(32, 32, 3, 40), "y": Y - 1}, "expected as many, of 1 to 10"),
+        ({"X": pixels(32, 32, 3, 40), "y": Y - 1}, "expected equally many, from 1 to 10"),
         ({"X": pixels(40, 3, 32, 32), "y": Y}, r"X of uint8 \(40, 3, 32, 32\), expected uint8"),
         ({"X": pixels(32, 32, 3, 40) / 255, "y": Y}, "X of float64"),
     ],
