@@ -115,7 +115,7 @@ def test_the_gate_goes_with_the_channels_it_weighs(form, norm):
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), unit, nn.Conv2d(8, 4, 3))
     net, x = randomise_norms_(net).eval(), torch.randn(2, 3, 9, 9)
     groups = find_groups(net, x[:1], inputs=False)
-    (group,) = groups
+    (group,) = groups.values()
     made = {member.module for member in group.producers}
     layers = {"0", "1.depthwise"}
     layers |= {"1.norm1", "1.norm2"} if norm else set()

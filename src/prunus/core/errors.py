@@ -29,7 +29,7 @@ class ConfigError(PrunusError):
 
 
 class UnknownNameError(PrunusError, KeyError):
-    """A registry or a mapping was asked for a name it does not hold; also a `KeyError`."""
+    """A registry or a mapping does not hold the requested name; also a `KeyError`."""
 
     def __str__(self) -> str:
         return ValueError.__str__(self)  # a KeyError shows the repr of its message

@@ -1,4 +1,4 @@
-"""What objects show in a notebook: a small table, and small pictures drawn as inline SVG.
+"""How objects are shown in a notebook: a small table, and small pictures drawn as inline SVG.
 
 Self-contained HTML without scripts or outside files; every text is escaped.
 """
@@ -13,13 +13,13 @@ from html import escape
 __all__ = ["Picture", "curve_svg", "html_table", "share_svg"]
 
 WIDTH, HEIGHT = 120, 18
-#: Rows of a table before the rest is counted in one line.
+#: Rows of a table, after which one line counts the rest.
 ROWS = 40
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Markup that was made here, and is not escaped again."""
+    """Markup made here, which is not escaped again."""
 
     svg: str
 

@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 #: The arm whose networks the search is for; all others are compared with it.
 DERIVED = "derived"
-#: The arm of the grown network trained without push, which rivals prune.
+#: The arm of the grown network trained without push, which the baselines prune.
 PLAIN = "plain"
 
 

@@ -151,7 +151,7 @@ class Scores(Mapping[str, GroupScore]):
             note="; ".join(f"{name} is not scored: {why}" for name, why in self.skipped.items()),
         )
 
-    __eq__ = object.__eq__  # tensors have no one answer to ==
+    __eq__ = object.__eq__  # tensors do not compare to a single bool
     __hash__ = object.__hash__
 
 

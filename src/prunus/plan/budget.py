@@ -128,7 +128,7 @@ class Budget:
         return ", ".join(words)
 
 
-#: What stands for a budget wherever one is asked for.
+#: The types accepted wherever a budget is given.
 BudgetLike = Budget | str | Mapping[str, str | float]
 
 
