@@ -19,7 +19,7 @@ from prunus.statistics.traces import Traces
 
 __all__ = ["Statistics", "joined_parents"]
 
-Sums = TypeVar("Sums", Scatter, Dual)
+S = TypeVar("S", Scatter, Dual)
 
 
 class Statistics(Mapping[str, Scatter]):
@@ -208,10 +208,10 @@ class Statistics(Mapping[str, Scatter]):
 
 
 def _block_by_block(
-    one: list[dict[str, Sums]], other: list[dict[str, Sums]]
-) -> list[dict[str, Sums]]:
+    one: list[dict[str, S]], other: list[dict[str, S]]
+) -> list[dict[str, S]]:
     """Merge block i with block i; a consumer that did not run in one is taken from the other."""
-    none: dict[str, Sums] = {}
+    none: dict[str, S] = {}
     merged = []
     for a, b in zip_longest(one, other, fillvalue=none):
         block = {}
