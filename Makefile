@@ -1,18 +1,25 @@
 # make demo: prune a network and see the report.   make test: everything that must hold.
-# Both make their own environment in .venv and touch nothing else. Python ≥ 3.11, pip and make suffice.
+# make quick: what to run while working.
+# They make their own environment in .venv and touch nothing else. Python ≥ 3.11, pip and make suffice.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Two workers, each from its long tests to its short ones; who has no more takes the other's.
+WORKERS := -n 2 --dist worksteal
 # Idle OpenMP threads shall sleep, not spin: two processes on two cores are 4× slower otherwise.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint types layers unit hooks picture clean
+.PHONY: demo quick test lint types layers unit durations hooks picture clean
 
 demo: $(VENV)/.core
 	$(BIN)/prunus prune --model lenet5 --data digits --budget params=10% --out runs/demo --resume
 	@echo "Open runs/demo/report.html in a browser."
 
 test: lint types layers unit
+
+# What to run while working, in 90 seconds on two cores: no test or fixture that takes long.
+quick: lint types layers
+	$(BIN)/pytest $(WORKERS) --quick
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks examples
@@ -25,7 +32,11 @@ layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest $(WORKERS) --durations=25
+
+# How long every test takes, which orders them (tests/order.py): on a quiet machine, now and then.
+durations: $(VENV)/.dev
+	$(BIN)/pytest $(WORKERS) --durations-file
 
 # What the hook of `pre-commit install` runs before a commit: the linters of `make test`.
 hooks: $(VENV)/.dev

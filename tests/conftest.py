@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from prunus.graph import Groups, find_groups
 from prunus.plan import Plan, plan_units
-from tests import warm
+from tests import order, warm
 from tests.browser import Page
 
 torch.set_num_threads(1)
@@ -29,6 +29,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--whole", action="store_true", help="every network of the registry, not two a family"
     )
+    parser.addoption("--quick", action="store_true", help="only tests that take no time")
+    parser.addoption("--durations-file", action="store_true", help="write tests/durations.json")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--durations-file") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(order.Recorder())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `--quick` does, and order what remains for the workers of xdist."""
+    durations = order.read()
+    if config.getoption("--quick"):
+        left_out = [
+            item
+            for item in items
+            if item.get_closest_marker("slow") or not order.is_quick(item.nodeid, durations)
+        ]
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+    workers: int | None = getattr(config, "workerinput", {}).get("workercount")
+    if workers is not None:
+        nodeids = [item.nodeid for item in items]
+        items[:] = [items[at] for at in order.arrange(nodeids, durations, workers)]
 
 
 @pytest.fixture(scope="session", autouse=True)
