@@ -46,7 +46,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [
             item
             for item in items
-            if item.get_closest_marker("slow") or not order.is_quick(item.nodeid, durations)
+            if item.get_closest_marker("slow")
+            or "browser" in getattr(item, "fixturenames", ())
+            or not order.is_quick(item.nodeid, durations)
         ]
         config.hook.pytest_deselected(items=left_out)
         gone = set(left_out)

@@ -15,9 +15,9 @@ import pytest
 
 PATH = Path(__file__).parent / "durations.json"
 #: Seconds from which a test has a line of its own, and `--quick` leaves it out.
-LONG = 0.3
+LONG = 0.2
 #: Seconds of fixtures from which `--quick` leaves out a module: its first test would wait for them.
-LONG_FIXTURES = 0.6
+LONG_FIXTURES = 0.5
 
 
 class Durations(TypedDict):

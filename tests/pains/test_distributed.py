@@ -1,5 +1,6 @@
 """Pain 11: several processes prune alike, and train on together."""
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,6 +14,8 @@ from tests.graph.nets import batches, build, images
 from tests.pains.rival import torch_pruning_
 from tests.statistics.oracles import assert_close
 from tests.two_processes import Digits, digits, results
+
+pytestmark = pytest.mark.slow  # two processes run to their end before the first
 
 
 def test_11_torch_pruning_takes_other_channels_on_every_rank() -> None:

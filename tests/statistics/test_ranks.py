@@ -14,6 +14,8 @@ from prunus.statistics.teacher import make_teacher
 from tests.graph.nets import build
 from tests.statistics.oracles import assert_close
 
+pytestmark = pytest.mark.slow  # two processes run to their end before the first
+
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
