@@ -47,9 +47,10 @@ def test_same_seed_same_weights_another_seed_others() -> None:
     assert not torch.equal(models[0][0].weight, models[2][0].weight)
 
 
+@pytest.mark.parametrize("old", [False, True], ids=["", "old checkpoint"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_checkpoint_of_any_epoch_ends_with_the_same_weights(
-    optimizer: str, tmp_path: Path
+    optimizer: str, old: bool, tmp_path: Path
 ) -> None:
     config = TrainConfig(epochs=5, optimizer=optimizer)
     whole = network()
@@ -65,6 +66,14 @@ def test_a_checkpoint_of_any_epoch_ends_with_the_same_weights(
     path = tmp_path / "fit.pt"
     with pytest.raises(KilledError):
         fit_(network(), blobs(), config, seed=3, checkpoint=path, on_epoch=kill)
+    if old:  # as version 0.1 wrote it at first: two numbers of the schedule
+        state = torch.load(path, weights_only=True)
+        schedule = state["schedule"]
+        state["schedule"] = {
+            "last_epoch": schedule["last_epoch"],
+            "step": schedule["_step_count"],
+        }
+        torch.save(state, path)
     resumed = network(seed=9)  # whatever it holds is replaced
     rows = fit_(resumed, blobs(), config, seed=3, checkpoint=path)
     for name, tensor in whole.state_dict().items():

@@ -207,9 +207,7 @@ class Statistics(Mapping[str, Scatter]):
         return np.ascontiguousarray(wide.reshape(len(blocks), -1))
 
 
-def _block_by_block(
-    one: list[dict[str, S]], other: list[dict[str, S]]
-) -> list[dict[str, S]]:
+def _block_by_block(one: list[dict[str, S]], other: list[dict[str, S]]) -> list[dict[str, S]]:
     """Merge block i with block i; a consumer that did not run in one is taken from the other."""
     none: dict[str, S] = {}
     merged = []

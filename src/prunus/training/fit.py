@@ -260,6 +260,14 @@ def _restore_(path: Path, model: nn.Module, optimizer: Any, schedule: LambdaLR) 
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
+    saved = state["schedule"]
+    if "lr_lambdas" not in saved:  # written before the schedule's whole state was
+        saved = {
+            "last_epoch": saved["last_epoch"],
+            "_step_count": saved["step"],
+            "_last_lr": [group["lr"] for group in optimizer.param_groups],
+            "lr_lambdas": [None] * len(schedule.lr_lambdas),
+        }
+    schedule.load_state_dict(saved)
     rows: list[Epoch] = state["rows"]
     return rows
