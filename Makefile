@@ -1,12 +1,11 @@
-# make demo: prune a network and see the report.   make test: everything that must hold.
-# make quick: what to run while working.
-# They make their own environment in .venv and touch nothing else. Python ≥ 3.11, pip and make suffice.
+# make demo: prune a network and see the report.   make test: all checks.   make quick: while working.
+# They create their own environment in .venv and change nothing else. They need Python ≥ 3.11, pip and make.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Two workers, each from its long tests to its short ones; who has no more takes the other's.
+# Two workers, each from its long tests to its short ones; an idle worker takes the other's.
 WORKERS := -n 2 --dist worksteal
-# Idle OpenMP threads shall sleep, not spin: two processes on two cores are 4× slower otherwise.
+# Idle OpenMP threads must sleep, not spin: otherwise two processes on two cores are 4× slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo quick test lint types layers unit durations hooks picture clean
@@ -42,7 +41,7 @@ durations: $(VENV)/.dev
 hooks: $(VENV)/.dev
 	$(BIN)/pre-commit run --all-files
 
-# The README's picture: the demo's report as a browser shows it.
+# The README's picture: a screenshot of the demo's report.
 picture: demo $(VENV)/.dev
 	$(BIN)/python docs/picture.py runs/demo/report.html docs/report.png
 
