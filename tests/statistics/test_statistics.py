@@ -107,7 +107,7 @@ def test_there_must_be_something_left() -> None:
     with pytest.raises(PlanError, match="at least 2 blocks, these are one"):
         one.leave_out(0)
     two = collect(model, batches64(2, 4), groups, blocks=2)
-    with pytest.raises(PlanError, match="block 2 was asked for, there are 0 to 1"):
+    with pytest.raises(PlanError, match="unknown block 2: the blocks are 0 to 1"):
         two.leave_out(2)
     assert two.leave_out(0).blocks == 1
 

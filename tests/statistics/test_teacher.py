@@ -112,17 +112,17 @@ def test_labels_that_do_not_fit() -> None:
         (torch.tensor([-1, 2]), "from -1 to 2, but the network has 4"),
         (torch.tensor([0.0, 1.0]), r"torch.float32, expected one class index"),
         (torch.zeros(2, 4, 1, dtype=torch.int64), r"shape \(2, 4, 1\)"),
-        (torch.tensor([0, 1, 2]), "3 labels came for 2 images"),
+        (torch.tensor([0, 1, 2]), "3 labels were given for 2 images"),
         (torch.tensor([[0, -1], [1, 0]]), "none of them negative"),
     ):
         with pytest.raises(DataError, match=message):
             collect(model, [(x, labels)], groups)
-    with pytest.raises(DataError, match="images came without labels: say teacher='logits'"):
+    with pytest.raises(DataError, match="the images have no labels: pass teacher='logits'"):
         collect(model, [x], groups)
     uneven = [(x, torch.tensor([[0, 1], [1, 0]])), (x, torch.tensor([[0, 1, 1], [1, 0, 0]]))]
-    with pytest.raises(DataError, match="labels give 2 coarser classes an image, expected 1"):
+    with pytest.raises(DataError, match="labels give 2 coarser classes per image, expected 1"):
         collect(model, uneven, groups)
-    with pytest.raises(DataError, match="labels give 1 coarser classes an image, expected 2"):
+    with pytest.raises(DataError, match="labels give 1 coarser classes per image, expected 2"):
         collect(model, uneven[:1], groups, parents=PARENTS)
 
 
@@ -251,7 +251,7 @@ def test_targets_that_do_not_fit() -> None:
         (torch.tensor([0, 1]), r"shape \(2,\) and type torch.int64, expected floats"),
         (torch.zeros(2, 1, 1, 1, 1, 1), r"expected floats \(B,\)"),
         (torch.tensor([0.0, torch.nan]), "targets hold NaN or infinity"),
-        (torch.zeros(3, 2), "3 labels came for 2 images"),
+        (torch.zeros(3, 2), "3 labels were given for 2 images"),
     ):
         with pytest.raises(DataError, match=message):
             collect(model, [(x, targets)], groups, "targets")

@@ -32,7 +32,7 @@ GOOD = {"out": Edit(8, (1, 2))}
         (
             "plain",
             {"conv1": GOOD, "conv2": {"in": Edit(8, (8,))}},
-            "'conv2' twice, or that it has not",
+            "'conv2' twice, or unknown ones",
         ),
         ("plain", {"conv1": GOOD, "conv2": {"in": Edit(8, (1, 1))}}, "'conv2' twice"),
         ("plain", {"conv1": GOOD, "conv2": {"in": Edit(8, tuple(range(8)))}}, "leaves no channel"),

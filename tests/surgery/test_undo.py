@@ -196,7 +196,7 @@ def cut_again() -> nn.Module:
     ("make", "message"),
     [
         (lambda: build("plain"), "is of a Mlp, not of a Plain"),
-        (lambda: build("mlp"), "it has not been cut, or the receipt has been undone already"),
+        (lambda: build("mlp"), "it has not been cut, or the receipt has already been undone"),
         (other_widths, "does not fit this Mlp: tensor '.*' has shape"),
         (cut_again, "Undo later cuts first"),
     ],

@@ -20,10 +20,11 @@ SPLIT = 256
 def add_features(
     scatter: Scatter, x: Tensor, weight: Tensor | None = None, centre: bool | None = None
 ) -> tuple[Tensor, bool]:
-    """Add the features x (B, F, P) of a batch, with weights (B,) an image.
+    """Add the features x (B, F, P) of a batch, with one weight per image, (B,).
 
-    `centre` says whether to multiply about the batch's mean; None finds out. Returns each
-    image's sum over its samples, (B, F), and whether products were taken about the mean.
+    `centre` says whether to multiply about the batch's mean; None decides it from the data.
+    Returns each image's sum over its samples, (B, F), and whether products were taken about the
+    mean.
     """
     batch, _, positions = x.shape
     like = scatter.gram
@@ -89,7 +90,7 @@ def _gram(x: Tensor, sums: Tensor, weight: Tensor | None) -> Tensor:
     w = x.new_ones(batch) if weight is None else weight.to(x)
     if features <= positions:
         products = torch.bmm(x, x.transpose(1, 2)).view(batch, -1)
-        return (w @ products).view(features, features)  # products.sum(0) takes thrice the time
+        return (w @ products).view(features, features)  # products.sum(0) takes three times as long
     flat = x if weight is None else x * w.sqrt()[:, None, None]
     return _outer_square(flat.transpose(0, 1).reshape(features, -1))
 

@@ -32,9 +32,9 @@ def all_reduce_(statistics: Statistics) -> Statistics:
 
     Σ over ranks of every sum; block i joins block i, as `Statistics.merge` does; ranges widen.
     Every rank must call it. Afterwards all hold the same numbers bit for bit, those of one pass
-    over all images up to float64 rounding. `collect` calls it by itself.
+    over all images up to float64 rounding. `collect` calls it.
 
-    Traffic: twice the statistics' size a rank, one scatter (8·(F² + F·q) bytes) at a time.
+    Traffic: twice the statistics' size per rank, one scatter (8·(F² + F·q) bytes) at a time.
 
     Raises:
         PlanError: the ranks collected on different networks or in different ways; on all ranks.
@@ -114,8 +114,8 @@ def _require_alike(forms: list[dict[str, Any]]) -> None:
 
 def _sum_scatter(statistics: Statistics, b: int, name: str, forms: list[dict[str, Any]]) -> Scatter:
     """Return the sum over ranks of one consumer in one block."""
-    told = [form["scatters"][name] for form in forms]
-    form = next((f for ran, f in told if ran), told[0][1])  # a rank where it ran knows its form
+    known = [form["scatters"][name] for form in forms]
+    form = next((f for ran, f in known if ran), known[0][1])  # of a rank where it ran
     held = statistics._blocks[b].get(name)
     if held is None or held.form != form:
         columns, features, cells, discrete = form
@@ -173,5 +173,5 @@ def _summed(tensor: Tensor, rule: Any = dist.ReduceOp.SUM) -> Tensor:
 
 
 def _device() -> torch.device:
-    """Return a device that the backend can send from, where no tensor tells."""
+    """Return a device that the backend can send from, where there is no tensor to go by."""
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

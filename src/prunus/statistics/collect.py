@@ -40,7 +40,7 @@ def collect(
     progress: Any = None,
     all_reduce: bool = True,
 ) -> Statistics:
-    """Sum up the input of every consumer over `loader`: one pass, nothing kept an image.
+    """Sum up the input of every consumer over `loader`: one pass, nothing kept per image.
 
     A consumer that runs several times for an image is summed over all its calls.
 
@@ -49,11 +49,11 @@ def collect(
             `teacher="logits"`.
         teacher: the number of classes (by default the width of the network's output), `targets`
             for continuous vectors or maps, `logits` for the network's own output.
-        parents: the coarser class of each class, one sequence a granularity; or labels come as
+        parents: the coarser class of each class, one sequence per granularity; or labels of shape
             (B, G), the finest first.
         sampling: `patch`, `pixel`, `pool:G`, `flatten`, `flatten:G` or `dual` (see `Sampling`).
-        blocks: K, how many parts the images are kept in, for intervals. Memory: 8·K·F² bytes a
-            consumer.
+        blocks: K, how many parts the images are kept in, for intervals. Memory: 8·K·F² bytes
+            per consumer.
         balance: weigh each image by N/(L·N_l), so that classes count alike; reads the labels
             once before the pass. Merging balanced statistics is exact where classes have the
             same frequencies. Gradients and ranges are not weighed.
@@ -68,13 +68,13 @@ def collect(
             `collect` then, with the same weights, and gets the same numbers bit for bit.
 
     Each batch is summed in the activations' precision, batches add up in float64.
-    Cost: N·P·F² multiply-adds a consumer, P samples an image. By pixel P = H·W and F = C, 1 ÷
+    Cost: N·P·F² multiply-adds per consumer, P samples per image. By pixel P = H·W and F = C, 1 ÷
     (taps·C_out/C) of its forward pass; patches (F = k²·C) are taken at as many random positions
-    as give 10 000 samples and 16 a feature.
+    as give 10 000 samples and 16 per feature.
 
     Raises:
         NonFiniteError: an activation is NaN or infinite; names the first module that makes one.
-        DataError: no batch came, or labels that do not fit the network, or maps of several sizes
+        DataError: there is no batch, or labels do not fit the network, or maps have several sizes
             where they are flattened.
         ConfigError: the Gram matrices would not fit into memory (says what would), or settings
             that do not go together; or the ranks hold different weights or buffers.
@@ -84,7 +84,7 @@ def collect(
     if blocks < 1:
         raise ConfigError(f"blocks is {blocks}, expected at least 1")
     if balance and how.kind == "dual":
-        raise ConfigError("sampling='dual' sums whole batches: say balance=False")
+        raise ConfigError("sampling='dual' sums whole batches: pass balance=False")
     rank, ranks = rank_and_size() if all_reduce else (0, 1)
     if ranks > 1:
         require_one_model(model)
@@ -123,7 +123,7 @@ def collect(
             sweep.batch(x, y, weights)
         if sweep is None or not sweep.images:
             raise DataError(
-                "the calibration loader gave no batch: give it at least one image a class"
+                "the calibration loader gave no batch: give it at least one image per class"
             )
         return sweep.finish()
 

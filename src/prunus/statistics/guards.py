@@ -40,7 +40,7 @@ class MemoryGuard:
             raise ConfigError(
                 f"module {name!r} reads {features} features, whose Gram matrices take "
                 f"{need / 1e9:.1f} GB in {blocks} blocks, {self._reserved / 1e9:.1f} GB with "
-                f"those before, and {self._free / 1e9:.1f} GB are free: say sampling='dual' or "
+                f"those before, and {self._free / 1e9:.1f} GB are free: pass sampling='dual' or "
                 "'pool:1', pool first ('flatten:4'), or fewer blocks"
             )
 

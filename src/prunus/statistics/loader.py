@@ -1,4 +1,4 @@
-"""What comes from a loader: batches, their number, and what each class's images weigh."""
+"""Batches of a loader, their number, and the weight of each class's images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _finest(y: Tensor) -> Tensor:
 
 
 def length(loader: Loader, batches: int | None) -> int | None:
-    """Return how many batches will come, or None where the loader does not tell."""
+    """Return how many batches a loader gives, or None where it does not say."""
     try:
         found = len(loader) if isinstance(loader, Sized) else None
     except TypeError:

@@ -20,7 +20,7 @@ class Output:
         gradient: Γ = Σ g gᵀ of g = ∂L/∂output, L the loss of one image. Shape (O, O). Divided
             by `samples` it is K-FAC's output factor [K-FAC, eq. 1].
         taylor: Σ_images |Σ_positions a·∂L/∂a| of the consumer's incoming channels a, the
-            first-order change of the loss when a channel goes [Taylor, eq. 8].
+            first-order change of the loss when a channel is removed [Taylor, eq. 8].
             The gradient is the total one, through all consumers of that tensor. A consumer that
             runs several times reads several tensors, each of which adds its |·|. Shape (F,).
         low, high: range of each output channel. Shape (O,). None where not asked for.

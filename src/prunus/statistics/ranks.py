@@ -1,4 +1,4 @@
-"""The processes of `torch.distributed`: who this one is, and what all of them must agree on."""
+"""The processes of `torch.distributed`: which one this is, and what all of them must agree on."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def together(make: Callable[[], T]) -> T:
     A rank that failed alone would leave the others waiting for it.
 
     Raises:
-        PrunusError: another rank failed; names it and says how.
+        PrunusError: another rank failed; names it and its error.
     """
     made: T | None = None
     failure: Exception | None = None
     try:
         made = make()
-    except Exception as error:  # whatever it is, the others must hear of it
+    except Exception as error:  # whatever it is, the others must know
         failure = error
-    told = gathered(None if failure is None else f"{type(failure).__name__}: {failure}")
+    failures = gathered(None if failure is None else f"{type(failure).__name__}: {failure}")
     if failure is not None:
         raise failure
-    for rank, text in enumerate(told):
+    for rank, text in enumerate(failures):
         if text is not None:
             raise PrunusError(f"rank {rank} failed, so all ranks stop: {text}")
     return cast(T, made)
@@ -65,7 +65,7 @@ def require_one_model(model: nn.Module) -> None:
     """
     if isinstance(model, DistributedDataParallel):
         raise ConfigError(
-            "a DistributedDataParallel came: give the network inside it, model.module, whose "
+            "the network is a DistributedDataParallel: give the one inside it, model.module, whose "
             "names are those of the plan"
         )
     tensors = [*model.named_parameters(), *model.named_buffers()]

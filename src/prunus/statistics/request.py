@@ -52,7 +52,7 @@ class Request:
         return torch.device("cpu") if self.device.type == "mps" else self.device
 
     def parts(self, number: int, size: int) -> list[tuple[slice, int]]:
-        """Split a batch among blocks: whole batches in turn where there are enough of them."""
+        """Split a batch among blocks: whole batches in turn if there are enough of them."""
         whole = self.sampling.kind == "dual" or (self.batches or 0) >= self.blocks
         each = 1 if whole else min(size, self.blocks)
         edges = [size * i // each for i in range(each + 1)]

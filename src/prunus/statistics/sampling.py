@@ -29,7 +29,7 @@ from prunus.modules import CONVOLUTIONS, TRANSPOSED
 
 __all__ = ["Samples", "Sampling", "cells_of", "kernel_taps", "patches", "take_samples", "unfolding"]
 
-#: Patches are taken until there are so many samples, and so many a feature.
+#: Patches are taken until there are so many samples, and so many per feature.
 LEAST_SAMPLES, SAMPLES_A_FEATURE = 10_000, 16
 
 
@@ -59,7 +59,7 @@ class Samples:
     """What one batch gives one consumer.
 
     Attributes:
-        x: features of P samples an image. Shape (B, F, P).
+        x: features of P samples per image. Shape (B, F, P).
         cells: features of one channel.
         grid: spatial size of the map that samples are taken from; () where there is none.
         places: which of the grid's positions each sample is, shape (B, P); None for all.

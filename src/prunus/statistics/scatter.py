@@ -114,14 +114,14 @@ class Scatter:
     def coarsen(self, parents: Tensor) -> Scatter:
         """Return the sums under coarser labels: class l counts as class `parents[l]`.
 
-        With it DI_fine = DI_coarse + DI_{fine|coarse} can be told apart, theory.md (14).
+        With it DI_fine = DI_coarse + DI_{fine|coarse} can be separated, theory.md (14).
 
         Raises:
-            PlanError: the teacher is no class label, or `parents` has another length.
+            PlanError: the teacher is not class labels, or `parents` has another length.
         """
         if not self.discrete or len(parents) != len(self.teacher_total):
             raise PlanError(
-                f"coarser labels come as one parent for each of {len(self.teacher_total)} classes, "
+                f"coarser labels need one parent for each of {len(self.teacher_total)} classes, "
                 f"found {len(parents)} parents"
                 + ("" if self.discrete else " and a continuous teacher")
             )

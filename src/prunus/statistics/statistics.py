@@ -30,7 +30,7 @@ class Statistics(Mapping[str, Scatter]):
 
     Attributes:
         groups: what they were collected for; says which features a scatter's rows stand for.
-        images: how many images made them; `block_images` tells them by block.
+        images: how many images made them; `block_images` has them by block.
         sampling: how samples were taken (see `Sampling`).
         outputs: sums over all images of the consumers' outputs, where gradients or ranges were
             asked for; not kept by block.
@@ -148,7 +148,7 @@ class Statistics(Mapping[str, Scatter]):
                 "blocks=8 and at least 8 images"
             )
         if not 0 <= block < self.blocks:
-            raise PlanError(f"block {block} was asked for, there are 0 to {self.blocks - 1}")
+            raise PlanError(f"unknown block {block}: the blocks are 0 to {self.blocks - 1}")
         kept = [b for i, b in enumerate(self._blocks) if i != block]
         duals = [b for i, b in enumerate(self._dual_blocks) if i != block]
         return Statistics(
@@ -222,7 +222,7 @@ def _block_by_block(one: list[dict[str, S]], other: list[dict[str, S]]) -> list[
 
 
 def joined_parents(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the parents that either knows, −1 where neither does."""
+    """Return the parents known to either, −1 for those known to neither."""
     if not one or not other:
         return one or other
     for a, b in zip(one, other, strict=False):

@@ -105,7 +105,7 @@ class Sums:
             if any(float(h[name].weight) for h in self._scatters if name in h):
                 raise DataError(
                     f"module {name!r} reads maps of several sizes, which have no features in "
-                    f"common with sampling={self._request.sampling.kind!r}: say 'pixel', or "
+                    f"common with sampling={self._request.sampling.kind!r}: pass 'pixel', or "
                     "'flatten:4'"
                 )
             self._memory.reserve(name, features, self._request.blocks)

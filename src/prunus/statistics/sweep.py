@@ -59,9 +59,9 @@ class Sweep:
         Y = None
         if not teacher.own:
             if y is None:
-                raise DataError("images came without labels: say teacher='logits'")
+                raise DataError("the images have no labels: pass teacher='logits'")
             if len(y) != len(x):
-                raise DataError(f"{len(y)} labels came for {len(x)} images")
+                raise DataError(f"{len(y)} labels were given for {len(x)} images")
             Y = teacher.encode(y).to(asked.store)
             sums.expect(Y)
         weight = None

@@ -1,4 +1,4 @@
-"""Who teaches: class labels, several granularities of them, targets, or the network itself."""
+"""Teachers: class labels, several granularities of them, targets, or the network itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Teacher(Protocol):
     """Turns what a loader gives beside the images into the columns of Y.
 
     `discrete` says that columns are classes, weighed 1/√N_l later; `own` that the network's
-    output is the teacher and labels are not looked at.
+    output is the teacher and labels are ignored.
     """
 
     discrete: bool
@@ -40,7 +40,7 @@ class Classes:
     """Class labels (B,), or (B, G) with the finest labels first.
 
     `parents[g][l]` is the class of granularity g+1 (coarser) that class l belongs to. With
-    labels of several columns they are learnt on the way.
+    labels of several columns they are learned during the pass.
     """
 
     count: int
@@ -56,12 +56,12 @@ class Classes:
         """Return the cross-entropy.
 
         Raises:
-            ConfigError: the output is no logits of these classes.
+            ConfigError: the output is not logits of these classes.
         """
         if output.dim() != 2 or output.shape[1] < self.count:
             raise ConfigError(
                 f"gradients need logits (batch, {self.count} classes), the network's output has "
-                f"shape {tuple(output.shape)}: say gradients=False, or give another teacher"
+                f"shape {tuple(output.shape)}: pass gradients=False, or another teacher"
             )
         return F.cross_entropy(output, self._finest(y).to(output.device), reduction="sum")
 
@@ -69,26 +69,26 @@ class Classes:
         if y.dim() not in (1, 2) or y.is_floating_point():
             raise DataError(
                 f"labels have shape {tuple(y.shape)} and type {y.dtype}, expected one class index "
-                "(int64) an image, or one a granularity; for targets say teacher='targets'"
+                "(int64) per image, or one per granularity; for targets pass teacher='targets'"
             )
         fine = (y if y.dim() == 1 else y[:, 0]).long()
         if len(y) and not 0 <= int(fine.min()) <= int(fine.max()) < self.count:
             raise DataError(
                 f"labels run from {int(fine.min())} to {int(fine.max())}, but the network has "
-                f"{self.count} outputs: give a network with one output a class"
+                f"{self.count} outputs: give a network with one output per class"
             )
         if y.dim() == 2:
             self._learn(fine, y[:, 1:].long())
         return fine
 
     def _learn(self, fine: Tensor, coarser: Tensor) -> None:
-        """Note the parents of the classes seen; a class has one parent a granularity."""
+        """Note the parents of the classes seen; a class has one parent per granularity."""
         fine, coarser = fine.cpu(), coarser.cpu()
         if not self.parents:
             self.parents += [torch.full((self.count,), -1) for _ in coarser.T]
         if len(self.parents) != coarser.shape[1] or (coarser < 0).any():
             raise DataError(
-                f"labels give {coarser.shape[1]} coarser classes an image, expected "
+                f"labels give {coarser.shape[1]} coarser classes per image, expected "
                 f"{len(self.parents)}, none of them negative"
             )
         for g, (parent, column) in enumerate(zip(self.parents, coarser.T, strict=True)):
@@ -109,11 +109,11 @@ class Targets:
     own: bool = False
 
     def encode(self, y: Tensor) -> Tensor:
-        """Return the targets as they came, in float64."""
+        """Return the targets as they are, in float64."""
         if not y.is_floating_point() or not 1 <= y.dim() <= 5:
             raise DataError(
                 f"targets have shape {tuple(y.shape)} and type {y.dtype}, expected floats (B,), "
-                "(B, q) or (B, q, H, W); for class labels say teacher=<number of classes>"
+                "(B, q) or (B, q, H, W); for class labels pass teacher=<number of classes>"
             )
         if not torch.isfinite(y).all():
             raise DataError("the targets hold NaN or infinity: clean the data first")
@@ -176,7 +176,7 @@ def make_teacher(
         if output.dim() != 2:
             raise DataError(
                 f"the network's output has shape {tuple(output.shape)}, expected (batch, classes): "
-                "say teacher=<number of classes>, 'targets' or 'logits'"
+                "pass teacher=<number of classes>, 'targets' or 'logits'"
             )
         teacher = int(output.shape[1])
     if isinstance(teacher, int):

@@ -32,7 +32,7 @@ from prunus.statistics.sampling import Sampling, take_samples
 __all__ = ["RECTIFIERS", "TRACE_RULES", "Trace", "Traces", "rectify_backward_", "trace_utility"]
 
 #: Backward rules of rectifiers: max(x, 0) and what is made like it. Gates (sigmoid, tanh, softmax)
-#: are no rectifiers and keep their gradient.
+#: are not rectifiers and keep their gradient.
 RECTIFIERS = frozenset(
     f"{name}Backward{n}"
     for n in (0, 1)
@@ -127,13 +127,13 @@ def trace_utility(
         progress: wraps the loader's iteration.
 
     The sum in U is that over the tensor's consumers (eq. 3.11). Cost: one forward and one backward
-    pass to the activations over the traced images; memory 8·F·P bytes a consumer, F features at P
-    positions, nothing an image. Feature maps must have one size; parameters get no gradients.
+    pass to the activations over the traced images; memory 8·F·P bytes per consumer, F features at
+    P positions, nothing per image. Feature maps must have one size; parameters get no gradients.
 
     Raises:
-        ConfigError: the network has no single head, no such dimension, or there is no such rule.
-        DataError: no image came, or images without the labels that `images_a_class` needs, or
-            maps of several sizes.
+        ConfigError: the network has no single head, or the dimension or the rule is unknown.
+        DataError: there is no image, or no label that `images_a_class` needs, or maps have several
+            sizes.
     """
     if rule not in TRACE_RULES:
         raise ConfigError(f"trace rule {rule!r}: expected one of {', '.join(TRACE_RULES)}")
@@ -172,7 +172,7 @@ def rectify_backward_(output: Tensor) -> None:
 
 
 def _rectified(passed: tuple[Any, ...], signal: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Replace what a rectifier passes back to its input; it has no other input that is taught."""
+    """Replace what a rectifier passes back to its input; it has no other input with a gradient."""
     return (signal[0].clamp(min=0), *passed[1:])
 
 
@@ -189,7 +189,7 @@ class _FirstOfEach:
         if self.count is None:
             return x
         if y is None or y.is_floating_point():
-            raise DataError("images_a_class needs class labels, and none came: leave it out")
+            raise DataError("images_a_class needs class labels, and there are none: leave it out")
         rows = []
         for row, label in enumerate((y if y.dim() == 1 else y[:, 0]).tolist()):
             if self.seen.get(label, 0) < self.count:
@@ -273,7 +273,7 @@ class _UtilityTracer:
 
     def finish(self) -> Traces:
         if not self.images:
-            raise DataError("the loader gave no image to trace: give it at least one a class")
+            raise DataError("the loader gave no image to trace: give it at least one per class")
         calls: dict[str, list[Tensor]] = {}
         for (name, _), total in sorted(self.sums.items()):
             calls.setdefault(name, []).append((total / self.images).cpu())
@@ -288,7 +288,7 @@ def _checked(consumer: Consumer, dimensions: Iterable[int] | Tensor) -> Tensor:
     width = len(consumer.positions)
     if not kept or kept[0] < 0 or kept[-1] >= width:
         raise ConfigError(
-            f"latent dimensions {kept} were to be traced: expected at least one of 0 … "
+            f"latent dimensions {kept} cannot be traced: expected at least one of 0 … "
             f"{width - 1}, the features that {consumer.module!r} reads"
         )
     return torch.tensor(kept)

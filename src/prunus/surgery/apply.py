@@ -1,4 +1,4 @@
-"""Execute a plan on a network: compensate, cut, re-estimate, and say what was done."""
+"""Execute a plan on a network: compensate, cut, re-estimate, and return a receipt."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def apply_(
         statistics: of the dense network's consumers, for `bias`, `pointwise` and `patch`.
         loader: calibration batches, for `patch` and `joint` layer by layer and for BatchNorm.
         groups: what the plan was made with, for `merge`, `patch` and `joint`; by default those of
-            the statistics, else traced anew with the loader's first image.
+            the statistics, else traced with the loader's first image.
         compensate: by default `joint` with a loader, else `pointwise` with statistics, else
             `none`.
 
             | | consumers take over | needs |
             |---|---|---|
             | `none` | nothing | – |
-            | `bias` | the mean of what goes | statistics |
+            | `bias` | the mean of what is removed | statistics |
             | `pointwise` | what is linear in the channels kept | statistics |
             | `patch` | what is linear in the k×k patches kept | loader, or patch statistics |
             | `joint` | that, and what makes the channels is fitted with it | loader |
@@ -68,13 +68,13 @@ def apply_(
             `patch` with a loader goes layer by layer over the cut network (`refit_`), from the
             pointwise repair where there are statistics.
         ridge: ρ in units of the mean eigenvalue of standardised features.
-        batchnorm: whether running statistics are estimated anew after the cut: `auto` does so
+        batchnorm: whether running statistics are re-estimated after the cut: `auto` does so
             with a loader, but not after `patch` or `joint`, where it lowers accuracy
             (docs/results.md); `always` and `never`.
-        shrink: the share of the old running statistics that stays, in [0, 1].
+        shrink: the share of the old running statistics that is kept, in [0, 1].
         undo: keep what `undo_` needs, one copy of the dense weights and one of the cut ones, in
-            main memory (`Receipt.bytes`). It is also what puts the network back where the cut
-            breaks off half-way.
+            main memory (`Receipt.bytes`). The network is also restored from it where the cut
+            fails half-way.
 
     Gradients are not needed; frozen parameters are cut and stay frozen.
 
@@ -82,7 +82,7 @@ def apply_(
         PlanError: the plan does not fit the network; nothing has been changed then.
         ConfigError: a setting is unknown, or what it needs was not given; nothing has been
             changed then.
-        DataError: the loader gave too little; the network is put back if `undo`.
+        DataError: the loader gave too few images; the network is restored if `undo`.
     """
     config = RepairConfig(compensate=compensate, ridge=ridge, batchnorm=batchnorm, shrink=shrink)
     sources = _Sources(statistics=statistics, loader=loader, groups=groups)
@@ -116,7 +116,7 @@ def apply_(
 
 
 def _cut_(model: nn.Module, plan: Plan, config: RepairConfig, sources: _Sources) -> list[Repair]:
-    """Cut, with the repair that comes before or after it."""
+    """Cut, with the repair before or after it."""
     kind, ridge = config.compensate, config.ridge
     statistics, loader, groups = sources.statistics, sources.loader, sources.groups
     if kind in ("patch", "joint") and loader is not None:
@@ -181,4 +181,4 @@ def _complete(model: nn.Module, config: RepairConfig, sources: _Sources) -> _Sou
 def _traced(model: nn.Module, loader: Loader | None) -> Groups:
     for x, *_ in loader or ():
         return find_groups(model, x[:1].to(next(model.parameters()).device))
-    raise DataError("the calibration loader gave no batch: give it at least one image a class")
+    raise DataError("the calibration loader gave no batch: give it at least one image per class")

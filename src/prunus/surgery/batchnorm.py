@@ -1,4 +1,4 @@
-"""BatchNorm statistics estimated anew on calibration images."""
+"""BatchNorm statistics re-estimated on calibration images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def reestimate_batchnorm_(
 
     Raises:
         ConfigError: `shrink` is not within [0, 1].
-        DataError: no batch of two images or more came; the old statistics are kept.
+        DataError: no batch had two images or more; the old statistics are kept.
     """
     if not 0 <= shrink <= 1:
         raise ConfigError(f"shrink is {shrink}, expected a share of the old statistics in [0, 1]")

@@ -1,4 +1,4 @@
-"""Physical removal: one rule a kind of module, and `replay_`, which needs no tracing."""
+"""Physical removal: one rule per kind of module, and `replay_`, which needs no tracing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
         if plan.empties(name):
             put_(model, name, emptied(module))
             continue
-        depthwise = is_depthwise(module)  # asked before the cut: one channel left looks plain
+        depthwise = is_depthwise(module)  # checked before the cut: one channel left looks plain
         if "out" in axes:
             _cut_out_(module, _kept(axes["out"], module))
         if not depthwise and ("in" in axes or "select" in axes):
@@ -96,7 +96,7 @@ def check_plan(model: nn.Module, plan: Plan) -> None:
                 )
             gone = set(edit.removed)
             if len(gone) != len(edit.removed) or not gone <= set(range(edit.of)):
-                raise PlanError(f"the plan removes channels of {name!r} twice, or that it has not")
+                raise PlanError(f"the plan removes channels of {name!r} twice, or unknown ones")
             if edit.all_gone and plan.empties(name) and can_be_empty(module):
                 continue
             if edit.all_gone:

@@ -95,7 +95,7 @@ class KeptNorm(nn.Module):
 
 
 class KeptInputs(nn.Module):
-    """A convolution that works its weight out from the channels that stay, and reads no other."""
+    """A convolution that computes its weight from the channels that stay, and reads no other."""
 
     kept: Tensor
 

@@ -33,7 +33,7 @@ def cut_state_(
         plan: what was cut since.
 
     Returns:
-        The parameters whose state starts anew, because it holds a tensor that is no slice of
+        The parameters whose state is reset, because it holds a tensor that is no slice of
         theirs (Adafactor's factors, quantised moments).
     """
     now = tensors_of(model)
@@ -42,7 +42,7 @@ def cut_state_(
         if isinstance(old, nn.Parameter) and now.get(name) is not old:
             heirs.setdefault(old, []).append(name)
     places = _places(before, model, plan) if heirs else {}
-    anew: list[str] = []
+    reset: list[str] = []
     for group in optimizer.param_groups:
         params: list[Tensor] = []
         for old in group["params"]:
@@ -51,13 +51,13 @@ def cut_state_(
                 state = optimizer.state.get(old)
                 if state is not None:
                     sliced = _sliced(state, old, places[name])
-                    anew += [name] * (sliced is None)
+                    reset += [name] * (sliced is None)
                     optimizer.state[now[name]] = sliced or {}
             params += [now[name] for name in left] if old in heirs else [old]
         group["params"][:] = params
     for old in heirs:
         optimizer.state.pop(old, None)
-    return anew
+    return reset
 
 
 def _places(before: Mapping[str, Tensor], model: nn.Module, plan: Plan) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ def _places(before: Mapping[str, Tensor], model: nn.Module, plan: Plan) -> dict[
 
 
 def _sliced(state: Mapping[str, object], old: Tensor, place: Tensor) -> dict[str, object] | None:
-    """Return the state of what stayed of a parameter, None where it cannot be told."""
+    """Return the state of what stayed of a parameter, None where that is unknown."""
     found: dict[str, object] = {}
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == old.shape:

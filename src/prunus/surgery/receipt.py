@@ -53,11 +53,11 @@ class Receipt:
     Attributes:
         params: parameters before and after.
         channels: module → axis → (channels before, after).
-        repairs: what compensation did, a consumer.
+        repairs: what compensation did to each consumer.
         batchnorms: how many BatchNorm layers were re-estimated.
         plan: the plan that was carried out.
         network: the class of the network.
-        memory: what `undo_` needs; None where `apply_` was told to keep nothing.
+        memory: what `undo_` needs; None where `apply_` kept nothing (`undo=False`).
     """
 
     params: tuple[int, int]
@@ -121,7 +121,7 @@ class Receipt:
         """Read what `save` wrote.
 
         Raises:
-            WeightsError: there is no such file, or it holds no receipt of a format known here.
+            WeightsError: there is no such file, or it holds no receipt of a known format.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -191,7 +191,7 @@ def remember(dense: Mapping[str, Tensor], model: nn.Module) -> Memory:
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two tensors are equal in type, shape and every bit (NaN and −0 too)."""
+    """Return whether two tensors are equal in type, shape and every bit (NaN and −0 too)."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     bits = (t.contiguous().reshape(-1).view(torch.uint8) for t in (one, other))

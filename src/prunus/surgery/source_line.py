@@ -10,7 +10,7 @@ from torch import nn
 
 __all__ = ["source_line"]
 
-#: Packages whose lines say nothing about the network.
+#: Packages whose lines are not part of the network.
 FOREIGN = ("torch", "builtins")
 
 

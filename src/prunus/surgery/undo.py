@@ -44,7 +44,7 @@ def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) ->
 
     Norms then hold statistics of two networks: `reestimate_batchnorm_` is advised. Parameters
     keep their device and whether they need gradients; those that change shape are new objects,
-    so an optimizer has to be made anew.
+    so an optimizer has to be created again.
 
     Raises:
         PlanError: the receipt belongs to another network or to another state of this one, or
@@ -90,7 +90,7 @@ def _check(model: nn.Module, receipt: Receipt, memory: Memory) -> None:
     if found == dense:
         raise PlanError(
             f"this {kind} is as wide as before the cut: it has not been cut, or the receipt has "
-            "been undone already"
+            "already been undone"
         )
     names = [*memory.shapes, *(n for n in found if n not in memory.shapes)]
     name = next(n for n in names if found.get(n) != memory.shapes.get(n))
@@ -130,7 +130,7 @@ def _widen_(
     elif isinstance(module, nn.LayerNorm):
         module.normalized_shape = (*module.normalized_shape[:-1], out)
     elif isinstance(module, nn.GroupNorm):
-        if module.num_groups == module.num_channels > 1:  # a group a channel, then as now
+        if module.num_groups == module.num_channels > 1:  # one channel per group, before and after
             module.num_groups = out
         module.num_channels = out
     elif isinstance(module, nn.PReLU):
@@ -147,7 +147,7 @@ def _relinked_(
     assert isinstance(cut, nn.Linear)
     weight, index = dense[f"{name}.weight"].to(cut.weight.device), dense.get(f"{name}.index")
     if cut.weight.shape == weight.shape and isinstance(cut, SelectLinear) == (index is not None):
-        return cut  # the cut broke off before it came here
+        return cut  # the cut failed before it reached this module
     if index is not None:
         layer: nn.Linear = SelectLinear(weight, cut.bias, index.to(weight.device), incoming)
         layer.weight.requires_grad_(cut.weight.requires_grad)
@@ -161,7 +161,7 @@ def _relinked_(
 
 @torch.no_grad()
 def _fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Set every tensor to its value in `state`; those that change shape or type are made anew."""
+    """Set every tensor to its value in `state`; those that change shape or type are replaced."""
     for name, value in state.items():
         parent, _, leaf = name.rpartition(".")
         module = model.get_submodule(parent)
@@ -180,7 +180,7 @@ def _fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def _numbered(model: nn.Module, dense: Mapping[str, Tensor]) -> nn.Module:
     """Return a float64 copy on the CPU whose every element is its own place in its tensor.
 
-    Cut as the network was, it tells where each element that was kept came from.
+    Cut as the network was, it shows where each element that was kept came from.
     """
     numbered = private_copy(model).cpu().double()
     state = tensors_of(numbered)

@@ -30,7 +30,7 @@ def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
     `example` must agree. Where they do not, the groups are tried one by one, and, if those that
     pass fail together, one after the other. It finds what tracing cannot: a size written into
     the forward pass, a count of channels. Norms over channels are masked as norms over those
-    that stay. Cost: two forward passes, and two or four a group where something is wrong.
+    that stay. Cost: two forward passes, and two or four per group where something is wrong.
     """
     tried = [g for g in groups.values() if g.units > max(g.least, 1)]
     if _cuts_alike(groups, tried, example) is None:
@@ -51,17 +51,17 @@ def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
 
 
 def sound_branches(groups: Groups, example: Tensor) -> Groups:
-    """Return the groups, of which those alone may go as a whole that the network runs without.
+    """Return the groups; a branch may go as a whole only if the network runs without it.
 
-    As many branches as can go together are cut from a copy and masked in another, in running
-    order and backwards, so that each goes at least once. Where the outputs on `example` differ,
-    or an operation takes no tensor without channels (pooling), each is tried by itself, and
-    where those that pass fail together, none may go. Cost: four forward passes, and two a
-    branch where something is wrong.
+    As many branches as can be removed together are cut from a copy and masked in another, in
+    running order and backwards, so that each is removed at least once. Where the outputs on
+    `example` differ, or an operation takes no tensor without channels (pooling), each is tried by
+    itself, and where those that pass fail together, none may be removed. Cost: four forward
+    passes, and two per branch where something is wrong.
     """
 
     def go(branches: list[Group]) -> bool:
-        """Tell whether branches can go together, as far as something is left to be read."""
+        """Return whether branches can be removed together, with something left to be read."""
         tracker = CostTracker(groups)
         for group in branches:
             tracker.drop(tracker.falling(group))

@@ -152,7 +152,7 @@ def test_a_selecting_consumer_takes_over_what_it_reads_itself() -> None:
 REASONS = {
     "residual": ("stem", "'stem' not merged: stem and conv2 make them together"),
     "concat": ("a", "the norm 'norm' does not follow 'a' directly"),
-    "depthwise": ("expand", "'deep' filters each channel in its own way"),
+    "depthwise": ("expand", "'deep' filters each channel by itself"),
     "grouped": ("conv1", "a unit is several channels"),
     "mlp": ("fc1.inputs", "no module makes them"),
     "token": ("embed", "'norm' .LayerNorm. depends on each input's own mean"),

@@ -1,4 +1,4 @@
-"""Closed-form repair from statistics: what stays takes over what is linear in what goes.
+"""Closed-form repair from statistics: what is kept takes over what is linear in what is removed.
 
 For a consumer with weight W over features, P removed and K kept, the least-squares repair of its
 output on the calibration data is, theory.md (62),
@@ -10,7 +10,7 @@ that follows), and with second moments about 0 where it cannot. What a feature i
 
 | `compensate` | features | what it is |
 |---|---|---|
-| `bias` | as in the statistics | A = 0: only the mean of what goes is kept |
+| `bias` | as in the statistics | A = 0: only the mean of what is removed is kept |
 | `pointwise` | channels | every tap of a kernel uses the same A; exact but for zero padding |
 | `patch` | (channel, tap) | each tap has its own A: least squares over k×k patches, borders too |
 
@@ -47,7 +47,7 @@ ROUNDING = 1e-7
 class Repair:
     """What compensation did to one consumer.
 
-    `left` is the share of the removed features' own energy in the output that stays lost:
+    `left` is the share of the removed features' own energy in the output that remains lost:
     1 means that nothing could be repaired, 0 that all was. The energy is the variance where a
     bias can take the mean, but for `compensate="bias"`, which repairs the mean: there, and
     without a bias, it is the second moment. `reason` is set where the consumer was left as it was.
@@ -68,7 +68,7 @@ def compensate_(
     """Fold the removed features of every consumer into the kept ones, before the cut.
 
     `ridge` is ρ in units of the mean eigenvalue of S_KK for standardised features; `kind` is
-    `bias`, `pointwise` or `patch`. Cost a consumer: O(|K|³ + |K|²|P|).
+    `bias`, `pointwise` or `patch`. Cost per consumer: O(|K|³ + |K|²|P|).
 
     Raises:
         ConfigError: `patch` with statistics that hold no patches; nothing has been changed then.
@@ -109,19 +109,19 @@ def _require_patches(model: nn.Module, statistics: Statistics, names: list[str])
             raise ConfigError(
                 f"compensate='patch' without a loader needs statistics over patches, and those "
                 f"of module {name!r} were sampled by {statistics.sampling!r}: give a loader, "
-                "collect with sampling='patch', or say compensate='pointwise'"
+                "collect with sampling='patch', or pass compensate='pointwise'"
             )
 
 
 def _obstacle(model: nn.Module, statistics: Statistics, name: str, kind: str) -> str:
-    """Say why a consumer cannot be repaired; empty where it can."""
+    """Return why a consumer cannot be repaired; empty where it can."""
     if is_depthwise(module_at(model, name)):
         return (
-            "a depthwise convolution mixes no channels: each goes with its own output, and is "
-            "made up for where that is read"
+            "a depthwise convolution mixes no channels: each is removed with its own output, and "
+            "is compensated where that is read"
         )
     if name in statistics.groups.worked_out:
-        return "it works its weight out from others"
+        return "it computes its weight from others"
     if name not in statistics.groups.consumers:
         return "its input is too wide for a Gram matrix"
     if statistics.sampling == "dual":
@@ -181,7 +181,7 @@ def _repair_(
 
 
 def _is_read_by_cell(model: nn.Module, consumer: Consumer, statistics: Statistics) -> bool:
-    """Tell whether the weight reads the cells of the statistics one by one."""
+    """Return whether the weight reads the cells of the statistics one by one."""
     linear = isinstance(module_at(model, consumer.module), nn.Linear)
     cells = statistics[consumer.module].cells
     return cells == consumer.cells(model) and (linear or statistics.sampling == "patch")

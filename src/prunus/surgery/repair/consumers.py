@@ -15,19 +15,19 @@ from prunus.surgery.repair.forward_pass import PassRecorder, norms_of
 
 __all__ = ["RefittedConsumer", "Use", "behind_shared", "find_refitted"]
 
-#: Samples a consumer is fitted to: at least so many, and so many a feature.
+#: Samples that a consumer is fitted to: at least so many, and so many per feature.
 LEAST_SAMPLES, SAMPLES_A_FEATURE = 40_000, 16
 
-#: Images taken: at least so many, more for a wide linear layer, which sees one sample an image;
+#: Images taken: at least so many, more for a wide linear layer, which sees one sample per image;
 #: never more than fit into so many bytes, at so many maps of the largest size at a time.
 LEAST_IMAGES, MEMORY, LIVE_MAPS = 2_048, 4 * 10**9, 6
 
 
 @dataclass(frozen=True)
 class Use:
-    """What lies behind one call of a consumer.
+    """What follows one call of a consumer.
 
-    `norm` is the BatchNorm behind it, `summed` tells whether a sum follows, `rectified` whether a
+    `norm` is the BatchNorm behind it, `summed` whether a sum follows, `rectified` whether a
     ReLU alone reads the result.
     """
 
@@ -40,7 +40,7 @@ class Use:
 class RefittedConsumer:
     """A module to refit, which may run several times in a pass.
 
-    `uses` has one entry a call, `kept` says which of the dense module's outputs are left,
+    `uses` has one entry per call, `kept` says which of the dense module's outputs are left,
     `samples` how many it is fitted to at each call, and `maker` what is fitted with it.
     """
 
@@ -82,7 +82,7 @@ def find_refitted(
         if plan.empties(name):
             continue
         if name in groups.worked_out:
-            repairs.append(Repair(name, None, "it works its weight out from others"))
+            repairs.append(Repair(name, None, "it computes its weight from others"))
         elif isinstance(module, TRANSPOSED):
             repairs.append(Repair(name, None, "a transposed convolution reads no patches"))
         else:
@@ -104,7 +104,7 @@ def find_refitted(
 
 
 def _plain(dense: nn.Module, *names: str) -> bool:
-    """Tell whether modules are convolutions whose patches can be taken, without groups."""
+    """Return whether modules are convolutions whose patches can be taken, without groups."""
     modules = [module_at(dense, name) for name in names]
     return all(kernel_taps(m) and getattr(m, "groups", 0) == 1 for m in modules) and not any(
         isinstance(m, TRANSPOSED) for m in modules

@@ -32,7 +32,7 @@ def norms_of(groups: Groups) -> dict[CallKey, str]:
 class Run(TorchFunctionMode):
     """One forward pass in which every call of consumers and the sums behind them are seen.
 
-    Subclasses say what happens before a consumer, after it, and at a sum of its output. `calls`
+    Subclasses define what happens before a consumer, after it, and at a sum of its output. `calls`
     counts how often each has run.
     """
 
@@ -52,7 +52,7 @@ class Run(TorchFunctionMode):
         self.paused = False
 
     def before(self, call: CallKey, module: nn.Module, x: Tensor) -> Tensor | None:
-        """See the input of a consumer; return what it shall read instead, or None."""
+        """See the input of a consumer; return what it should read instead, or None."""
         return None
 
     def after(self, call: CallKey, z: Tensor) -> None:

@@ -47,7 +47,7 @@ def fit_pair_(
         consumer: the convolution that reads relu(norm(maker(x))).
         x: the maker's input, (B, C, *spatial).
         seen: the consumer's samples, for their places on its output.
-        target: what the consumer's result shall be at these places.
+        target: what the consumer's result should be at these places.
 
     Cost: STEPS forward and backward passes of ROWS positions; BYTES of memory.
     """

@@ -1,4 +1,4 @@
-"""Patch repair: refit every consumer of a cut network, layer by layer, to what the dense one says.
+"""Patch repair: refit every consumer of a cut network, layer by layer, to the dense outputs.
 
 Let X (F×n) be the k×k patches that a consumer sees *in the cut network*, where everything before it
 has been refitted already, and T (O×n) what the dense network computes there. The weight becomes
@@ -22,9 +22,9 @@ Sources: [ThiNet, eq. 7] and [Channel-pruning, section 3.1] for the layer-wise l
 of ours. theory.md (63) to (65).
 
 Both networks run in step over all calibration images at once, so it costs one forward pass of
-each (two where a consumer runs several times) and n·F² multiply-adds a consumer, n at least 40 000
-positions, and holds the live maps of a forward pass of all images; as many of these are taken as
-fit into 4 GB, 2 048 where they suffice.
+each (two where a consumer runs several times) and n·F² multiply-adds per consumer, n at least
+40 000 positions, and holds the live maps of a forward pass of all images; as many of these are
+taken as fit into 4 GB, 2 048 where they suffice.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from prunus.surgery.repair.ridge import Target, refit_weight_
 
 __all__ = ["refit_"]
 
-#: Fewer samples a feature than this fit noise: the consumer is left as it is.
+#: Fewer samples per feature than this fit noise: the consumer is left as it is.
 LEAST_A_FEATURE = 2
 
 
@@ -80,12 +80,14 @@ def refit_(
         For each consumer, the share of its target's variance that it cannot reproduce.
 
     Raises:
-        DataError: no image came.
+        DataError: the loader gave no image.
     """
     stream = iter(batches)
     first = next(stream, None)
     if first is None:
-        raise DataError("the calibration loader gave no batch: give it at least one image a class")
+        raise DataError(
+            "the calibration loader gave no batch: give it at least one image per class"
+        )
     device = next(model.parameters()).device
     modes = [(m, m.training) for net in (model, dense) for m in net.modules()]
     model.eval()
@@ -124,13 +126,13 @@ def _lockstep(
     ridge: float,
 ) -> list[Repair]:
     """Run both networks over x in step, the dense one a thread ahead, and refit the cut one."""
-    told: queue.Queue[Any] = queue.Queue(maxsize=2)
+    targets: queue.Queue[Any] = queue.Queue(maxsize=2)
     stop = threading.Event()
     thread = threading.Thread(
-        target=_tell, args=(dense, consumers, groups, x, told, stop), daemon=True
+        target=_send, args=(dense, consumers, groups, x, targets, stop), daemon=True
     )
     thread.start()
-    pupil = _Pupil(model, consumers, groups, told, ridge)
+    pupil = _Pupil(model, consumers, groups, targets, ridge)
     try:
         with pupil:
             model(x)
@@ -144,24 +146,24 @@ class _Stopped(Exception):  # noqa: N818 - a signal, not an error
     pass
 
 
-def _tell(
+def _send(
     dense: nn.Module,
     consumers: dict[str, RefittedConsumer],
     groups: Groups,
     x: Tensor,
-    told: queue.Queue[Any],
+    targets: queue.Queue[Any],
     stop: threading.Event,
 ) -> None:
-    """Run the dense network and tell, in order, every target: the other thread's teacher."""
+    """Run the dense network in another thread, and send every target in order."""
     try:
-        with torch.no_grad(), _Teacher(dense, consumers, groups, told, stop):
+        with torch.no_grad(), _Teacher(dense, consumers, groups, targets, stop):
             dense(x)
     except _Stopped:
         pass
     except BaseException as error:
         while not stop.is_set():
             try:
-                return told.put(error, timeout=0.2)
+                return targets.put(error, timeout=0.2)
             except queue.Full:
                 continue
 
@@ -174,19 +176,19 @@ class _Teacher(Run):
         dense: nn.Module,
         consumers: dict[str, RefittedConsumer],
         groups: Groups,
-        told: queue.Queue[Any],
+        targets: queue.Queue[Any],
         stop: threading.Event,
     ) -> None:
         super().__init__(dense, consumers, norms_of(groups), groups.uncalled)
-        self.consumers, self.told, self.stop = consumers, told, stop
+        self.consumers, self.targets, self.stop = consumers, targets, stop
 
     def after(self, call: CallKey, z: Tensor) -> None:
-        """Tell the output of a consumer without a norm."""
+        """Send the output of a consumer without a norm."""
         if not self._use(call).summed and call not in self.norms:
             self._put(call, z)
 
     def at_sum(self, calls: list[CallKey | None], terms: list[Tensor]) -> list[Tensor]:
-        """Tell the sum, to each of its terms' consumers."""
+        """Send the sum, once for each consumer that made a term."""
         total = terms[0] + terms[1]
         for call in filter(None, calls):
             self._put(call, total)
@@ -207,7 +209,7 @@ class _Teacher(Run):
         item = item if consumer.kept is None else item[:, consumer.kept]
         while not self.stop.is_set():
             try:
-                return self.told.put(item, timeout=0.2)
+                return self.targets.put(item, timeout=0.2)
             except queue.Full:
                 continue
         raise _Stopped
@@ -221,21 +223,21 @@ class _Pupil(Run):
         model: nn.Module,
         consumers: dict[str, RefittedConsumer],
         groups: Groups,
-        told: queue.Queue[Any],
+        targets: queue.Queue[Any],
         ridge: float,
     ) -> None:
         self.makers = {r.maker: r.name for r in consumers.values() if r.maker is not None}
         names = {**consumers, **dict.fromkeys(self.makers)}
         super().__init__(model, names, norms_of(groups), groups.uncalled)
-        self.consumers, self.told, self.ridge = consumers, told, ridge
+        self.consumers, self.targets, self.ridge = consumers, targets, ridge
         self.repairs: list[Repair] = []
-        self.waiting: dict[CallKey, Tensor] = {}  # inputs of consumers whose sum is still to come
+        self.waiting: dict[CallKey, Tensor] = {}  # inputs of consumers whose sum comes later
         self.sources: dict[str, Tensor] = {}  # inputs of makers, by the consumer's name
-        self.earlier: dict[str, list[tuple[Tensor, Target]]] = {}  # of consumers with calls to come
+        self.earlier: dict[str, list[tuple[Tensor, Target]]] = {}  # of consumers with later calls
         self.first: dict[str, Tensor] = {}  # weights of those before any refit
 
     def before(self, call: CallKey, module: nn.Module, x: Tensor) -> Tensor | None:
-        """Refit a consumer, unless a sum behind it will say better what it should do."""
+        """Refit a consumer, unless a sum behind it gives a better target."""
         name, number = call
         if name not in self.consumers:
             self.sources[self.makers[name]] = x
@@ -268,7 +270,7 @@ class _Pupil(Run):
     ) -> Tensor | None:
         """Refit one consumer to its calls so far; what is reported is the fit to all of them.
 
-        Returns its input anew where what makes it was changed too.
+        Returns its input again where what makes it was changed too.
         """
         name, number = call
         consumer, module = self.consumers[name], module_at(self.model, name)
@@ -316,7 +318,7 @@ class _Pupil(Run):
         return None if norm is None else module_at(self.model, norm)
 
     def _hear(self) -> Tensor:
-        item = self.told.get()
+        item = self.targets.get()
         if isinstance(item, BaseException):
             raise item
         assert isinstance(item, Tensor)

@@ -45,7 +45,7 @@ def merge_(model: nn.Module, plan: Plan, groups: Groups) -> list[Repair]:
     """Add the consumers' weights of removed units to those of similar kept ones, before the cut.
 
     Needs no data. Groups that cannot be merged are left as they are, with the reason. A consumer
-    has one repair for each group that it loses units of. Cost a group: O(units²·fan-in).
+    has one repair for each group that it loses units of. Cost per group: O(units²·fan-in).
 
     Raises:
         PlanError: the plan was made for other groups; nothing has been changed then.
@@ -64,7 +64,7 @@ def merge_(model: nn.Module, plan: Plan, groups: Groups) -> list[Repair]:
         reason = _obstacle(model, groups, group)
         if edit.all_gone:
             reason = "none of them is left"
-        if reason:  # positions whose whole channel goes are that channel's group's
+        if reason:  # positions whose whole channel is removed belong to that channel's group
             consumers = {
                 m.module: None
                 for m in group.consumers
@@ -79,7 +79,7 @@ def merge_(model: nn.Module, plan: Plan, groups: Groups) -> list[Repair]:
 
 
 def _obstacle(model: nn.Module, groups: Groups, group: Group) -> str:
-    """Say why a group's units cannot be compared by their weights; empty where they can."""
+    """Return why a group's units cannot be compared by their weights; empty where they can."""
     members = [(m, module_at(model, m.module)) for m in group.members]
     makers = [m for m, module in members if m.axis == "out" and is_mixing(module)]
     if not makers:
@@ -90,7 +90,7 @@ def _obstacle(model: nn.Module, groups: Groups, group: Group) -> str:
         return "a unit is several channels, one in each group of a grouped convolution"
     for member, module in members:
         if member.module in groups.worked_out:
-            return f"{member.module!r} works its weight out from others"
+            return f"{member.module!r} computes its weight from others"
         if member.axis != "out" or member is makers[0]:
             continue
         if isinstance(module, BATCHNORMS):
@@ -99,7 +99,7 @@ def _obstacle(model: nn.Module, groups: Groups, group: Group) -> str:
             if module.running_mean is None or module.running_var is None:
                 return f"the norm {member.module!r} has no running statistics"
         elif is_depthwise(module):
-            return f"{member.module!r} filters each channel in its own way"
+            return f"{member.module!r} filters each channel by itself"
         elif isinstance(module, nn.PReLU):
             if bool((module.weight != module.weight[0]).any()):
                 return f"the slopes of {member.module!r} differ between channels"
@@ -134,7 +134,7 @@ def _merge_group_(
         before = float((weight * energy[:, None]).sum())
         added = scale[:, None, None] * W[p]
         W.index_add_(0, k[merged], added[merged])
-        W[p[p >= 0]] = 0  # gone for the groups that this module makes, too
+        W[p[p >= 0]] = 0  # zero also for the groups that this module makes
         set_input_columns_(module, W.to(module.get_parameter("weight")))
         share = float((weight * left).sum()) / before if before > 0 else 0.0
         repairs.append(Repair(member.module, min(max(share, 0.0), 1.0)))

@@ -19,7 +19,7 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Target:
-    """What a module's result shall be, sample by sample.
+    """What a module's result should be, sample by sample.
 
     Attributes:
         T: the result of the dense network, y = norm(z) + other. Shape (n, O).
