@@ -21,7 +21,16 @@ __all__ = [
 
 
 class PrunusError(ValueError):
-    """Base of every error that input can cause."""
+    """Base of every error that input can cause.
+
+    Example:
+        >>> import prunus
+        >>> try:
+        ...     prunus.Budget.of("flops=50%")
+        ... except prunus.PrunusError as error:
+        ...     print(str(error)[:33])
+        budget 'flops=50%' cannot be read
+    """
 
 
 class ConfigError(PrunusError):

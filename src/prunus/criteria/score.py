@@ -48,6 +48,18 @@ def score(
         UnknownNameError: lists the known criteria.
         ConfigError: the criterion has no such option, the statistics lack what it needs, or
             intervals were requested with one block.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups)
+        >>> prunus.score(groups, statistics, "fdr")["0"].order.shape
+        torch.Size([8])
     """
     if isinstance(criterion, str):
         name, rule = criterion, make_criterion(criterion, **options)

@@ -107,6 +107,19 @@ class Scores(Mapping[str, GroupScore]):
         comparable: whether values of different groups share a scale. If they do not, a global plan
             first divides each group's values by their mean.
         skipped: groups that could not be scored, and why; they are not pruned.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups)
+        >>> scores = prunus.score(groups, statistics)
+        >>> list(scores), scores["0"].values.shape
+        (['0.inputs', '0'], torch.Size([8]))
     """
 
     groups: dict[str, GroupScore]

@@ -195,6 +195,18 @@ class Groups(Mapping[str, Group]):
     `uncalled` are layers whose weights the network reads without calling them (`modules.uncalled`),
     `worked_out` those that compute the weight they use; `heads` those whose output is the network's
     in evaluation, with no mixing module between.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> [(name, group.units) for name, group in groups.items()]
+        [('0.inputs', 4), ('0', 8)]
+        >>> groups
+        Groups(Sequential: 2 groups of 12 units; 58 params, 48 MACs; stays whole: 1)
     """
 
     model: nn.Module

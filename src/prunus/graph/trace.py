@@ -54,6 +54,16 @@ def find_groups(
     Raises:
         TraceError: the network cannot be run or traced; names the module.
         NonFiniteError: a weight is NaN or infinite; names the tensor.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4), inputs=False)
+        >>> list(groups), groups["0"].units, groups.total_params
+        (['0'], 8, 58)
     """
     _check_finite(model)
     arguments = example if isinstance(example, tuple) else (example,)

@@ -51,10 +51,10 @@ def grow(
         >>> import tempfile
         >>> from prunus.training import TrainConfig
         >>> brief = TrainConfig(epochs=0)
-        >>> config = GrowConfig(steps=1, base=brief, candidate=brief, images=100)
+        >>> config = GrowConfig(steps=1, base=brief, candidate=brief, images=64)
         >>> with tempfile.TemporaryDirectory() as out:
         ...     grown = grow(
-        ...         "inception_v1_small", "digits", out, config, workers=1, device="cpu"
+        ...         "resnet20", "digits", out, config, workers=1, device="cpu"
         ...     )
         ...     layers = list(grown.model.modules())
         >>> [row["step"] for row in grown.record.all("step")]

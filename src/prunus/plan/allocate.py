@@ -72,6 +72,20 @@ def make_plan(
         BudgetError: the budget cannot be reached; gives the least that can be.
         ConfigError: a setting is out of range, or `dp` was given branches that may be removed.
         NothingToPruneError: there is no group.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups)
+        >>> scores = prunus.score(groups, statistics)
+        >>> plan = prunus.make_plan(groups, scores, {"macs": "50%"})
+        >>> list(plan.groups), list(plan.modules)
+        (['0'], ['0', '2'])
     """
     groups.require_any()
     if allocation not in _ALLOCATE:

@@ -51,6 +51,14 @@ class Plan:
         modules: channels removed, by module name and axis (`out`, `in`, `select`). This is all that
             is needed to replay the plan on the dense network, without tracing. `select` indexes the
             features that arrive at the dense module.
+
+    Example:
+        >>> from prunus.plan import Edit, Plan
+        >>> plan = Plan({"conv1": Edit(8, (1, 5))}, {"conv1": {"out": Edit(8, (1, 5))}})
+        >>> plan
+        Plan(removes 2 of 8 units of 1 groups, from 1 modules)
+        >>> Plan.from_json(plan.to_json()) == plan
+        True
     """
 
     groups: Mapping[str, Edit] = field(default_factory=dict)

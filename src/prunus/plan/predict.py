@@ -61,6 +61,21 @@ def predict_loss(
 
     Raises:
         PlanError: a group that loses units was not scored, or has a different number of units.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups)
+        >>> scores = prunus.score(groups, statistics)
+        >>> plan = prunus.make_plan(groups, scores, "macs=50%")
+        >>> predicted = prunus.predict_loss(scores, plan, groups)
+        >>> sorted(predicted.by_group), predicted.total >= 0
+        (['0'], True)
     """
     by_group: dict[str, float] = {}
     replicates: list[Tensor | None] = []

@@ -98,6 +98,11 @@ class PruneConfig:
     | | writes `model.onnx` (`prune` in Python does not), and `compile`, which takes minutes |
     | finetune | the fine-tuning after each cut |
     | final | the final training |
+
+    Example:
+        >>> import prunus
+        >>> prunus.PruneConfig(criterion="l1", iterations=1).compensate
+        'joint'
     """
 
     criterion: str = "stacked"

@@ -22,6 +22,13 @@ class FinishedRun:
         folder: what it wrote, as its command describes it.
         record: its journal, every measurement.
         result: the folder of the network it made, which `prunus.load`, `score` and `export` take.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from prunus.runs import FinishedRun
+        >>> from prunus.core import Record
+        >>> FinishedRun(Path("runs/found"), Record(), Path("runs/found/derived"))
+        FinishedRun('runs/found': 0 rows of journal)
     """
 
     folder: Path

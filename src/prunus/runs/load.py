@@ -30,7 +30,21 @@ def load(folder: str | Path, model: nn.Module | None = None, *, dense: bool = Fa
         PlanError, WeightsError: the given network is not the one that was pruned.
 
     Example:
-        >>> model = prunus.load("runs/demo")  # doctest: +SKIP
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> untrained = prunus.TrainConfig(epochs=0)
+        >>> config = prunus.PruneConfig(iterations=1, finetune=untrained, final=untrained)
+        >>> small, report = prunus.prune(net, loader, "macs=50%", config=config, device="cpu")
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = report.save(folder)
+        ...     again = prunus.load(folder, model=net)
+        >>> torch.equal(again[0].weight, small[0].weight)
+        True
     """
     folder = Path(folder)
     require_finished(folder)

@@ -79,6 +79,18 @@ def collect(
         ConfigError: the Gram matrices would not fit into memory (says what would), or settings
             that do not go together; or the ranks hold different weights or buffers.
         PrunusError: another rank failed; all ranks stop.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups, blocks=4)
+        >>> statistics["2"].gram.shape, statistics["2"].samples
+        (torch.Size([8, 8]), 32.0)
     """
     how = Sampling.parse(sampling)
     if blocks < 1:

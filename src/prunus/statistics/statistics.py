@@ -37,6 +37,20 @@ class Statistics(Mapping[str, Scatter]):
         traces: what the last hidden layer's chosen dimensions come from (`with_traces`), or None.
         duals: kernel forms, by consumer, of `sampling="dual"`; those consumers have an empty
             scatter.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups)
+        >>> statistics
+        Statistics(32 images in 8 blocks, 2 layers, sampling='pixel')
+        >>> statistics["2"].gram.shape
+        torch.Size([8, 8])
     """
 
     def __init__(

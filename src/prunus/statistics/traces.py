@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.core import ConfigError, DataError
+from prunus.core import ConfigError, DataError, unknown_name
 from prunus.graph import Consumer, Groups
 from prunus.modules import calling, module_at
 from prunus.statistics.guards import only_activations
@@ -92,6 +92,8 @@ class Traces(Mapping[str, Trace]):
     images: int
 
     def __getitem__(self, consumer: str) -> Trace:
+        if consumer not in self.entries:
+            raise unknown_name("traced consumer", consumer, self.entries)
         return self.entries[consumer]
 
     def __iter__(self) -> Iterator[str]:
@@ -134,6 +136,18 @@ def trace_utility(
         ConfigError: the network has no single head, or the dimension or the rule is unknown.
         DataError: there is no image, or no label that `images_a_class` needs, or maps have several
             sizes.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> traces = prunus.trace_utility(net, loader, groups, [0, 3])
+        >>> list(traces), traces.head
+        (['0', '2'], '2')
     """
     if rule not in TRACE_RULES:
         raise ConfigError(f"trace rule {rule!r}: expected one of {', '.join(TRACE_RULES)}")

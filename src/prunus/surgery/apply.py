@@ -83,6 +83,21 @@ def apply_(
         ConfigError: a setting is unknown, or what it needs was not given; nothing has been
             changed then.
         DataError: the loader gave too few images; the network is restored if `undo`.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups)
+        >>> scores = prunus.score(groups, statistics)
+        >>> plan = prunus.make_plan(groups, scores, "macs=50%")
+        >>> receipt = prunus.apply_(net, plan, statistics)
+        >>> receipt.params[0], receipt.params[1] < 58, net(torch.zeros(1, 4)).shape
+        (58, True, torch.Size([1, 2]))
     """
     config = RepairConfig(compensate=compensate, ridge=ridge, batchnorm=batchnorm, shrink=shrink)
     sources = _Sources(statistics=statistics, loader=loader, groups=groups)

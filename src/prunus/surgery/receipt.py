@@ -58,6 +58,20 @@ class Receipt:
         plan: the plan that was carried out.
         network: the class of the network.
         memory: what `undo_` needs; None where `apply_` kept nothing (`undo=False`).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups)
+        >>> scores = prunus.score(groups, statistics)
+        >>> plan = prunus.make_plan(groups, scores, "macs=50%")
+        >>> prunus.apply_(net, plan, statistics).params
+        (58, 30)
     """
 
     params: tuple[int, int]

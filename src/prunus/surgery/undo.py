@@ -49,6 +49,21 @@ def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) ->
     Raises:
         PlanError: the receipt belongs to another network or to another state of this one, or
             keeps no memory; nothing has been changed then.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups)
+        >>> scores = prunus.score(groups, statistics)
+        >>> plan = prunus.make_plan(groups, scores, "macs=50%")
+        >>> receipt = prunus.apply_(net, plan, statistics)
+        >>> prunus.undo_(net, receipt)[0].weight.shape
+        torch.Size([8, 4])
     """
     memory = receipt.memory
     if memory is None:

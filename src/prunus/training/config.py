@@ -31,6 +31,11 @@ class PushConfig:
 
     A term with weight 0 is not computed. The thesis gives no weights; these were determined on
     digits and MNIST (docs/results.md).
+
+    Example:
+        >>> import prunus
+        >>> prunus.TrainConfig(push=prunus.PushConfig(form="di")).push.lda
+        1.0
     """
 
     form: Literal["lda", "di"] = "lda"
@@ -73,6 +78,11 @@ class TrainConfig:
     | local_layers | modules whose inputs are taught; empty: all (see `LocalTeachers`) |
     | local_ridge | ρ of the local teachers, in units of the mean eigenvalue |
     | push | the deep LDA push at the last hidden layer (see `PushConfig`); null for none |
+
+    Example:
+        >>> import prunus
+        >>> prunus.TrainConfig(epochs=5, lr=1e-3).optimizer
+        'adamw'
     """
 
     epochs: Annotated[int, Field(ge=0)] = 10

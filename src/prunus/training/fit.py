@@ -99,6 +99,17 @@ def fit_(
             image targets.
         ConfigError: `config.local_layers` are not layers of the network that can be taught, or
             `config.push` is used with image targets, or with a network whose head is not found.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> rows = prunus.fit_(net, loader, prunus.TrainConfig(epochs=2))
+        >>> [row["epoch"] for row in rows]
+        [1, 2]
     """
     config = config or TrainConfig()
     if fabric is None:

@@ -100,6 +100,18 @@ def rank_layers(
     `sort_layers` ranks them [Kung-slides, "Ranking of Layers"]. Branches run one after the other,
     so the gain of a branch is not relative to its own input. Statistics of `sampling="dual"` give
     the mean over their batches, with the ridge used in collecting them.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups)
+        >>> [layer.module for layer in prunus.rank_layers(groups, statistics)]
+        ['0', '2']
     """
     names = execution_order(statistics)
     found = [_information(statistics, name, ridge) for name in names]

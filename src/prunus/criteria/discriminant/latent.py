@@ -100,6 +100,18 @@ def latent_utility(groups: Groups, statistics: Statistics, ridge: float = 1e-3) 
     Raises:
         ConfigError: the network has no single head, its teacher is continuous, or the statistics
             are kernels or do not cover its input.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> loader = [(torch.randn(32, 4), torch.arange(32) % 2)]
+        >>> statistics = prunus.collect(net, loader, groups)
+        >>> prunus.latent_utility(groups, statistics).values.shape
+        torch.Size([8])
     """
     head = groups.head
     if statistics.duals or statistics[head].samples == 0:
@@ -133,7 +145,7 @@ def otsu_threshold(values: Tensor) -> float:
         ConfigError: fewer than two values are given.
 
     Example:
-        >>> otsu_threshold(torch.tensor([0.1, 5.0, 0.2, 6.0]))
+        >>> round(otsu_threshold(torch.tensor([0.1, 5.0, 0.2, 6.0])), 6)
         2.6
     """
     if len(values) < 2:

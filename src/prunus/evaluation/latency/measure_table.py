@@ -73,6 +73,17 @@ def measure_latency_table(
 
     Raises:
         ConfigError: a share, `batch` or `repeats` is out of range.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> table = prunus.measure_latency_table(net, groups, torch.zeros(1, 4), repeats=3)
+        >>> table.batch, list(table.layers)
+        (1, ['0', '2'])
     """
     if batch < 1 or repeats < 1 or not all(0 < share <= 1 for share in grid):
         raise ConfigError(

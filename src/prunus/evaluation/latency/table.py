@@ -83,6 +83,17 @@ class LatencyTable:
             layer that may read fewer features than it receives.
         steps: the costliest layers at consecutive widths; empty if that was not requested, or no
             prunable layer is wide enough.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> groups = prunus.find_groups(net, torch.zeros(1, 4))
+        >>> table = prunus.measure_latency_table(net, groups, torch.zeros(1, 4), repeats=3)
+        >>> sorted(table.layers), table.ms("0", 8, 4) > 0
+        (['0', '2'], True)
     """
 
     grids: Mapping[str, Grid]

@@ -71,6 +71,16 @@ class Diagnosis:
         findings: what cannot be pruned and why, faults first.
         outputs: the modules that produce the network's outputs; they are kept, which is no fault.
         least: what the smallest plan keeps, for each currency separately.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import prunus
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> found = prunus.diagnose(net, torch.zeros(1, 4))
+        >>> found.status, found.params, found.macs, [group.name for group in found.groups]
+        ('healthy', 58, 48, ['0.inputs', '0'])
     """
 
     network: str

@@ -38,6 +38,11 @@ class GrowConfig:
     | ridge | ρ of the information, in units of N |
     | base | the training of the initial network, if no weights are given |
     | candidate | the training of each candidate, or only of the one chosen by information |
+
+    Example:
+        >>> import prunus
+        >>> prunus.GrowConfig(steps=4, budget={"params": "1M"}).budget
+        'params=1M'
     """
 
     steps: Size | None = None

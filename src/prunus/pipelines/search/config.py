@@ -55,6 +55,11 @@ class SearchConfig(JobConfig):
     | fixed | networks by name to train on the same data, e.g. tiny_resnet10 |
 
     Every network compared is trained for as many epochs in total as the final derived one.
+
+    Example:
+        >>> import prunus
+        >>> prunus.SearchConfig(model="resnet20", data="digits", budget={"params": "40%"}).budget
+        'params=40%'
     """
 
     budget: BudgetText
