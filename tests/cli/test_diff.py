@@ -119,11 +119,11 @@ def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     broken = write_run(Path("broken"), B)
     (broken / "config.yaml").write_text("version: 7\n")
     for other, said in (
-        ("missing", "there is no missing: give the folder of a run"),
+        ("missing", "missing does not exist: give the folder of a run"),
         ("empty", "empty has no plan.json"),
         ("no.json", "no.json: not a plan of Prunus"),
         ("bytes.json", "bytes.json is not a text file"),
-        ("wide.json", "plans of different networks: conv has 40 units in A and 41 in B"),
+        ("wide.json", "plans belong to different networks: conv has 40 units in A and 41 in B"),
         (broken, "format version 7"),
     ):
         for flags in ((), ("--json",)):

@@ -60,7 +60,7 @@ def test_push_prints_both_networks_and_resumes_to_nothing(
     code = prunus_("push", *NET, "--weights", weights, "--epochs", "4", "--out", out, "--resume")
     assert code == 0
     text = capsys.readouterr().out
-    assert "what fc3 reads" in text
+    assert "input of fc3" in text
     assert "before" in text and "after" in text
     assert "sum of discriminants, validation" in text
     assert (out / "record.jsonl").read_bytes() == before
@@ -72,4 +72,4 @@ def test_what_cannot_be_pushed_is_refused(
     assert prunus_("push", *NET, "--form", "best", "--out", tmp_path / "a") == 2
     assert "form" in capsys.readouterr().err
     assert prunus_("push", "--data", "digits", "--out", tmp_path / "b") == 2
-    assert "no model came" in capsys.readouterr().err
+    assert "no model given" in capsys.readouterr().err

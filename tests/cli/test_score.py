@@ -85,14 +85,14 @@ def test_bad_input_is_one_sentence(
     network = ("--model", "lenet300", "--weights", str(weights), "--data", "digits")
     good = (*network, "--out", str(out), "--device", "cpu")
     for arguments, said in (
-        ((), "no model came"),
-        (("--model", "lenet300"), "no data came"),
+        ((), "no model given"),
+        (("--model", "lenet300"), "no data given"),
         (("--model", "lenet300", "--data", "digits"), "has no trained weights"),
         (("--model", "torchvision:resnet18", "--data", "digits"), "prunus score runs/NAME"),
         ((*good, "--criterion", "taylor2"), "unknown criterion 'taylor2'"),
         ((*good, "--criterion", "granular"), "--set parents="),
         ((*good, "--set", "options.nu=1"), "criterion 'stacked'"),
-        ((*good, "--set", "mu"), "as in options.mu=0.2"),
+        ((*good, "--set", "mu"), "e.g. options.mu=0.2"),
         ((*good, "--set", "mu=0.2"), "mu"),
         ((*good, "--set", "options={"), "not YAML"),
         ((*good, "--set", "blocks=1"), "blocks is 1"),

@@ -80,7 +80,7 @@ def test_resume_of_a_finished_run_measures_nothing_again(
 
 def test_prune_without_a_budget_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prunus_("prune", *LENET, "--out", tmp_path / "run") == 2
-    assert "no budget came" in capsys.readouterr().err
+    assert "no budget given" in capsys.readouterr().err
 
 
 def test_pairs_of_images_have_no_classes_to_prune_by(

@@ -49,7 +49,7 @@ def test_they_are_recognised() -> None:
 def test_a_criterion_of_ones_own(kind: Any, ready: tuple[Groups, Statistics]) -> None:
     groups, statistics = ready
     found = score(groups, statistics, kind(), intervals=True)
-    assert set(found.groups) == {group.name for group in groups}
+    assert set(found.groups) == set(groups)
     for one in found.groups.values():
         assert one.replicates is not None
         assert len(one.replicates) == statistics.blocks

@@ -99,7 +99,9 @@ def test_ssim_of_equal_images_is_one_and_of_opposite_ones_below_zero():
 
 def test_ssim_needs_its_window():
     assert ssim(random(1, 1, 11, 11), random(1, 1, 11, 11, seed=1)).shape == (1,)
-    with pytest.raises(DataError, match="at least 11×11 pixels inside the border, but 10×30 came"):
+    with pytest.raises(
+        DataError, match="at least 11×11 pixels inside the border, but 10×30 were given"
+    ):
         ssim(random(1, 1, 10, 30), random(1, 1, 10, 30))
 
 
@@ -224,7 +226,7 @@ def test_no_images_is_an_error():
 
 def test_answers_of_another_size_are_an_error():
     x, y = random(1, 3, 6, 6), random(1, 3, 24, 24)
-    message = r"Enlarge makes \(1, 3, 12, 12\) of \(1, 3, 6, 6\), but .* \(1, 3, 24, 24\): choose"
+    message = r"Enlarge maps \(1, 3, 6, 6\) to \(1, 3, 12, 12\), but .* \(1, 3, 24, 24\): choose"
     with pytest.raises(ConfigError, match=message):
         restoration_quality(Enlarge(2), [(x, y)], 4)
     with pytest.raises(ConfigError, match="scale of a restoration is 0, expected 1 or more"):

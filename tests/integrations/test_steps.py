@@ -92,7 +92,7 @@ def test_a_refusal_comes_before_training() -> None:
         steps(at_epochs=[1, 3]).begin(network(), loader, epochs=3)
     with pytest.raises(BudgetError, match="cannot be reached: the least is"):
         steps("params=1", every=1).begin(network(), loader, epochs=None)
-    with pytest.raises(DataError, match="gave no batch"):
+    with pytest.raises(DataError, match="yields no batch"):
         steps(every=1).begin(network(), [], epochs=None)
 
 

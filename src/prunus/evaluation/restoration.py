@@ -147,7 +147,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     if min(x.shape[-2:]) < _WINDOW:
         raise DataError(
             f"SSIM needs images of at least {_WINDOW}×{_WINDOW} pixels inside the border, but "
-            f"{x.shape[-2]}×{x.shape[-1]} given: use larger images"
+            f"{x.shape[-2]}×{x.shape[-1]} were given: use larger images"
         )
     x, y = x.double(), y.double()
     mu_x, mu_y, xx, yy, xy = (_windowed(image) for image in (x, y, x * x, y * y, x * y))

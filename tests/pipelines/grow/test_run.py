@@ -109,7 +109,7 @@ class Stopping(Watch):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("moment", ["step 1 tried", "step 1 keeps", "growing stopped"])
+@pytest.mark.parametrize("moment", ["step 1, candidate", "step 1, kept", "growing stopped"])
 def test_a_stopped_run_repeats_nothing_and_ends_the_same(
     moment: str, grown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +235,7 @@ def test_a_candidate_that_diverges_is_named(tmp_path: Path) -> None:
         ({"preserve": True, "choose": "information"}, r"choose by accuracy, or grow without"),
         ({"budget": "params=50%"}, r"cannot bound a growing network: give params, macs or bytes"),
         ({"budget": "ms=3"}, r"cannot bound a growing network"),
-        ({"budget": "params=10"}, r"has \d+ params before it grows.*allows 10"),
+        ({"budget": "params=10"}, r"has \d+ params before growing.*allows 10"),
         ({"budget": "many"}, r"cannot be read"),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_worker_process_gives_the_same_network_and_a_dead_one_is_named(
             if workers > 1:
                 with pytest.raises(
                     PrunusError,
-                    match=r"candidate .*Dying@1,2 of step 1 died \(exit code 3\): mend .*--resume",
+                    match=r"candidate .*Dying@1,2 of step 1 died \(exit code 3\): fix .*--resume",
                 ):
                     list(crew.try_all([second]))
     assert rows[0] == rows[1]

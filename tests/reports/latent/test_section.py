@@ -119,7 +119,7 @@ def test_the_sentence_counts() -> None:
         "fc reads 6 dimensions, 1 copy; discriminants sum to 3.00."
     )
     latent |= {"copies": 2, "discriminants": [], "traced": make_traced() | {"by": "12"}}
-    assert words.latent_sentence(latent) == "fc reads 6 dimensions, 2 copies; 3 kept as asked."
+    assert words.latent_sentence(latent) == "fc reads 6 dimensions, 2 copies; 3 kept as set."
 
 
 def test_captions_say_the_numbers_of_their_figures() -> None:
@@ -139,7 +139,7 @@ def test_captions_say_the_numbers_of_their_figures() -> None:
     )
     text = plain(words.dimension_caption(make_traced()))
     assert "All 6 dimensions reach 96.00 %" in text
-    assert "the 3 that were chosen 96.00 %, as many components 67.50 %" in text
+    assert "the 3 chosen reach 96.00 %, the same number of components 67.50 %" in text
 
 
 def test_a_place_has_its_dimension_discriminant_and_accuracy() -> None:

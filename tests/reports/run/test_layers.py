@@ -79,7 +79,7 @@ def test_of_many_layers_outputs_are_folded(many_groups: list[Row], config: Row) 
     for each in layers_of(many_groups)[10:]:
         each["kind"] = "Linear"
     page = render_page(many_groups, config, None)
-    assert "Outputs, and parameters of the convolutions alone, layer by layer" in page
+    assert "Outputs, and parameters of the convolutions only, layer by layer" in page
     assert drawn(page)["convolutions"]["data"][0]["x"] == [36928] * 10
     layers_of(many_groups)[24:] = []
     assert "<summary>Outputs" not in render_page(many_groups, config, None)

@@ -76,7 +76,7 @@ def test_the_verdict_says_what_was_won_and_lost(rows: list[Row]) -> None:
     assert said.endswith("grown network, no push, within a standard error.")
     assert standard_error(rows) == pytest.approx((0.96 * 0.04 / 600) ** 0.5)
     unknown = [{k: v for k, v in row.items() if k != "validation_images"} for row in rows]
-    assert plain(verdict(unknown)).endswith("growing, grown network, no push and L1.")
+    assert plain(verdict(unknown)).endswith("growing steps, grown network, no push and L1.")
     worse = [*rows[:-1], {"event": "comparison", "arms": [{**rows[-1]["arms"][0], "lead": -0.1}]}]
     assert "it is below networks of the growing steps." in plain(verdict(worse))
     assert plain(verdict([RUN])) == "The network has not finished growing."
