@@ -42,6 +42,19 @@ def test_one_block_has_no_interval() -> None:
     statistics = collect(model, batches(2, 8), groups, blocks=1)
     with pytest.raises(ConfigError, match=r"at least 2 blocks, found 1.*blocks=8"):
         score(groups, statistics, "di", intervals=True)
+    scores = score(groups, statistics, "di")
+    assert all(found.replicates is None for found in scores.groups.values())
+
+
+def test_intervals_are_the_default_where_there_are_any() -> None:
+    model = build("mlp")
+    groups = find_groups(model, images(1))
+    statistics = collect(model, batches(2, 8), groups, blocks=2)
+    default, asked = (score(groups, statistics, "di", intervals=each) for each in (None, True))
+    for name, found in default.groups.items():
+        assert torch.equal(found.replicates, asked[name].replicates)
+    without = score(groups, statistics, "di", intervals=False)
+    assert all(found.replicates is None for found in without.groups.values())
 
 
 def weighted_scatter(x: Tensor, y: Tensor, w: Tensor) -> Scatter:

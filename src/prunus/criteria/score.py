@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from prunus.core import ConfigError, one_blas_thread
 from prunus.criteria.families import families_of, has_samples, score_family
-from prunus.criteria.intervals import add_replicates
+from prunus.criteria.intervals import add_replicates, has_intervals
 from prunus.criteria.scores import CRITERIA, Criterion, GroupScore, NotScoredError, Scores
 from prunus.graph import Group, Groups
 from prunus.statistics import Statistics
@@ -32,7 +32,7 @@ def score(
     groups: Groups,
     statistics: Statistics,
     criterion: str | Criterion = "stacked",
-    intervals: bool = False,
+    intervals: bool | None = None,
     **options: Any,
 ) -> Scores:
     """Score every unit of every group.
@@ -41,7 +41,8 @@ def score(
         criterion: a name of `CRITERIA`, or any object of the `Criterion` protocol.
         intervals: also score without each of the statistics' K blocks, along the same order, so
             that `GroupScore.interval` returns the jackknife interval of each cost. This takes K
-            more scorings and no pass over the data.
+            more scorings and no pass over the data. By default, if there are several blocks and
+            the criterion has intervals.
         options: passed to the criterion if it is given by name.
 
     Raises:
@@ -82,6 +83,10 @@ def score(
             except NotScoredError as reason:
                 skipped |= {group.name: str(reason) for group in family}
         scored = {group.name: scored[group.name] for group in read if group.name in scored}
+        if intervals is None:
+            # a criterion that only reads weights may be given none
+            given = statistics is not None
+            intervals = given and statistics.blocks > 1 and has_intervals(rule)
         if intervals:
             scored = add_replicates(groups, statistics, rule, scored)
     return Scores(scored, name, rule.unit, rule.comparable, skipped)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from prunus.core import seed_everything
-from prunus.criteria import has_intervals, needs_of, rank_layers, score
+from prunus.criteria import needs_of, rank_layers, score
 from prunus.evaluation import accuracy
 from prunus.graph import Groups
 from prunus.pipelines.latent import add_traces
@@ -76,8 +76,7 @@ def s_phase_(
             progress=session.watch.batches(f"prune step {iteration}: tracing"),
         )
         session.journal.append_once("latent", latent, iteration=iteration)
-    intervals = config.intervals and statistics.blocks > 1 and has_intervals(rule)
-    scores = score(groups, statistics, rule, intervals=intervals)
+    scores = score(groups, statistics, rule, intervals=None if config.intervals else False)
     repair: dict[str, Any] = {"compensate": config.compensate, "ridge": config.ridge}
     curves = None
     if config.allocation == "dp":

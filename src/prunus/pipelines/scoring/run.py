@@ -25,7 +25,6 @@ from prunus.core import (
 from prunus.criteria import (
     LayerInformation,
     Scores,
-    has_intervals,
     make_criterion,
     needs_of,
     rank_layers,
@@ -171,7 +170,7 @@ def run_score(
         record.append("latent", **traced)
     collected = time.monotonic()
     layers = rank_layers(groups, statistics, ridge=config.ridge, level=config.level)
-    scores = score(groups, statistics, rule, intervals=has_intervals(rule))
+    scores = score(groups, statistics, rule)
     record.append(
         "score",
         images=statistics.images,
