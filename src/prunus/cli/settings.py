@@ -81,7 +81,7 @@ def parse_shape(text: str | None) -> list[int] | None:
         return [int(part) for part in text.replace("x", ",").split(",")]
     except ValueError:
         raise ConfigError(
-            f"--input-shape {text!r}: expected channels, height and width, as in 3,32,32"
+            f"--input-shape {text!r}: expected channels, height and width, e.g. 3,32,32"
         ) from None
 
 
@@ -92,7 +92,7 @@ def parse_image_shape(text: str | None) -> tuple[int, int, int] | None:
         return None
     if len(shape) != 3:
         raise ConfigError(
-            f"--input-shape {text!r}: expected channels, height and width, as in 3,32,32"
+            f"--input-shape {text!r}: expected channels, height and width, e.g. 3,32,32"
         )
     return shape[0], shape[1], shape[2]
 

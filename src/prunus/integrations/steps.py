@@ -150,9 +150,9 @@ class PruningSteps:
             made = s_phase_(*self._opened(network, session), targets, i)
         for name, module in network.named_modules():
             module.training = modes[name]
-        anew = {n for o in optimizers for n in cut_state_(o, before, network, made.edit)}
+        fresh = {n for o in optimizers for n in cut_state_(o, before, network, made.edit)}
         self.plan, self.done, row = made.state.plan, i, made.row
-        self.history.append({"epoch": epoch, **row, "state_anew": sorted(anew)})
+        self.history.append({"epoch": epoch, **row, "state_anew": sorted(fresh)})
         if self.out is not None:
             write_whole(self.out / "plan.json", self.plan.to_json())
         log.info(

@@ -106,7 +106,7 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
         loader: batches of images (B, C, H, W) and labels int64 (B,) or target images.
 
     Raises:
-        DataError: the loader gave no image.
+        DataError: the loader yields no image.
         NonFiniteError: an output is NaN.
 
     Example:

@@ -80,7 +80,7 @@ def search(
     watch: Watch | None = None,
     **settings: Any,
 ) -> FinishedRun:
-    """Grow, push and prune a network, its rivals beside it, and return the run [Tian, chapter 4].
+    """Grow, push and prune a network and its rivals, and return the run [Tian, chapter 4].
 
     It works on names and in a run folder, as `prunus search` does, whose page it writes too.
 

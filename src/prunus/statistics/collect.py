@@ -77,7 +77,7 @@ def collect(
         DataError: there is no batch, or labels do not fit the network, or maps have several sizes
             where they are flattened.
         ConfigError: the Gram matrices would not fit into memory (says what would), or settings
-            that do not go together; or the ranks hold different weights or buffers.
+            that cannot be combined; or the ranks hold different weights or buffers.
         PrunusError: another rank failed; all ranks stop.
 
     Example:

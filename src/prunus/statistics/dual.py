@@ -18,7 +18,7 @@ from torch import Tensor
 
 __all__ = ["Dual"]
 
-#: ρ in units of the kernel's mean eigenvalue, tr(K)/B: with F > B features a batch can be fitted
+#: ρ in units of the kernel's mean eigenvalue, tr(K)/B: a batch with F > B features can be fitted
 #: without error, so that a small ρ would find everything in any features.
 RIDGE = 0.1
 

@@ -80,7 +80,7 @@ def refit_(
         For each consumer, the share of its target's variance that it cannot reproduce.
 
     Raises:
-        DataError: the loader gave no image.
+        DataError: the loader yields no image.
     """
     stream = iter(batches)
     first = next(stream, None)
