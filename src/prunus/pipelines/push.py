@@ -46,7 +46,8 @@ def push(
     """Train a copy with the Deep LDA push; return it and one row per epoch.
 
     The push gathers what separates the classes into few neurons of the last hidden layer: its
-    terms are ℓ_lda + λ·ℓ_cov + β·ℓ_align [Tian, eq. 4.6 to 4.9], in addition to the loss of `train`.
+    terms are ℓ_lda + λ·ℓ_cov + β·ℓ_align [Tian, eq. 4.6 to 4.9], in addition to the loss of
+    `train`.
 
     Args:
         model: any classifier with one head; it is left untouched.

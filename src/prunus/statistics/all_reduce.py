@@ -173,5 +173,5 @@ def _summed(tensor: Tensor, rule: Any = dist.ReduceOp.SUM) -> Tensor:
 
 
 def _device() -> torch.device:
-    """Return a device that the backend can send from, for when there is no tensor to infer it from."""
+    """Return a device that the backend can send from, for when no tensor gives one."""
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
