@@ -2,7 +2,7 @@
 
 A finished run (as `prunus train` leaves it) is cut to each budget by scores that count on what the
 rest makes up for: once over all groups that common consumers concatenate (`Elimination.jointly`),
-once with each group by itself, as if those beside it stayed. Random and L1 stand beside. The cut is
+once with each group separately, as if the others were kept. Random and L1 are rows, too. The cut is
 repaired jointly and not trained. Scores see 4 096 training images and repairs 512 of them; the
 accuracy is that of validation.
 

@@ -62,7 +62,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "vit_small_patch16_224": lambda: timm.create_model("vit_small_patch16_224"),
 }
 KEPT = 0.5
-#: What is compiled unless told otherwise: it takes a minute or more a network.
+#: What is compiled by default: it takes a minute or more per network.
 COMPILED = ("uniform/8", "uniform/16", "torch-pruning/8")
 
 
@@ -113,7 +113,7 @@ def rival(model: nn.Module, image: Tensor, multiple: int | None) -> nn.Module:
             round_to=multiple,
         )
         pruner.step()
-        for module in cut.modules():  # timm's attention reshapes by these, as its examples mend it
+        for module in cut.modules():  # timm's attention reshapes by these, as its examples fix it
             if (qkv := getattr(module, "qkv", None)) in pruner.num_heads:
                 module.num_heads = pruner.num_heads[qkv]
                 module.attn_dim = qkv.out_features // 3

@@ -64,7 +64,7 @@ CRITERIA = {
     "stacked, whitened": ("stacked", {"whiten": True}, "patch"),
 }
 
-#: Column → how `apply_` repairs, and whether BatchNorm is estimated anew.
+#: Column → how `apply_` repairs, and whether BatchNorm is re-estimated.
 REPAIRS = {
     "none": ("none", "never"),
     "bn": ("none", "always"),

@@ -7,10 +7,10 @@ that `unsound_groups` finds, and cuts to 67 % of the MACs by a random plan (seed
 - a backward pass in training mode runs on two images;
 - at least 25 % of the MACs of convolutions and linear layers are gone, by PyTorch's counter;
 - in a process of its own, `prunus.load` gives the same outputs, bit for bit, from plan.json and
-  model.safetensors on a new build whose weights are others (a column by itself);
-- with `--onnx`, a column by itself: the export passes the project's gate.
+  model.safetensors on a new build whose weights are others (a column of its own);
+- with `--onnx`, a column of its own: the export passes the project's gate.
 
-How weights are drawn so that the comparison means something is told in `zoo.py`. As a check, the
+`zoo.py` explains how weights are drawn so that the comparison is meaningful. As a check, the
 plan and a change of the image must each move the outputs by 1e-2 of the largest (`effect`,
 `sight` in the record).
 
@@ -268,7 +268,7 @@ class Child:
     facts: dict[str, Any] = field(default_factory=lambda: {"stage": "start"})
 
     def finish(self, limit: float) -> dict[str, Any]:
-        """End the process and return its facts; without a verdict, say what became of it."""
+        """End the process and return its facts; without a verdict, say how it ended."""
         late = time.monotonic() - self.start >= limit
         if late:
             self.process.kill()

@@ -68,7 +68,7 @@ def print_peak(name: str, criterion: str) -> None:
     """Child process: print the peak above the state in which network and images are ready."""
     arguments = setting()
     PASSES[name](arguments[0], arguments[1], arguments[2][:1], criterion)  # warm the libraries
-    Path("/proc/self/clear_refs").write_text("5")  # start the high-water mark anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
     before = _status("VmRSS")
     PASSES[name](*arguments, criterion)
     print(_status("VmHWM"), _status("VmHWM") - before)

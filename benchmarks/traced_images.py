@@ -1,4 +1,4 @@
-"""How many images a class a trace needs: [Tian, section 3.3.6, Figure 3-20] as a command.
+"""How many images per class a trace needs: [Tian, section 3.3.6, Figure 3-20] as a command.
 
 For every seed one dense network is trained and pruned to the same budget by `deep_lda` with the
 `threshold` allocation, tracing 1, 2, 5, … images of each class and all of them; latent utilities

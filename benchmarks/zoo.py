@@ -6,7 +6,7 @@ by `PICKS`.
 A new network often hides a wrong cut: its LayerScales are 1e-6, the last gains of its residual
 branches and its biases 0, all its norms alike; and where BatchNorm's statistics are made up, the
 outputs are the same, to 1e-7, for every image. So every parameter whose values are all the same,
-within 1e-3, is drawn anew: gains from [0.5, 1.5], the biases of norms from [-0.5, 0.5], those of
+within 1e-3, is drawn again: gains from [0.5, 1.5], the biases of norms from [-0.5, 0.5], those of
 layers from [-0.1, 0.1], larger ones from a normal of deviation 0.02. Then BatchNorm's running
 statistics are those of four images. Images are smooth noise plus white noise: of white noise
 alone, a pooling over positions leaves nothing.
@@ -141,7 +141,7 @@ def _size_by_name(name: str) -> tuple[int, int, int, str]:
 
 
 def named_entries(names: list[str]) -> list[Entry]:
-    """Return the models asked for, of `zoo:name` or of the first zoo that has the name.
+    """Return the requested models, of `zoo:name` or of the first zoo that has the name.
 
     A model that is the pick of its family is built as the pick says.
     """
@@ -190,7 +190,7 @@ def draw_images(count: int, size: tuple[int, ...], seed: int = 1) -> Tensor:
 
 @torch.no_grad()
 def randomise_(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw anew every parameter that is still constant."""
+    """Draw again every parameter that is still constant."""
     draw = torch.Generator().manual_seed(seed)
     for module in model.modules():
         weight = getattr(module, "weight", None)
