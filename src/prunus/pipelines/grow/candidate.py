@@ -89,8 +89,11 @@ class Bench:
 
     def train_(
         self, model: nn.Module, how: TrainConfig, journal: Journal, *, seed: int, name: str
-    ) -> None:
-        """Train in place with the settings `how`, journal each epoch, report progress as `name`."""
+    ) -> Row | None:
+        """Train in place with the settings `how` and return the last epoch's row, if any.
+
+        Each epoch is journalled, and progress is reported as `name`.
+        """
         data = self.data
         session = Session(
             loaders=Loaders.of(data),
@@ -101,18 +104,23 @@ class Bench:
             channels_last=self.config.channels_last,
         )
         parents = (data.parents,) if data.parents else ()
-        p_phase_(model, how, session, phase="train", parents=parents)
+        return p_phase_(model, how, session, phase="train", parents=parents)
 
     def information(self, model: nn.Module) -> float:
         """Return the share of the classes that the last hidden layer explains."""
         return latent_information(model, self.images, self.job.example, self.config.grow.ridge)
 
-    def measured(self, model: nn.Module) -> Row:
-        """Return validation accuracy and information of a network as it is."""
-        return {
-            "accuracy": accuracy(model, self.data.validation),
-            "information": self.information(model),
-        }
+    def measured(self, model: nn.Module, trained: Row | None) -> Row:
+        """Return validation accuracy and information of a network.
+
+        The accuracy is that of the last epoch, `trained`, where there was one.
+        """
+        found = (
+            accuracy(model, self.data.validation)
+            if trained is None
+            else trained["validation_accuracy"]
+        )
+        return {"accuracy": found, "information": self.information(model)}
 
     def try_(self, candidate: Candidate) -> Row:
         """Build, inspect and, if `trained` is set, train and measure a candidate; return its row.
@@ -151,8 +159,8 @@ class Bench:
             "trained_information": None,
         }
         if candidate.trained:
-            self.train_(model, settings.candidate, journal, seed=seed, name=row["model"])
-            after = self.measured(model)
+            trained = self.train_(model, settings.candidate, journal, seed=seed, name=row["model"])
+            after = self.measured(model, trained)
             row |= {"accuracy": after["accuracy"], "trained_information": after["information"]}
         return model, {**row, "seconds": round(time.perf_counter() - start, 3)}
 

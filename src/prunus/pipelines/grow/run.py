@@ -133,12 +133,13 @@ def _start_(base: nn.Module, bench: Bench, journal: Journal) -> None:
     if journal.record.find("step", step=0) is not None:
         return
     config, sizes = bench.config, stage_sizes(base)
+    trained = None
     if config.weights is None:
         seed = derive_seed(config.seed, "base")
-        bench.train_(base, config.grow.base, journal, seed=seed, name=config.model)
+        trained = bench.train_(base, config.grow.base, journal, seed=seed, name=config.model)
     base.to(bench.job.device).eval()
     save_weights(base, weights_of(bench.out, 0))
-    row = sizes_row(base, config.model, sizes, bench.job.example) | bench.measured(base)
+    row = sizes_row(base, config.model, sizes, bench.job.example) | bench.measured(base, trained)
     journal.record.append("step", step=0, stage=None, **row, **_kept(bench.out, 0))
     bench.watch.say(f"start: {_said(row)}")
 
