@@ -45,7 +45,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[Oracle], list[Candidate]
         monkeypatch.setattr(
             Bench,
             "measured",
-            lambda bench, model: {
+            lambda bench, model, trained: {
                 name: oracle(name, model.stage_sizes) for name in ("accuracy", "information")
             },
         )
