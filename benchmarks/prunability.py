@@ -54,11 +54,11 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunus.batches import flatten_tensors
 from prunus.criteria import score
 from prunus.export import export_onnx, save_weights
 from prunus.graph import Groups, find_groups
 from prunus.graph.probe import probe
-from prunus.modules.outputs import flatten_tensors
 from prunus.pipelines import load
 from prunus.plan import make_plan
 from prunus.surgery import mask_, replay_, unsound_groups

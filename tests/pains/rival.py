@@ -9,8 +9,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 import prunus
+from prunus.batches import flatten_tensors
 from prunus.graph import Groups
-from prunus.modules.outputs import flatten_tensors
 from prunus.surgery import mask_, replay_
 from tests.conftest import random_plan
 

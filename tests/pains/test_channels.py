@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import prunus
+from prunus.batches import flatten_tensors
 from prunus.evaluation import count_params
-from prunus.modules.outputs import flatten_tensors
 from prunus.surgery import replay_, unsound_groups
 from tests.conftest import random_plan
 from tests.graph.nets import images

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from prunus.batches import Heads
 from prunus.core import from_dict
 from prunus.core.errors import ConfigError, DataError, NonFiniteError
 from prunus.training import TrainConfig, distillation, fit_, task_loss
@@ -178,7 +179,7 @@ def test_auxiliary_heads_count_three_tenths() -> None:
     main, aux, y = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     ce = nn.functional.cross_entropy
     expected = ce(main, y) + 0.3 * ce(aux, y)
-    torch.testing.assert_close(task_loss((main, aux), y, TrainConfig()), expected)
+    torch.testing.assert_close(task_loss(Heads((main, aux)), y, TrainConfig()), expected)
     torch.testing.assert_close(task_loss((main, None), y, TrainConfig()), ce(main, y))
 
 
@@ -190,7 +191,7 @@ def test_images_are_compared_pixel_by_pixel() -> None:
     torch.testing.assert_close(squared, (main - target).square().mean())
     half = nn.functional.interpolate(target, (4, 4), mode="bicubic", antialias=True)
     expected = expected + (small - half).abs().mean()
-    torch.testing.assert_close(task_loss((main, small), target, TrainConfig()), expected)
+    torch.testing.assert_close(task_loss(Heads((main, small)), target, TrainConfig()), expected)
     torch.testing.assert_close(distillation(main, target, 4.0), (main - target).abs().mean())
 
 

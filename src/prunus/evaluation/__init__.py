@@ -1,5 +1,6 @@
 """Measure a network without changing it."""
 
+from prunus.batches import primary
 from prunus.evaluation.accuracy import accuracy
 from prunus.evaluation.latency import (
     MULTIPLES,
@@ -23,7 +24,6 @@ from prunus.evaluation.quality import measure
 from prunus.evaluation.restoration import Quality, psnr, restoration_quality, ssim
 from prunus.evaluation.size import count_bytes, count_params
 from prunus.graph import count_macs
-from prunus.modules import primary
 
 __all__ = [
     "MULTIPLES",

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import primary
 from prunus.core import DataError, NonFiniteError
-from prunus.modules import primary
 
 __all__ = ["accuracy"]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunus.batches import primary
 from prunus.core import ConfigError, DataError, NonFiniteError
 from prunus.data import rgb_to_luma
-from prunus.modules import primary
 
 __all__ = ["Quality", "psnr", "restoration_quality", "ssim"]
 

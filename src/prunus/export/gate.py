@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import primary
 from prunus.core import ExportError, write_whole
 from prunus.export.format import FORMATS, OUTPUT, Format
-from prunus.modules import primary, private_copy
+from prunus.modules import private_copy
 
 __all__ = ["Parity", "check_parity", "export", "export_model"]
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from prunus.batches import flatten_tensors
 from prunus.core import TraceError
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
 from prunus.graph.operations import Call, CallSite, TraceState, follow, follow_single
@@ -28,7 +29,6 @@ from prunus.modules import (
     Scripted,
     calling,
     channel_count,
-    flatten_tensors,
     is_depthwise,
     is_packed,
     is_written_norm,

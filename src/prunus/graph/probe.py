@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import flatten_tensors
 from prunus.core import TraceError
 from prunus.modules import (
     BATCHNORMS,
@@ -18,7 +19,6 @@ from prunus.modules import (
     Calling,
     Empty,
     Scripted,
-    flatten_tensors,
     is_depthwise,
     is_mixing,
     module_at,

@@ -29,7 +29,6 @@ from prunus.modules.kinds import (
     quotas,
     set_input_columns_,
 )
-from prunus.modules.outputs import flatten_tensors, primary
 from prunus.modules.scripts import OPAQUE, Scripted
 from prunus.modules.select import SelectLinear, widen
 from prunus.modules.uncalled import Calling, calling, plain_attention
@@ -52,7 +51,6 @@ __all__ = [
     "close_heads_",
     "emptied",
     "exchange_",
-    "flatten_tensors",
     "former_of",
     "has_own_forward",
     "input_columns",
@@ -65,7 +63,6 @@ __all__ = [
     "open_heads_",
     "opened",
     "plain_attention",
-    "primary",
     "private_copy",
     "projection_name",
     "quotas",

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import flatten_tensors
 from prunus.core import DataError, NonFiniteError
 from prunus.graph import Consumer
-from prunus.modules import calling, flatten_tensors, module_at
+from prunus.modules import calling, module_at
 from prunus.statistics.accumulate import add_teacher
 from prunus.statistics.guards import first_bad, only_activations
 from prunus.statistics.loader import weigh

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunus.batches import flatten_tensors
 from prunus.core import ConfigError, DataError
-from prunus.modules import flatten_tensors
 
 __all__ = ["Classes", "Logits", "Targets", "Teacher", "make_teacher"]
 

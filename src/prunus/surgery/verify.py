@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunus.batches import flatten_tensors
 from prunus.core import derive_seed
 from prunus.graph import Group, Groups
-from prunus.modules import flatten_tensors, private_copy
+from prunus.modules import private_copy
 from prunus.plan import CostTracker, plan_units
 from prunus.surgery.cut import replay_
 from prunus.surgery.mask import mask_

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from prunus.batches import primary
 from prunus.core import DataError, NonFiniteError, seed_everything, writing_whole
 from prunus.evaluation import measure
-from prunus.modules import primary
 from prunus.training.config import TrainConfig
 from prunus.training.local import LocalTeachers
 from prunus.training.loss import distillation, task_loss

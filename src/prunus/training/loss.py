@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from prunus.batches import auxiliary, primary
 from prunus.core import DataError
-from prunus.modules import primary
 from prunus.training.config import TrainConfig
 
 __all__ = ["AUXILIARY_WEIGHT", "distillation", "task_loss"]
@@ -25,14 +24,13 @@ def task_loss(output: Any, targets: Tensor, config: TrainConfig) -> Tensor:
     For labels int64 (B,): the cross-entropy plus 0.3 times that of each auxiliary head. For
     images float (B, C, H, W): the mean absolute or squared error, plus that of each smaller
     output of a pyramid against the target resized to it (bicubic, antialiased), all with weight 1
-    as in LapSRN. Of a named output (Hugging Face) the first is the main one, and the others are
-    features.
+    as in LapSRN. Auxiliary are only the outputs of which the network says so (`auxiliary`); what
+    else it returns, such as features, is not trained.
 
     Raises:
         DataError: the targets do not match the loss that `config` names, or the output.
     """
-    several = isinstance(output, Sequence)
-    heads = [h for h in output if h is not None] if several else [primary(output)]
+    heads = [primary(output), *auxiliary(output)]
     kind = config.loss
     if kind == "auto":
         kind = "l1" if targets.is_floating_point() else "cross_entropy"

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import primary
 from prunus.core import ConfigError, DataError, NonFiniteError
-from prunus.modules import primary
 from prunus.training.config import PushConfig
 from prunus.training.local import explained_share, pool, teacher_matrix
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import flatten_tensors
 from prunus.core import ConfigError
 from prunus.evaluation.latency.alone import (
     Shape,
@@ -29,7 +30,6 @@ from prunus.modules import (
     CONVOLUTIONS,
     SelectLinear,
     channel_count,
-    flatten_tensors,
     is_depthwise,
     is_mixing,
     module_at,

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import flatten_tensors
 from prunus.core import PrunusError
-from prunus.modules import flatten_tensors
 
 __all__ = ["RUNTIMES", "RuntimeUnavailableError", "compiled_call", "eager_call", "onnx_call"]
 

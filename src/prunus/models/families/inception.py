@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunus.batches import Heads
 from prunus.core import ConfigError
 from prunus.models.families.inception_module import ConvUnit, InceptionModule, stage_widths
 from prunus.models.registry import Shape, register_model
@@ -183,7 +184,7 @@ class Inception(nn.Module):
         x = F.adaptive_avg_pool2d(x, 1)  # (B, 1024, 1, 1)
         x = self.dropout(torch.flatten(x, 1))  # (B, 1024)
         logits: Tensor = self.fc(x)
-        return (logits, *others) if others else logits
+        return Heads((logits, *others)) if others else logits
 
     def _stage4_with_heads(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         others = []

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import Heads
 from prunus.models.families.srresnet import doublings
 from prunus.models.registry import register_restorer
 
@@ -80,7 +81,7 @@ class LapSRN(nn.Module):
         for level in self.levels:
             f, image = level(f, image)  # (B, 64, 2H, 2W), (B, C, 2H, 2W); then 4H, …
             images.insert(0, image)
-        return tuple(images) if self.training else image
+        return Heads(images) if self.training else image
 
 
 def _doubling(in_channels: int, out_channels: int, groups: int = 1) -> nn.ConvTranspose2d:

@@ -12,10 +12,11 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from prunus.batches import flatten_tensors
 from prunus.core import NonFiniteError, TraceError, derive_seed, html_table, share_svg
 from prunus.graph import Group, Groups, counts_heads, find_groups, probe
 from prunus.models import usual_input
-from prunus.modules import OPAQUE, Scripted, flatten_tensors, private_copy, projection_name, widen
+from prunus.modules import OPAQUE, Scripted, private_copy, projection_name, widen
 from prunus.pipelines.diagnosis.hints import OUTPUTS, advise
 from prunus.plan import CostTracker, least_costs
 from prunus.reports import print_diagnosis

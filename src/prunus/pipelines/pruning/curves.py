@@ -23,9 +23,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from prunus.batches import primary
 from prunus.criteria import Scores
 from prunus.graph import Group, Groups
-from prunus.modules import primary, private_copy
+from prunus.modules import private_copy
 from prunus.plan import Plan, plan_units, predict_loss
 from prunus.runs import Loader
 from prunus.statistics import Statistics

@@ -1,0 +1,123 @@
+"""What a network is called with: one tensor, several, or named ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.batches.outputs import flatten_tensors
+from prunus.core import DataError
+
+__all__ = ["Example", "Inputs"]
+
+#: What may be given as an example: a tensor, the positional arguments, the named ones, or both.
+Example = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The arguments of one forward pass.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> inputs = Inputs.of((torch.zeros(3, 4), torch.ones(3, 4)))
+        >>> inputs.size, inputs.first(1)(nn.CosineSimilarity()).shape
+        (3, torch.Size([1]))
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, example: Example) -> Inputs:
+        """Return the arguments that an example stands for.
+
+        A tuple holds the positional arguments, a mapping with words as keys the named ones
+        (`BatchEncoding` too); anything else is the only argument.
+        """
+        if isinstance(example, Inputs):
+            return example
+        if isinstance(example, Mapping) and all(isinstance(key, str) for key in example):
+            return cls(kwargs=dict(example))
+        if isinstance(example, tuple):
+            return cls(args=tuple(example))
+        return cls(args=(example,))
+
+    def __call__(self, model: nn.Module) -> Any:
+        """Run `model` on these arguments."""
+        return model(*self.args, **self.kwargs)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor among the arguments, in order."""
+        return flatten_tensors([*self.args, *self.kwargs.values()])
+
+    @property
+    def size(self) -> int:
+        """The number of examples: the length of the first tensor that has a first axis.
+
+        Raises:
+            DataError: there is no such tensor.
+        """
+        for tensor in self.tensors:
+            if tensor.dim():
+                return len(tensor)
+        raise DataError(
+            "the network's arguments hold no tensor with a batch axis: give a batch of examples"
+        )
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """Return the arguments with `change` applied to every tensor."""
+        return Inputs(
+            tuple(_mapped(a, change) for a in self.args),
+            {key: _mapped(a, change) for key, a in self.kwargs.items()},
+        )
+
+    def first(self, count: int) -> Inputs:
+        """Return the first `count` examples; tensors without a batch axis stay whole."""
+        size = self.size
+        return self.map(lambda t: t[:count] if t.dim() and len(t) == size else t)
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None = None) -> Inputs:
+        """Return the arguments on a device; floating-point tensors in `dtype`, if one is given."""
+        return self.map(
+            lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
+        )
+
+    def like(self, model: nn.Module) -> Inputs:
+        """Return the arguments on the device of a network and in its floating-point type."""
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                return self.to(tensor.device, tensor.dtype)
+        return self
+
+    def detached(self, *, gradient: bool = False) -> Inputs:
+        """Return copies that share no graph; floating-point ones need a gradient if asked for."""
+        return self.map(
+            lambda t: t.detach().clone().requires_grad_(gradient and t.is_floating_point())
+        )
+
+    def shapes(self) -> str:
+        """Return the shapes of all tensors, for messages."""
+        return ", ".join(str(tuple(t.shape)) for t in self.tensors) or "no tensor"
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.tensors)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a value with `change` applied to the tensors in tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_mapped(item, change) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_mapped(item, change) for item in value)
+    if isinstance(value, dict):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    return value
