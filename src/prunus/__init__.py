@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prunus.batches import Batches, read
     from prunus.core import PrunusError
     from prunus.criteria import Scores, latent_utility, rank_layers, score
     from prunus.evaluation import LatencyTable, measure_latency_table
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Batches",
     "Budget",
     "Diagnosis",
     "Evaluation",
@@ -77,6 +79,7 @@ __all__ = [
     "prune",
     "push",
     "rank_layers",
+    "read",
     "score",
     "search",
     "trace_utility",
@@ -86,6 +89,7 @@ __all__ = [
 
 #: Where each public name lies.
 _ROOMS = {
+    "Batches": "batches",
     "Budget": "plan",
     "Diagnosis": "pipelines",
     "Evaluation": "pipelines",
@@ -119,6 +123,7 @@ _ROOMS = {
     "prune": "pipelines",
     "push": "pipelines",
     "rank_layers": "criteria",
+    "read": "batches",
     "score": "criteria",
     "search": "pipelines",
     "trace_utility": "statistics",

@@ -1,6 +1,7 @@
 """What a loader gives and a network returns: inputs, labels, outputs."""
 
 from prunus.batches.inputs import Example, Inputs
+from prunus.batches.labels import IGNORED, Matched, are_shares, class_axis, class_labels, match
 from prunus.batches.outputs import (
     Heads,
     OutputChoice,
@@ -9,14 +10,28 @@ from prunus.batches.outputs import (
     flatten_tensors,
     primary,
 )
+from prunus.batches.reading import Batch, Batches, Loader, length, parse, read, rereadable
 
 __all__ = [
+    "IGNORED",
+    "Batch",
+    "Batches",
     "Example",
     "Heads",
     "Inputs",
+    "Loader",
+    "Matched",
     "OutputChoice",
+    "are_shares",
     "auxiliary",
     "choose_output",
+    "class_axis",
+    "class_labels",
     "flatten_tensors",
+    "length",
+    "match",
+    "parse",
     "primary",
+    "read",
+    "rereadable",
 ]

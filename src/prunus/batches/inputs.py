@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunus.batches.outputs import flatten_tensors
 from prunus.core import DataError
 
 __all__ = ["Example", "Inputs"]
@@ -55,7 +54,14 @@ class Inputs:
     @property
     def tensors(self) -> list[Tensor]:
         """Every tensor among the arguments, in order."""
-        return flatten_tensors([*self.args, *self.kwargs.values()])
+        found: list[Tensor] = []
+
+        def note(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.map(note)
+        return found
 
     @property
     def size(self) -> int:
@@ -82,6 +88,33 @@ class Inputs:
         """Return the first `count` examples; tensors without a batch axis stay whole."""
         size = self.size
         return self.map(lambda t: t[:count] if t.dim() and len(t) == size else t)
+
+    @staticmethod
+    def joined(parts: Sequence[Inputs]) -> Inputs:
+        """Return the examples of all parts as one batch.
+
+        What has no batch axis is taken from the first part.
+
+        Raises:
+            DataError: examples of different sizes cannot be joined.
+        """
+        first = parts[0]
+        whole = [iter(part.tensors) for part in parts]
+        sizes = [part.size for part in parts]
+
+        def join(tensor: Tensor) -> Tensor:
+            own = [next(tensors) for tensors in whole]
+            if any(t.dim() == 0 or len(t) != n for t, n in zip(own, sizes, strict=True)):
+                return tensor
+            if len({t.shape[1:] for t in own}) > 1:
+                shapes = ", ".join(sorted({str(tuple(t.shape[1:])) for t in own}))
+                raise DataError(
+                    f"the loader gives examples of several sizes ({shapes}), and here they must "
+                    "be in one batch: give examples of one size for this step"
+                )
+            return torch.cat(own)
+
+        return first.map(join)
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None = None) -> Inputs:
         """Return the arguments on a device; floating-point tensors in `dtype`, if one is given."""

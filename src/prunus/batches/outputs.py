@@ -90,7 +90,7 @@ def primary(output: Any) -> Tensor:
     mapping or a named tuple the only tensor or the one under a usual name (`logits`, `out`, …).
 
     Raises:
-        DataError: there is no tensor, or none of several can be told to be the main one.
+        DataError: there is no tensor, or it is not known which of several is the main one.
     """
     choice = next((c for c in reversed(_CHOICES) if c is not None), None)
     if choice is not None and not isinstance(output, Tensor):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from prunus.batches import length
 from prunus.runs import Watch
 
 __all__ = ["TerminalWatch"]
@@ -31,8 +32,7 @@ class TerminalWatch(Watch):
 
         def track(loader: Iterable[T]) -> Iterator[T]:
             with self._bar() as bar:
-                total = len(loader) if isinstance(loader, Sized) else None
-                task = bar.add_task(title, total=total, state="")
+                task = bar.add_task(title, total=length(loader), state="")
                 for batch in loader:
                     yield batch
                     bar.advance(task)

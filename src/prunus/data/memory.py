@@ -14,14 +14,14 @@ from prunus.data.augment import Augmentation
 from prunus.data.registry import DataSettings, Shape
 from prunus.data.splits import DataSplits, make_splits, split_stratified
 
-__all__ = ["Batch", "MemoryImages", "Scaling", "as_is", "split_in_memory"]
+__all__ = ["ImageBatch", "MemoryImages", "Scaling", "as_is", "split_in_memory"]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601's weights of red, green and blue
 
-Batch = tuple[Tensor, Tensor]
+ImageBatch = tuple[Tensor, Tensor]
 
 
-def as_is(batch: Batch) -> Batch:
+def as_is(batch: ImageBatch) -> ImageBatch:
     """Return the batch unchanged: `MemoryImages` returns whole batches."""
     return batch
 
@@ -40,7 +40,7 @@ class Scaling:
         return replace(self, mean=(luma,), std=(sum(self.std) / 3,))
 
 
-class MemoryImages(Dataset[Batch]):
+class MemoryImages(Dataset[ImageBatch]):
     """Images and labels, resized, augmented and normalised on access, a whole batch at once.
 
     x = (augmented(resized(bytes / most)) - mean) / std. Grey images are repeated to the requested
@@ -79,11 +79,11 @@ class MemoryImages(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> ImageBatch:
         x, y = self.__getitems__([index])
         return x[0], y[0]
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> ImageBatch:
         """Return the batch (B, C, H, W), (B,) of `indices`."""
         index = torch.as_tensor(indices)
         C, H, W = self.input_shape
@@ -109,8 +109,8 @@ def split_in_memory(
     settings: DataSettings,
     *,
     name: str,
-    rest: Batch,
-    test: Batch,
+    rest: ImageBatch,
+    test: ImageBatch,
     validation_size: int,
     class_names: tuple[str, ...],
     scaling: Scaling,
@@ -131,7 +131,7 @@ def split_in_memory(
     )
     train = rest[0][kept], rest[1][kept]  # only once: training and calibration share it
 
-    def images(batch: Batch, augment: Augmentation | None = None) -> MemoryImages:
+    def images(batch: ImageBatch, augment: Augmentation | None = None) -> MemoryImages:
         return MemoryImages(*batch, scaling=scaling, input_shape=input_shape, augment=augment)
 
     return make_splits(

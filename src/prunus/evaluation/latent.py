@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import Batch, class_labels, read
 from prunus.core import ConfigError, DataError
 from prunus.graph import Groups
 from prunus.modules import module_at
@@ -55,17 +56,17 @@ def latent_curve(
         ready[name] = V, c, V.T @ W, bias + c @ W
     right = {name: [0] * len(counts) for name in bases}
     images = 0
-    read: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, args: read.append(args[0].detach()))
+    met: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, args: met.append(args[0].detach()))
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for x, y in loader:
-                read.clear()
-                model(x.to(device))
-                z = read[-1].float().flatten(1)[:, index]  # (B, F)
-                labels = y.to(device)
+            for batch in read(loader, model):
+                met.clear()
+                batch.inputs(model)
+                z = met[-1].float().flatten(1)[:, index]  # (B, F)
+                labels = _labels(batch, len(W.T)).to(device)
                 for name, (V, c, VW, start) in ready.items():
                     parts = (z - c) @ V  # (B, F)
                     logits, before = start.expand(len(z), -1), 0
@@ -73,7 +74,7 @@ def latent_curve(
                         logits = logits + parts[:, before:k] @ VW[before:k]
                         before = k
                         right[name][at] += int((logits.argmax(1) == labels).sum())
-                images += len(x)
+                images += batch.size
     finally:
         handle.remove()
         model.train(training)
@@ -82,6 +83,14 @@ def latent_curve(
             "the loader yields no image to measure latent dimensions on: give a non-empty one"
         )
     return {name: [found / images for found in row] for name, row in right.items()}
+
+
+def _labels(batch: Batch, classes: int) -> Tensor:
+    """Return the class of each image, (B,)."""
+    if batch.labels is None:
+        raise DataError("the batches have no labels: give (images, labels)")
+    labels = class_labels(batch.labels, classes)
+    return labels if labels.dim() == 1 else labels[:, 0]
 
 
 def enough_dimensions(counts: Sequence[int], accuracies: Sequence[float], drop: float) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.batches import primary
+from prunus.batches import Loader, primary, read
 from prunus.core import ConfigError, DataError, NonFiniteError
 from prunus.data import rgb_to_luma
 
@@ -34,7 +33,7 @@ class Quality(NamedTuple):
 
 def restoration_quality(
     model: nn.Module,
-    loader: Iterable[tuple[Tensor, Tensor]],
+    loader: Loader,
     scale: int,
     progress: Any = None,
 ) -> Quality:
@@ -69,8 +68,12 @@ def restoration_quality(
     similarities: list[float] = []
     try:
         with torch.no_grad():
-            for x, y in progress(loader) if progress else loader:
-                answer = primary(model(x.to(device)))
+            batches = read(loader, model, progress)
+            for batch in batches:
+                x, y = batch.inputs.tensors[0], batch.labels
+                if y is None:
+                    raise DataError("the batches have no targets: give (images, targets)")
+                answer = primary(batch.inputs(model))
                 if answer.shape != y.shape:
                     raise ConfigError(
                         f"{type(model).__name__} maps {tuple(x.shape)} to "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from prunus.batches import flatten_tensors
+from prunus.batches import Inputs, flatten_tensors
 from prunus.core import TraceError
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
 from prunus.graph.operations import Call, CallSite, TraceState, follow, follow_single
@@ -46,7 +46,7 @@ Coupling = dict[tuple[str, str], set[tuple[int, int]]]
 
 def couplings(
     model: nn.Module,
-    example: tuple[Any, ...],
+    example: Inputs,
     roots: list[str],
     uncalled: Collection[str] = (),
     *,
@@ -68,7 +68,7 @@ def couplings(
         with (
             torch.no_grad(), plain_attention(), tracer.watching(), calling(model, uncalled), tracer
         ):  # fmt: skip
-            outputs = model(*example)
+            outputs = example(model)
     except Exception as error:
         text = str(error).splitlines()
         raise TraceError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Example, Inputs
 from prunus.graph.consumers import find_consumers
 from prunus.graph.groups import Groups
 from prunus.graph.probe import probe
@@ -15,7 +16,7 @@ from prunus.modules import is_mixing, module_at, widen
 __all__ = ["head_groups"]
 
 
-def head_groups(model: nn.Module, example: Tensor, *, feature_limit: int = 4096) -> Groups:
+def head_groups(model: nn.Module, example: Example, *, feature_limit: int = 4096) -> Groups:
     """Return the head as `find_groups` would, including its positions, with no groups and no costs.
 
     For statistics of the last hidden layer alone. The head is what makes the network's output in
@@ -28,7 +29,7 @@ def head_groups(model: nn.Module, example: Tensor, *, feature_limit: int = 4096)
         TraceError: the network cannot be run; names the module.
     """
     wide = widen(model).eval()
-    seen = probe(wide, (example.detach().clone().requires_grad_(),))
+    seen = probe(wide, Inputs.of(example).detached(gradient=True))
     heads = tuple(sorted(seen.heads))
     mixing = [name for name in heads if is_mixing(module_at(wide, name))]
     found = Groups.of_consumers(

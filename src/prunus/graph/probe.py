@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.batches import flatten_tensors
+from prunus.batches import Example, Inputs, flatten_tensors
 from prunus.core import TraceError
 from prunus.modules import (
     BATCHNORMS,
@@ -54,8 +54,8 @@ class Probe:
     worked_out: tuple[str, ...] = ()
 
 
-def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
-    """Run `model` once on `example` with gradients on, and return what was seen.
+def probe(model: nn.Module, example: Example) -> Probe:
+    """Run `model` once on `example` (`Inputs.of`) with gradients on, and return what was seen.
 
     Raises:
         TraceError: the forward pass failed; names the innermost module that was running.
@@ -70,7 +70,8 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
     consumers: dict[tuple[str, int], list[str]] = collections.defaultdict(list)
     inputs_of: dict[str, Tensor] = {}
     hooks = []
-    given = flatten_tensors(example)
+    inputs = Inputs.of(example)
+    given = inputs.tensors
     examples = max(1, len(given[0])) if given and given[0].dim() else 1
 
     def enter(module: nn.Module, _: Any) -> None:
@@ -102,13 +103,12 @@ def probe(model: nn.Module, example: tuple[Any, ...]) -> Probe:
         hooks.append(module.register_forward_hook(leave))
     try:
         with torch.enable_grad(), plain_attention(), Calling(model) as calls:
-            outputs = model(*example)
+            outputs = inputs(model)
     except Exception as error:
         where = ".".join(filter(None, running[-1:])) or type(model).__name__
-        shapes = ", ".join(str(tuple(t.shape)) for t in flatten_tensors(example))
         raise TraceError(
             f"{type(model).__name__} cannot be traced: its module {where!r} "
-            f"({_kind(model, where)}) failed on an example of shape {shapes}: "
+            f"({_kind(model, where)}) failed on an example of shape {inputs.shapes()}: "
             f"{_first_line(error)}. Give an example that the network accepts, or fix that module"
         ) from error
     finally:

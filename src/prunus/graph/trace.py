@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
+from prunus.batches import Example, Inputs
 from prunus.core import NonFiniteError, TraceError, first_non_finite
 from prunus.graph.branches import let_branches_go
 from prunus.graph.consumers import find_consumers
@@ -25,7 +25,7 @@ __all__ = ["find_groups"]
 
 def find_groups(
     model: nn.Module,
-    example: Tensor | tuple[Any, ...],
+    example: Example,
     *,
     ignored_layers: Collection[str] = (),
     inputs: bool = True,
@@ -36,7 +36,8 @@ def find_groups(
     """Find the groups of coupled units of `model`, their consumers and their cost.
 
     Args:
-        example: one input batch (or the tuple of arguments); only its shape is used.
+        example: one input batch, a tuple of positional or a mapping of named arguments, or
+            `Inputs`; only shapes are used.
         ignored_layers: names of modules whose outputs are not pruned.
         inputs: whether input pixels and single positions of a flattened feature map are units
             too, removed where a linear layer reads them.
@@ -66,11 +67,7 @@ def find_groups(
         (['0'], 8, 58)
     """
     _check_finite(model)
-    arguments = example if isinstance(example, tuple) else (example,)
-    arguments = tuple(
-        a.detach().clone().requires_grad_(a.is_floating_point()) if isinstance(a, Tensor) else a
-        for a in arguments
-    )
+    arguments = Inputs.of(example).detached(gradient=True)
     wide = widen(model).eval()
     seen, arguments, whole = _probe_all(wide, arguments)
     mixing = [n for n, m in named_layers(wide) if is_mixing(m)]
@@ -124,24 +121,22 @@ def _sole(norms: tuple[str | None, ...]) -> str | None:
     return norms[0] if len(set(norms)) == 1 else None
 
 
-def _all_macs(model: nn.Module, layers: dict[str, Layer], arguments: tuple[Any, ...]) -> int:
+def _all_macs(model: nn.Module, layers: dict[str, Layer], arguments: Inputs) -> int:
     """Return the MACs per example: the layers' and all others that PyTorch's counter finds.
 
     Products of activations (attention) count as if no unit could make them cheaper, so a budget is,
     if anything, met with a margin.
     """
     own = sum(layer.macs(layer.out, count_inputs(model, n, layer)) for n, layer in layers.items())
-    if len(arguments) != 1 or not isinstance(arguments[0], Tensor):
+    if len(arguments.args) != 1 or arguments.kwargs or not isinstance(arguments.args[0], Tensor):
         return own
     try:
-        return max(own, count_macs(model, arguments[0]))
+        return max(own, count_macs(model, arguments.args[0]))
     except Exception:  # networks' code can raise anything on tensors without values
         return own
 
 
-def _probe_all(
-    wide: nn.Module, arguments: tuple[Any, ...]
-) -> tuple[Probe, tuple[Any, ...], nn.Module]:
+def _probe_all(wide: nn.Module, arguments: Inputs) -> tuple[Probe, Inputs, nn.Module]:
     """Probe in eval mode, and in training mode too where modules are left out.
 
     Returns what was seen, and the arguments and the network with which all of it runs; the
@@ -151,10 +146,7 @@ def _probe_all(
     idle = [n for n, m in named_layers(wide) if is_mixing(m) and n not in seen.positions]
     if not idle:
         return seen, arguments, wide
-    twice = tuple(
-        torch.cat([a, a]).detach().requires_grad_(a.requires_grad) if isinstance(a, Tensor) else a
-        for a in arguments
-    )
+    twice = Inputs.joined([arguments, arguments]).detached(gradient=True)
     training = copy.deepcopy(wide).train()
     try:
         full = probe(copy.deepcopy(training), twice)

@@ -240,7 +240,8 @@ class PruningSteps:
         return pruning, state
 
     def _example(self, session: Session) -> Tensor:
-        return next(iter(session.loaders.calibration))[0][:1]
+        images: Tensor = next(iter(session.loaders.calibration))[0]
+        return images[:1]
 
 
 def _counted(given: BudgetLike) -> Budget:

@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 from scipy.stats import binomtest
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Batch, Inputs, read
 from prunus.core import STRICT, Task, html_table
 from prunus.evaluation import count_bytes, count_params, measure
 from prunus.graph import count_macs
@@ -117,16 +118,16 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
         (8, 10, 8, 40)
     """
     network = private_copy(model).eval()
-    seen: list[Tensor] = []
+    seen: list[Inputs] = []
     count = 0
 
-    def counted() -> Iterator[tuple[Tensor, Tensor]]:
+    def counted() -> Iterator[Batch]:
         nonlocal count
-        for images, targets in loader:
+        for batch in read(loader, network):
             if not seen:
-                seen.append(images[:1])
-            count += len(images)
-            yield images, targets
+                seen.append(batch.inputs.first(1))
+            count += batch.size
+            yield batch
 
     quality = measure(network, counted())
     share = quality.get("accuracy")
@@ -140,9 +141,9 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
         quality=quality,
         interval=None if share is None else wilson(share, count),
         params=count_params(network),
-        macs=count_macs(network, seen[0].to(device)),
+        macs=count_macs(network, seen[0].tensors[0].to(device)),
         bytes=count_bytes(network),
-        input_shape=tuple(seen[0].shape[1:]),
+        input_shape=tuple(seen[0].tensors[0].shape[1:]),
     )
 
 

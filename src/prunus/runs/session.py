@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Loader, length, parse
 from prunus.core import Row, derive_seed
 from prunus.data import DataSplits, balanced_loader
 from prunus.evaluation import LatencyTable
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["Loader", "Loaders", "Session", "last_epoch", "p_phase_", "spread"]
-
-Loader = Iterable[tuple[Tensor, Tensor]]
 
 TITLES = {
     "dense": "training the dense network",
@@ -112,21 +111,19 @@ def last_epoch(journal: Journal, phase: str) -> Row | None:
     return fit["epochs"][-1] if fit is not None and fit["epochs"] else None
 
 
-def spread(loader: Loader, images: int) -> list[tuple[Tensor, Tensor]]:
+def spread(loader: Loader, images: int) -> list[Any]:
     """Return whole batches, evenly spread over the loader, with about `images` images in total.
 
     The loader is read to its end, because a data set may be ordered by class.
     """
-    counted: Any = loader
-    try:
-        length = len(counted)
-    except TypeError:
-        length = sum(1 for _ in loader)
-    taken: list[tuple[Tensor, Tensor]] = []
+    count = length(loader)
+    if count is None:
+        count = sum(1 for _ in loader)
+    taken: list[Any] = []
     wanted = 1
     for at, batch in enumerate(loader):
         if at == 0:
-            wanted = min(length, math.ceil(images / max(len(batch[0]), 1)))
-        if len(taken) < wanted and at * wanted >= len(taken) * length:
+            wanted = min(count, math.ceil(images / max(parse(batch).size, 1)))
+        if len(taken) < wanted and at * wanted >= len(taken) * count:
             taken.append(batch)
     return taken

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from prunus.batches import Loader, OutputChoice, choose_output, read, rereadable
 from prunus.core import ConfigError, DataError
 from prunus.graph import Groups
 from prunus.statistics.all_reduce import all_reduce_
-from prunus.statistics.loader import Loader, class_weights, count_classes, length, pair
+from prunus.statistics.loader import class_weights, count_classes, taken
 from prunus.statistics.ranks import gathered, rank_and_size, require_one_model, together
 from prunus.statistics.request import Request
 from prunus.statistics.sampling import Sampling
@@ -39,14 +39,15 @@ def collect(
     feature_limit: int = 4096,
     progress: Any = None,
     all_reduce: bool = True,
+    output: OutputChoice | None = None,
 ) -> Statistics:
     """Sum up the input of every consumer over `loader`: one pass, nothing kept per image.
 
     A consumer that runs several times for an image is summed over all its calls.
 
     Args:
-        loader: batches (images, labels or targets) of the training data; images alone do for
-            `teacher="logits"`.
+        loader: batches (images, labels or targets) of the training data, in any form that
+            `read` knows; images alone do for `teacher="logits"`.
         teacher: the number of classes (by default the width of the network's output), `targets`
             for continuous vectors or maps, `logits` for the network's own output.
         parents: the coarser class of each class, one sequence per granularity; or labels of shape
@@ -66,6 +67,7 @@ def collect(
         all_reduce: where `torch.distributed` runs several processes, add up what all of them
             collect (`all_reduce_`), each on its own share of the images: every rank must call
             `collect` then, with the same weights, and gets the same numbers bit for bit.
+        output: which output of several is the main one: its name or index, or a function.
 
     Each batch is summed in the activations' precision, batches add up in float64.
     Cost: N·P·F² multiply-adds per consumer, P samples per image. By pixel P = H·W and F = C, 1 ÷
@@ -102,10 +104,11 @@ def collect(
         require_one_model(model)
     weights = None
     if balance:
-        counted = functools.partial(count_classes, loader, batches)
+        loader = rereadable(loader)
+        counted = functools.partial(count_classes, read(loader, model, batches=batches))
         weights = class_weights(gathered(together(counted)) if ranks > 1 else [counted()])
 
-    here = length(loader, batches)
+    here = taken(loader, batches)
     lengths = gathered(here) if ranks > 1 else [here]
     known = [n for n in lengths if n is not None]
     everywhere = sum(known) if len(known) == ranks else None
@@ -126,13 +129,12 @@ def collect(
 
     def run() -> Statistics:
         sweep = None
-        taken = loader if batches is None else itertools.islice(loader, batches)
-        for batch in progress(taken) if progress else taken:
-            x, y = pair(batch)
+        for batch in read(loader, model, progress, batches):
             if sweep is None:  # the first images show how wide the network's output is
-                first = x[:1].to(request.device)
-                sweep = Sweep(request, make_teacher(teacher, model, first, parents, seed=rank))
-            sweep.batch(x, y, weights)
+                first = batch.inputs.first(2)
+                made = make_teacher(teacher, model, first, parents, heads=groups.heads, seed=rank)
+                sweep = Sweep(request, made)
+            sweep.batch(batch, weights)
         if sweep is None or not sweep.images:
             raise DataError(
                 "the calibration loader gave no batch: give it at least one image per class"
@@ -142,7 +144,8 @@ def collect(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return run() if ranks == 1 else all_reduce_(together(run))
+        with choose_output(output):
+            return run() if ranks == 1 else all_reduce_(together(run))
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -10,6 +10,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import Inputs
 from prunus.core import ConfigError
 
 __all__ = ["MemoryGuard", "first_bad", "free_memory", "only_activations"]
@@ -63,7 +64,7 @@ def only_activations(model: nn.Module, gradients: bool) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def first_bad(model: nn.Module, x: Tensor) -> str:
+def first_bad(model: nn.Module, inputs: Inputs) -> str:
     """Run the batch again and name the first module whose output is not finite."""
     found: list[str] = []
     names = {module: name for name, module in model.named_modules()}
@@ -76,11 +77,11 @@ def first_bad(model: nn.Module, x: Tensor) -> str:
     handles = [m.register_forward_hook(look) for m in hooked]
     try:
         with torch.no_grad():
-            model(x)
+            inputs(model)
     finally:
         for handle in handles:
             handle.remove()
-    if not torch.isfinite(x).all():
+    if not all(bool(torch.isfinite(t).all()) for t in inputs.tensors):
         return "the calibration images hold NaN or infinity: clean the data first"
     where = found[0] if found else "the network"
     return (

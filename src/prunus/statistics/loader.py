@@ -1,34 +1,21 @@
-"""Batches of a loader, their number, and the weight of each class's images."""
+"""How many batches are read, and the weight of each class's images."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sized
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from prunus.batches import Batch, Loader, length
 from prunus.core import DataError
 
-__all__ = ["Loader", "class_weights", "count_classes", "length", "pair", "weigh"]
-
-Loader = Iterable[Any]
+__all__ = ["class_weights", "count_classes", "taken", "weigh"]
 
 
-def pair(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Return a batch's images, and its labels or targets where it has them."""
-    if isinstance(batch, Tensor):
-        return batch, None
-    x, *rest = batch
-    return x, rest[0] if rest else None
-
-
-def count_classes(loader: Loader, batches: int | None) -> Tensor:
-    """Return N_l of every class l of the loader's labels, float64."""
-    if isinstance(loader, Iterator):
-        raise DataError("balance=True reads the loader twice: give one that can be, no iterator")
-    labels = [pair(batch)[1] for batch in itertools.islice(loader, batches)]
+def count_classes(batches: Iterable[Batch]) -> Tensor:
+    """Return N_l of every class l of the batches' labels, float64."""
+    labels = [batch.labels for batch in batches]
     if not labels or any(y is None or y.is_floating_point() for y in labels):
         raise DataError("balance=True needs class labels (int64): give a loader that has them")
     fine = torch.cat([_finest(y) for y in labels if y is not None])
@@ -61,10 +48,7 @@ def _finest(y: Tensor) -> Tensor:
     return (y if y.dim() == 1 else y[:, 0]).long().cpu()
 
 
-def length(loader: Loader, batches: int | None) -> int | None:
-    """Return how many batches a loader gives, or None where it does not say."""
-    try:
-        found = len(loader) if isinstance(loader, Sized) else None
-    except TypeError:
-        return batches
+def taken(loader: Loader, batches: int | None) -> int | None:
+    """Return how many batches are read of a loader, or None where it does not say."""
+    found = length(loader)
     return found if batches is None or found is None else min(found, batches)

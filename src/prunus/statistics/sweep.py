@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.batches import flatten_tensors
+from prunus.batches import Batch, primary
 from prunus.core import DataError, NonFiniteError
 from prunus.graph import Consumer
 from prunus.modules import calling, module_at
@@ -28,7 +28,7 @@ __all__ = ["Sweep"]
 
 
 @dataclass(eq=False)
-class _Batch:
+class _Passing:
     """A batch on its way through the network.
 
     Attributes:
@@ -54,30 +54,30 @@ class Sweep:
         self._sums = Sums(request, teacher)
         self._done = 0
 
-    def batch(self, x: Tensor, y: Tensor | None, class_weights: Tensor | None) -> None:
+    def batch(self, given: Batch, class_weights: Tensor | None) -> None:
         """Run one batch and add it to its blocks."""
         asked, teacher, sums = self._request, self._teacher, self._sums
-        Y = None
+        y, size, Y = given.labels, given.size, None
         if not teacher.own:
             if y is None:
                 raise DataError("the images have no labels: pass teacher='logits'")
-            if len(y) != len(x):
-                raise DataError(f"{len(y)} labels were given for {len(x)} images")
+            if y.dim() == 0 or len(y) != size:
+                shape = len(y) if y.dim() else "no"
+                raise DataError(f"{shape} labels were given for {size} images")
             Y = teacher.encode(y).to(asked.store)
             sums.expect(Y)
         weight = None
         if class_weights is not None and y is not None:
             weight = weigh(y, class_weights).to(asked.store)
-        batch = _Batch(self._done, len(x), asked.parts(self._done, len(x)), weight, Y)
+        batch = _Passing(self._done, size, asked.parts(self._done, size), weight, Y)
         if not self._done:
             sums.reserve()
-        x = x.to(asked.device)
         with (
             self._hooked(batch),
             only_activations(asked.model, asked.gradients),
             calling(asked.model, asked.groups.uncalled),
         ):
-            output = flatten_tensors(asked.model(x.detach().requires_grad_(asked.gradients)))[0]
+            output = primary(given.inputs.detached(gradient=asked.gradients)(asked.model))
             checks = [total.sum().to(asked.store) for total in sums.totals]
             if teacher.own or asked.gradients:
                 checks.append(output.detach().sum().to(asked.store))
@@ -86,7 +86,7 @@ class Sweep:
                 labels = y if y is not None else torch.empty(0)
                 teacher.loss(output, labels).backward()  # type: ignore[no-untyped-call]
         if not finite:
-            raise NonFiniteError(first_bad(asked.model, x.detach()))
+            raise NonFiniteError(first_bad(asked.model, given.inputs))
         if teacher.own:
             batch.Y = teacher.encode(output.detach()).to(asked.store)
             sums.expect(batch.Y)
@@ -106,7 +106,7 @@ class Sweep:
         return self._sums.finish()
 
     @contextmanager
-    def _hooked(self, batch: _Batch) -> Iterator[None]:
+    def _hooked(self, batch: _Passing) -> Iterator[None]:
         asked = self._request
         handles = []
         for name, consumer in asked.groups.consumers.items():
@@ -120,12 +120,14 @@ class Sweep:
             for handle in handles:
                 handle.remove()
 
-    def _reading(self, consumer: Consumer, batch: _Batch) -> Any:
+    def _reading(self, consumer: Consumer, batch: _Passing) -> Any:
         """Return the hook that adds a consumer's input."""
         asked = self._request
 
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            raw = args[0]
+        def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            raw, fresh = args[0], False
+            if asked.gradients and not raw.requires_grad:  # the first layer behind tokens
+                raw, fresh = raw.detach().requires_grad_(), True
             samples = asked.samples(
                 raw.detach(), module, consumer, number=batch.number, size=batch.size
             )
@@ -137,10 +139,11 @@ class Sweep:
             self._add(consumer.module, samples, batch)
             if asked.gradients:
                 self._watch_gradient(consumer, module, raw)
+            return (raw, *args[1:]) if fresh else None
 
         return before
 
-    def _add(self, name: str, samples: Samples, batch: _Batch) -> None:
+    def _add(self, name: str, samples: Samples, batch: _Passing) -> None:
         sums = self._sums
         if self._request.sampling.kind == "dual":
             x = samples.x.squeeze(-1) if samples.x.shape[2] == 1 else samples.x.mean(2)
@@ -161,7 +164,7 @@ class Sweep:
             self._teach(scatter, samples, part, totals, batch)
 
     def _teach(
-        self, scatter: Scatter, samples: Samples, part: slice, totals: Tensor, batch: _Batch
+        self, scatter: Scatter, samples: Samples, part: slice, totals: Tensor, batch: _Passing
     ) -> None:
         """Add the teacher's side: now, or once the network's output is known."""
         weight = None if batch.weight is None else batch.weight[part]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.batches import flatten_tensors
+from prunus.batches import Inputs, are_shares, class_axis, class_labels, match, primary
 from prunus.core import ConfigError, DataError
+from prunus.modules import module_at
 
 __all__ = ["Classes", "Logits", "Targets", "Teacher", "make_teacher"]
 
@@ -37,19 +38,32 @@ class Teacher(Protocol):
 
 @dataclass
 class Classes:
-    """Class labels (B,), or (B, G) with the finest labels first.
+    """Class labels (B,), or (B, G) with the finest labels first; or those of positions.
 
     `parents[g][l]` is the class of granularity g+1 (coarser) that class l belongs to. With
-    labels of several columns they are learned during the pass.
+    labels of several columns they are learned during the pass. With `positions` there is one label
+    for each position of a map or each token, (B, *spatial). Shares of classes (smoothed labels),
+    float (B, L), are taken as they are.
     """
 
     count: int
     parents: list[Tensor] = field(default_factory=list)
+    positions: bool = False
     discrete: bool = True
     own: bool = False
 
     def encode(self, y: Tensor) -> Tensor:
-        """Return the one-hot of the finest labels, (B, L)."""
+        """Return the one-hot of the finest labels, (B, L), or of positions, (B, L, *spatial)."""
+        if self.positions:
+            if y.dim() == 1:
+                raise DataError(
+                    "there is one label per image, but the network's output has positions: pass "
+                    "teacher=<number of classes>, 'targets' or 'logits'"
+                )
+            self._check_range(y)
+            return F.one_hot(y.long(), self.count).movedim(-1, 1).double()
+        if are_shares(y, self.count):
+            return y.double()
         return F.one_hot(self._finest(y), self.count).double()
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
@@ -58,28 +72,34 @@ class Classes:
         Raises:
             ConfigError: the output is not logits of these classes.
         """
-        if output.dim() != 2 or output.shape[1] < self.count:
+        whole = output.dim() == 2 and output.shape[1] >= self.count
+        if not whole and class_axis(output, y) is None:
             raise ConfigError(
                 f"gradients need logits (batch, {self.count} classes), the network's output has "
                 f"shape {tuple(output.shape)}: pass gradients=False, or another teacher"
             )
-        return F.cross_entropy(output, self._finest(y).to(output.device), reduction="sum")
+        found = match(output, y)
+        return F.cross_entropy(found.scores, found.targets, reduction="sum")
 
     def _finest(self, y: Tensor) -> Tensor:
-        if y.dim() not in (1, 2) or y.is_floating_point():
+        y = class_labels(y, self.count)
+        fine = y if y.dim() == 1 else y[:, 0]
+        self._check_range(fine)
+        if y.dim() == 2:
+            self._learn(fine, y[:, 1:])
+        return fine
+
+    def _check_range(self, y: Tensor) -> None:
+        if y.is_floating_point():
             raise DataError(
                 f"labels have shape {tuple(y.shape)} and type {y.dtype}, expected one class index "
-                "(int64) per image, or one per granularity; for targets pass teacher='targets'"
+                "(int64) per position; for targets pass teacher='targets'"
             )
-        fine = (y if y.dim() == 1 else y[:, 0]).long()
-        if len(y) and not 0 <= int(fine.min()) <= int(fine.max()) < self.count:
+        if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.count:
             raise DataError(
-                f"labels run from {int(fine.min())} to {int(fine.max())}, but the network has "
+                f"labels run from {int(y.min())} to {int(y.max())}, but the network has "
                 f"{self.count} outputs: give a network with one output per class"
             )
-        if y.dim() == 2:
-            self._learn(fine, y[:, 1:].long())
-        return fine
 
     def _learn(self, fine: Tensor, coarser: Tensor) -> None:
         """Note the parents of the classes seen; a class has one parent per granularity."""
@@ -138,21 +158,29 @@ class Targets:
 class Logits:
     """The network's own output; no labels are needed.
 
-    `generator` draws the labels of the loss, so that two passes over the same data agree.
+    `generator` draws the labels of the loss, so that two passes over the same data agree; `axis` is
+    that of the classes: 1 for maps, −1 for tokens.
     """
 
+    axis: int = 1
     discrete: bool = False
     own: bool = True
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     def encode(self, y: Tensor) -> Tensor:
-        """Return the output in float64; a map is averaged over its positions."""
-        return (y if y.dim() == 2 else y.flatten(2).mean(2)).double()
+        """Return the output in float64, (B, L); maps and tokens are averaged over positions."""
+        if y.dim() < 2:
+            raise DataError(
+                f"the network's output has shape {tuple(y.shape)}, expected (batch, classes): give "
+                "batches of two images or more if it drops axes of size 1"
+            )
+        return (y if y.dim() == 2 else y.movedim(self.axis, 1).flatten(2).mean(2)).double()
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Return the cross-entropy with labels drawn from the output: the true Fisher's."""
-        if output.dim() != 2:
+        if output.dim() < 2:
             raise ConfigError("gradients without labels need an output of shape (batch, classes)")
+        output = output.movedim(self.axis, -1).flatten(0, -2) if output.dim() > 2 else output
         chances = output.detach().cpu().double().softmax(1)
         drawn = torch.multinomial(chances, 1, generator=self.generator)[:, 0]
         return F.cross_entropy(output, drawn.to(output.device), reduction="sum")
@@ -161,24 +189,31 @@ class Logits:
 def make_teacher(
     teacher: Teacher | int | str | None,
     model: nn.Module,
-    x: Tensor,
+    inputs: Inputs,
     parents: Sequence[Sequence[int]],
     *,
+    heads: Sequence[str] = (),
     seed: int = 0,
 ) -> Teacher:
     """Return the teacher that `collect` was asked for; by default the classes of the output.
 
-    `seed` is that of the labels which `Logits` draws.
+    Args:
+        inputs: some examples; the output for them shows how many classes there are.
+        heads: the modules that make the output: linear ones put the classes on its last axis.
+        seed: that of the labels which `Logits` draws.
     """
+    axis = -1 if any(isinstance(module_at(model, name), nn.Linear) for name in heads) else 1
+    positions = False
     if teacher is None:
         with torch.no_grad():
-            output = flatten_tensors(model(x[:1]))[0]
-        if output.dim() != 2:
+            output = primary(inputs(model))
+        if output.dim() < 2:
             raise DataError(
-                f"the network's output has shape {tuple(output.shape)}, expected (batch, classes): "
-                "pass teacher=<number of classes>, 'targets' or 'logits'"
+                f"the network's output has shape {tuple(output.shape)} for {inputs.size} examples, "
+                "expected (batch, classes): keep the axis of the batch and that of the classes"
             )
-        teacher = int(output.shape[1])
+        positions = output.dim() > 2
+        teacher = int(output.shape[axis])
     if isinstance(teacher, int):
         known = [torch.as_tensor(parent).long().cpu().clone() for parent in parents]
         for parent in known:
@@ -187,7 +222,7 @@ def make_teacher(
                     f"parents are {parent.tolist()}, expected the coarser class, from 0, of each "
                     f"of {teacher} classes"
                 )
-        return Classes(teacher, known)
+        return Classes(teacher, known, positions=positions)
     if parents:
         raise ConfigError(
             f"parents go with class labels, and the teacher is {teacher!r}: leave them out"
@@ -199,5 +234,5 @@ def make_teacher(
             )
         if teacher == "targets":
             return Targets()
-        return Logits(generator=torch.Generator().manual_seed(seed))
+        return Logits(axis=axis, generator=torch.Generator().manual_seed(seed))
     return teacher

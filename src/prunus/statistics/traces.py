@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import Inputs, Loader, read
 from prunus.core import ConfigError, DataError, unknown_name
 from prunus.graph import Consumer, Groups
 from prunus.modules import calling, module_at
 from prunus.statistics.guards import only_activations
-from prunus.statistics.loader import Loader, pair
 from prunus.statistics.sampling import Sampling, take_samples
 
 __all__ = ["RECTIFIERS", "TRACE_RULES", "Trace", "Traces", "rectify_backward_", "trace_utility"]
@@ -158,10 +158,10 @@ def trace_utility(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        for batch in progress(loader) if progress else loader:
-            x, y = pair(batch)
-            chosen = wanted.take(x, y)
-            if len(chosen):
+        batches = read(loader, model, progress)
+        for batch in batches:
+            chosen = wanted.take(batch.inputs, batch.labels)
+            if chosen is not None:
                 tracer.add(chosen)
     finally:
         for module, mode in modes.items():
@@ -199,9 +199,9 @@ class _FirstOfEach:
         self.count = count
         self.seen: dict[int, int] = {}
 
-    def take(self, x: Tensor, y: Tensor | None) -> Tensor:
+    def take(self, inputs: Inputs, y: Tensor | None) -> Inputs | None:
         if self.count is None:
-            return x
+            return inputs
         if y is None or y.is_floating_point():
             raise DataError("images_a_class needs class labels, and there are none: leave it out")
         rows = []
@@ -209,7 +209,9 @@ class _FirstOfEach:
             if self.seen.get(label, 0) < self.count:
                 self.seen[label] = self.seen.get(label, 0) + 1
                 rows.append(row)
-        return x[rows]
+        size = inputs.size
+        chosen = inputs.map(lambda t: t[rows] if t.dim() and len(t) == size else t)
+        return chosen if rows else None
 
 
 class _UtilityTracer:
@@ -224,7 +226,7 @@ class _UtilityTracer:
         self.sums: dict[tuple[str, int], Tensor] = {}
         self.images = 0
 
-    def add(self, x: Tensor) -> None:
+    def add(self, inputs: Inputs) -> None:
         self.calls: dict[str, int] = {}
         self.read: list[Tensor] = []
         with (
@@ -236,12 +238,12 @@ class _UtilityTracer:
                 module = module_at(self.model, name)
                 handle = module.register_forward_pre_hook(self._reading(consumer))
                 hooks.callback(handle.remove)
-            self.model(x.to(self.device).detach().requires_grad_())
+            inputs.detached(gradient=True)(self.model)
             latent = self.read[-1]
             if not self.relevance:
                 rectify_backward_(latent)
             torch.autograd.backward(latent, latent.detach() * self._mask(latent))
-        self.images += len(x)
+        self.images += inputs.size
 
     def _mask(self, latent: Tensor) -> Tensor:
         """Return 1 at the kept dimensions of what the head reads, shaped to multiply it."""
@@ -252,9 +254,11 @@ class _UtilityTracer:
         return mask if linear else mask.view(-1, *[1] * (latent.dim() - 2))
 
     def _reading(self, consumer: Consumer) -> Any:
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             name = consumer.module
             raw = args[0]
+            if not raw.requires_grad:  # the first layer behind tokens
+                raw = raw.detach().requires_grad_()
             call = self.calls[name] = self.calls.get(name, -1) + 1
             if name == self.head:
                 self.read.append(raw)
@@ -266,6 +270,7 @@ class _UtilityTracer:
                 self._sum(consumer, module, call, found)
 
             raw.register_hook(hook)
+            return None if raw is args[0] else (raw, *args[1:])
 
         return before
 

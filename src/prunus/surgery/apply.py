@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Loader, read, rereadable
 from prunus.core import ConfigError, DataError
 from prunus.graph import Groups, find_groups
 from prunus.modules import private_copy
@@ -20,8 +20,6 @@ from prunus.surgery.repair import Repair, compensate_, merge_, refit_
 from prunus.surgery.undo import restore_
 
 __all__ = ["apply_"]
-
-Loader = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,14 +184,14 @@ def _settled(config: RepairConfig, sources: _Sources) -> RepairConfig:
 def _complete(model: nn.Module, config: RepairConfig, sources: _Sources) -> _Sources:
     """Return the sources with a loader that can be read twice, and the groups where needed."""
     loader, groups, statistics = sources.loader, sources.groups, sources.statistics
-    if isinstance(loader, Iterator):
-        loader = list(loader)
+    if loader is not None:
+        loader = rereadable(loader)
     if config.compensate in ("merge", "patch", "joint") and groups is None:
         groups = statistics.groups if statistics is not None else _traced(model, loader)
     return replace(sources, loader=loader, groups=groups)
 
 
 def _traced(model: nn.Module, loader: Loader | None) -> Groups:
-    for x, *_ in loader or ():
-        return find_groups(model, x[:1].to(next(model.parameters()).device))
+    for batch in read(loader or (), model):
+        return find_groups(model, batch.inputs.first(1))
     raise DataError("the calibration loader gave no batch: give it at least one image per class")

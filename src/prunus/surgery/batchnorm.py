@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Loader, read
 from prunus.core import ConfigError, DataError
 from prunus.modules import BATCHNORMS
 
@@ -15,7 +14,7 @@ __all__ = ["reestimate_batchnorm_"]
 
 def reestimate_batchnorm_(
     model: nn.Module,
-    loader: Iterable[tuple[Tensor, Tensor]],
+    loader: Loader,
     batches: int | None = None,
     *,
     shrink: float = 0.0,
@@ -46,7 +45,6 @@ def reestimate_batchnorm_(
     momenta = [m.momentum for m in norms]
     kept = [{n: b.clone() for n, b in m.named_buffers()} for m in norms]
     used = 0
-    device = next(model.parameters()).device
     model.eval()
     for norm in norms:
         norm.train()
@@ -54,11 +52,11 @@ def reestimate_batchnorm_(
         norm.momentum = None  # a plain average over batches
     try:
         with torch.no_grad():
-            for i, (x, _) in enumerate(loader):
+            for i, batch in enumerate(read(loader, model)):
                 if batches is not None and i >= batches:
                     break
-                if len(x) > 1:
-                    model(x.to(device))
+                if batch.size > 1:
+                    batch.inputs(model)
                     used += 1
         if not used:
             raise DataError(

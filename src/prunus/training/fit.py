@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from prunus.batches import primary
+from prunus.batches import (
+    Loader,
+    OutputChoice,
+    choose_output,
+    class_axis,
+    length,
+    match,
+    primary,
+    read,
+    rereadable,
+)
 from prunus.core import DataError, NonFiniteError, seed_everything, writing_whole
 from prunus.evaluation import measure
 from prunus.training.config import TrainConfig
@@ -28,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_"]
 
-Loader = Iterable[tuple[Tensor, Tensor]]
 Epoch = dict[str, float]
 
 
@@ -69,11 +78,13 @@ def fit_(
     seed: int = 0,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    output: OutputChoice | None = None,
 ) -> list[Epoch]:
     """Train `model` in place; return one row per epoch.
 
-    Targets are labels int64 (B,), or images (B, C, H, W) for restoration; `validation` is
-    measured accordingly (`measure`).
+    Targets are class labels, images (B, C, H, W) for restoration, or other numbers (`match` says
+    which go with which outputs); `validation` is measured accordingly (`measure`). Batches may
+    have any form that `read` knows; `output` names the main output of several.
 
     Loss: (1−d)·cross-entropy + d·distillation from `teacher`, d = config.distill, and with local
     teachers, whose granularity goes from `parents` (the coarse class of each class) to the
@@ -120,7 +131,8 @@ def fit_(
     model.to(device)
     if teacher is not None:
         teacher = teacher.to(device).eval()
-    with _laid_out((model, teacher), channels_last):
+    loader = rereadable(loader)
+    with torch.enable_grad(), choose_output(output), _laid_out((model, teacher), channels_last):
         listeners = _listeners(model, config, parents)
         batches = _length(loader)
         steps = max(1, config.epochs * batches)
@@ -203,20 +215,23 @@ def _epoch(
 ) -> Epoch:
     start = time.perf_counter()
     total = torch.zeros((), dtype=torch.float64)
-    right = count = 0
+    right = judged = count = 0
     means: dict[str, tuple[float, int]] = {}  # sum over images, and images
     lr = optimizer.param_groups[0]["lr"]
     with ExitStack() as stack:
         for listener in listeners:
             stack.enter_context(listener.listening())
-        for x, y in loader:
-            x, y = x.to(fabric.device), y.to(fabric.device)  # noqa: PLW2901
-            output = model(x)
+        for batch in read(loader, model):
+            if batch.labels is None:
+                raise DataError("the training batches have no labels: give (images, labels)")
+            y = batch.labels.to(fabric.device)
+            output = batch.inputs(model)
             loss = task_loss(output, y, config)
             if teacher is not None and config.distill:
                 with torch.no_grad():
-                    target = primary(teacher(x))
-                soft = distillation(primary(output), target, config.temperature)
+                    target = primary(batch.inputs(teacher))
+                axis = None if y.is_floating_point() else class_axis(target, y)
+                soft = distillation(primary(output), target, config.temperature, axis=axis)
                 loss = (1 - config.distill) * loss + config.distill * soft
             for listener in listeners:
                 heard = listener.read(y, schedule.last_epoch / steps)
@@ -224,7 +239,7 @@ def _epoch(
                     loss = loss + heard[0].to(loss)
                     for name, value in heard[1].items():
                         summed, images = means.get(name, (0.0, 0))
-                        means[name] = summed + float(value) * len(x), images + len(x)
+                        means[name] = summed + float(value) * batch.size, images + batch.size
             optimizer.zero_grad()
             fabric.backward(loss)
             if config.clip:
@@ -233,25 +248,25 @@ def _epoch(
                 )
             optimizer.step()
             schedule.step()
-            total += loss.detach().cpu().double() * len(x)
-            if not y.is_floating_point():
-                right += int((primary(output).argmax(1) == y).sum())
-            count += len(x)
+            total += loss.detach().cpu().double() * batch.size
+            found = match(primary(output).detach(), y, config.loss)
+            if found.kind != "values":
+                right += int(found.right().sum())
+                judged += len(found.targets)
+            count += batch.size
     if not count:
         raise DataError(
             "the training loader yields no batch: it needs at least one image per class"
         )
     row = {"loss": float(total) / count, "lr": lr, "seconds": time.perf_counter() - start}
-    if not y.is_floating_point():
-        row["train_accuracy"] = right / count
+    if judged:
+        row["train_accuracy"] = right / judged
     return row | {name: summed / images for name, (summed, images) in means.items()}
 
 
-def _length(loader: Any) -> int:
-    try:
-        return len(loader)
-    except TypeError:
-        return sum(1 for _ in loader)
+def _length(loader: Loader) -> int:
+    known = length(loader)
+    return sum(1 for _ in loader) if known is None else known
 
 
 def _save(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prunus.batches import auxiliary, primary
+from prunus.batches import auxiliary, match, primary
 from prunus.core import DataError
 from prunus.training.config import TrainConfig
 
@@ -21,41 +21,47 @@ AUXILIARY_WEIGHT = 0.3
 def task_loss(output: Any, targets: Tensor, config: TrainConfig) -> Tensor:
     """Return the loss of the main output plus that of the auxiliary ones.
 
-    For labels int64 (B,): the cross-entropy plus 0.3 times that of each auxiliary head. For
-    images float (B, C, H, W): the mean absolute or squared error, plus that of each smaller
-    output of a pyramid against the target resized to it (bicubic, antialiased), all with weight 1
-    as in LapSRN. Auxiliary are only the outputs of which the network says so (`auxiliary`); what
-    else it returns, such as features, is not trained.
+    For class labels (of images, of positions, or smoothed; see `match`): the cross-entropy plus
+    0.3 times that of each auxiliary head. For numbers and images (B, C, H, W): the mean absolute
+    or squared error, plus that of each smaller output of a pyramid against the target resized to
+    it (bicubic, antialiased), all with weight 1 as in LapSRN. With `loss: auto` it is the absolute
+    error for images and the squared one for other numbers. Auxiliary are only the outputs of which
+    the network says so (`auxiliary`); what else it returns, such as features, is not trained.
 
     Raises:
         DataError: the targets do not match the loss that `config` names, or the output.
     """
-    heads = [primary(output), *auxiliary(output)]
-    kind = config.loss
+    main, others = primary(output), auxiliary(output)
+    found = match(main, targets, config.loss)
+    of_classes = found.kind != "values"
+    kind: str = config.loss
     if kind == "auto":
-        kind = "l1" if targets.is_floating_point() else "cross_entropy"
-    if (kind == "cross_entropy") == targets.is_floating_point():
-        found = f"targets of {targets.dtype} with shape {tuple(targets.shape)}"
-        raise DataError(f"the loss {kind!r} does not fit {found}: set train.loss to auto")
-    if kind == "cross_entropy":
+        numbers = "l1" if targets.dim() == 4 else "mse"
+        kind = "cross_entropy" if of_classes else numbers
+    if (kind == "cross_entropy") != of_classes:
+        held = f"targets of {targets.dtype} with shape {tuple(targets.shape)}"
+        raise DataError(f"the loss {kind!r} does not fit {held}: set train.loss to auto")
+    if of_classes:
         smoothing = config.label_smoothing
-        losses = [F.cross_entropy(head, targets, label_smoothing=smoothing) for head in heads]
+        heads = [found, *(match(head, targets) for head in others)]
+        losses = [F.cross_entropy(h.scores, h.targets, label_smoothing=smoothing) for h in heads]
         return losses[0] + AUXILIARY_WEIGHT * torch.stack([losses[0] * 0, *losses[1:]]).sum()
-    if heads[0].shape != targets.shape:
-        raise DataError(
-            f"the outputs of the network are {tuple(heads[0].shape)}, but the targets are "
-            f"{tuple(targets.shape)}: use data with the scale of the network"
-        )
     error = F.l1_loss if kind == "l1" else F.mse_loss
-    return torch.stack([error(head, _resized(targets, head)) for head in heads]).sum()
+    pairs = [(found.scores, found.targets), *((o, _resized(found.targets, o)) for o in others)]
+    return torch.stack([error(made, wanted) for made, wanted in pairs]).sum()
 
 
-def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def distillation(
+    student: Tensor, teacher: Tensor, temperature: float, *, axis: int | None = None
+) -> Tensor:
     """Return T²·KL(teacher ‖ student) of outputs softened by T [Distillation, eq. 1].
 
-    For images, which are not logits, it is the mean absolute difference.
+    For images and numbers, which are not logits, it is the mean absolute difference. `axis` is that
+    of the classes where each position has its own (`class_axis`).
     """
-    if student.dim() == 4:
+    if axis is not None:
+        student, teacher = (t.movedim(axis, -1).flatten(0, -2) for t in (student, teacher))
+    if student.dim() != 2 or student.shape[1] == 1:
         return F.l1_loss(student, teacher)
     return temperature**2 * F.kl_div(
         F.log_softmax(student / temperature, dim=1),

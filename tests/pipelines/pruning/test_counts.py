@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from prunus.batches import parse
 from prunus.core import of_event, read_rows
 from prunus.evaluation import accuracy
 from prunus.graph import find_groups
@@ -52,7 +53,7 @@ def test_lenet5_in_three_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def measuring(model: torch.nn.Module, loader: Any, progress: Any = None) -> float:
         batches = list(loader)
         weights = torch.cat([p.detach().cpu().flatten() for p in model.parameters()])
-        labels = torch.cat([y for _, y in batches])
+        labels = torch.cat([parse(batch).labels for batch in batches])
         measured[labels.numpy().tobytes(), weights.numpy().tobytes()] += 1
         return accuracy(model, batches, progress)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from prunus.core import DataError
 from prunus.data.files.cifar_pickles import Cifar
-from prunus.data.memory import Batch
+from prunus.data.memory import ImageBatch
 
 __all__ = ["find_compact", "read_compact"]
 
@@ -57,7 +57,7 @@ def read_compact(folder: Path) -> Cifar:
     return Cifar(train=train, test=test, class_names=_CLASSES)
 
 
-def _read(folder: Path, split: str) -> Batch:
+def _read(folder: Path, split: str) -> ImageBatch:
     """Return images uint8 (N, 3, 32, 32) and labels int64 (N,)."""
     strips, labels = [], []
     for name in _PARTS[split]:

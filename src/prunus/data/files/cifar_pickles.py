@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prunus.core import DataError
-from prunus.data.memory import Batch
+from prunus.data.memory import ImageBatch
 
 __all__ = ["Cifar", "find_pickles", "read_pickles"]
 
@@ -22,8 +22,8 @@ __all__ = ["Cifar", "find_pickles", "read_pickles"]
 class Cifar:
     """Images uint8 (N, 3, 32, 32) and labels int64 (N,) of both parts, and the names of classes."""
 
-    train: Batch
-    test: Batch
+    train: ImageBatch
+    test: ImageBatch
     class_names: tuple[str, ...]
     parents: tuple[int, ...] | None = None
     parent_names: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from prunus.core import DataError
 from prunus.data.augment import shift_images
 from prunus.data.download import download
 from prunus.data.files import read_idx
-from prunus.data.memory import Batch, Scaling, split_in_memory
+from prunus.data.memory import ImageBatch, Scaling, split_in_memory
 from prunus.data.registry import DataSettings, register_data
 from prunus.data.splits import DataSplits
 
@@ -78,7 +78,7 @@ def _path(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _read(folder: Path, split: str) -> Batch:
+def _read(folder: Path, split: str) -> ImageBatch:
     """Return images uint8 (N, 1, 28, 28) and labels int64 (N,)."""
     image_path, label_path = (
         _path(folder, f"{_STEMS[split]}-{kind}") or folder / kind for kind in _KINDS

@@ -11,7 +11,7 @@ from prunus.core import DataError
 from prunus.data.augment import shift_images
 from prunus.data.download import download
 from prunus.data.files import read_mat
-from prunus.data.memory import Batch, Scaling, split_in_memory
+from prunus.data.memory import ImageBatch, Scaling, split_in_memory
 from prunus.data.registry import DataSettings, register_data
 from prunus.data.splits import DataSplits
 
@@ -76,7 +76,7 @@ def load_svhn(settings: DataSettings) -> DataSplits:
     )
 
 
-def _read(path: Path) -> Batch:
+def _read(path: Path) -> ImageBatch:
     """Return images uint8 (N, 3, 32, 32) and labels int64 (N,)."""
     held = read_mat(path, ("X", "y"))
     pixels, numbers = held["X"], held["y"].reshape(-1)  # (32, 32, 3, N), (N,)

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from prunus.batches import primary
+from prunus.batches import match, primary, read
 from prunus.criteria import Scores
 from prunus.graph import Group, Groups
 from prunus.modules import private_copy
@@ -87,12 +87,12 @@ def _half(groups: Groups, group: Group, scores: Scores) -> Plan | None:
 @torch.no_grad()
 def _loss(model: nn.Module, batches: Loader) -> float:
     """Return the mean cross-entropy of a network in eval mode."""
-    device, training = next(model.parameters()).device, model.training
+    training = model.training
     model.eval()
     total, count = 0.0, 0
-    for x, y in batches:
-        output = primary(model(x.to(device))).double()
-        total += float(F.cross_entropy(output, y.to(device), reduction="sum"))
-        count += len(x)
+    for batch in read(batches, model):
+        found = match(primary(batch.inputs(model)).double(), batch.labels)
+        total += float(F.cross_entropy(found.scores, found.targets, reduction="sum"))
+        count += len(found.targets)
     model.train(training)
     return total / max(count, 1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Inputs
 from prunus.graph import Groups
 from prunus.modules import TRANSPOSED, input_columns, is_mixing, module_at
 from prunus.plan import Plan
@@ -59,14 +60,14 @@ def behind_shared(consumers: dict[str, RefittedConsumer]) -> dict[str, RefittedC
 
 
 def find_refitted(
-    dense: nn.Module, groups: Groups, plan: Plan, x: Tensor, joint: bool
+    dense: nn.Module, groups: Groups, plan: Plan, one: Inputs, joint: bool
 ) -> tuple[dict[str, RefittedConsumer], list[Repair], int]:
     """Return the modules to refit in running order, those that cannot be, and images to take."""
     recorder = PassRecorder(
         dense, [n for n in groups.layers if is_mixing(module_at(dense, n))], groups
     )
     with recorder:
-        dense(x)
+        one(dense)
     consumers: dict[str, RefittedConsumer] = {}
     repairs: list[Repair] = []
     rows, norms = LEAST_IMAGES, norms_of(groups)

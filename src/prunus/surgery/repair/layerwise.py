@@ -37,6 +37,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.batches import Inputs, read
 from prunus.core import DataError, derive_seed
 from prunus.graph import Groups
 from prunus.modules import CONVOLUTIONS, SelectLinear, module_at, opened
@@ -82,39 +83,34 @@ def refit_(
     Raises:
         DataError: the loader yields no image.
     """
-    stream = iter(batches)
+    stream = iter(read(batches, model))
     first = next(stream, None)
     if first is None:
         raise DataError(
             "the calibration loader gave no batch: give it at least one image per class"
         )
-    device = next(model.parameters()).device
     modes = [(m, m.training) for net in (model, dense) for m in net.modules()]
     model.eval()
     dense.eval()
     try:
         with opened(model, dense):
-            x = _images(first)[:1].to(device)
-            consumers, repairs, count = find_refitted(dense, groups, plan, x, joint)
+            one = first.inputs.first(1)
+            consumers, repairs, count = find_refitted(dense, groups, plan, one, joint)
             if not consumers:
                 return repairs
-            taken = [_images(first)]
-            while sum(map(len, taken)) < count and (batch := next(stream, None)) is not None:
-                taken.append(_images(batch))
-            x = torch.cat(taken)[:count].to(device)
-            made = _lockstep(model, dense, consumers, groups, x, ridge)
+            taken = [first]
+            held = first.size
+            while held < count and (batch := next(stream, None)) is not None:
+                taken.append(batch)
+                held += batch.size
+            inputs = Inputs.joined([batch.inputs for batch in taken]).first(count)
+            made = _lockstep(model, dense, consumers, groups, inputs, ridge)
             if again := behind_shared(consumers):
-                made += _lockstep(model, dense, again, groups, x, ridge)
+                made += _lockstep(model, dense, again, groups, inputs, ridge)
             return repairs + list({repair.module: repair for repair in made}.values())
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _images(batch: Any) -> Tensor:
-    images = batch if isinstance(batch, Tensor) else batch[0]
-    assert isinstance(images, Tensor)
-    return images
 
 
 def _lockstep(
@@ -122,20 +118,20 @@ def _lockstep(
     dense: nn.Module,
     consumers: dict[str, RefittedConsumer],
     groups: Groups,
-    x: Tensor,
+    inputs: Inputs,
     ridge: float,
 ) -> list[Repair]:
-    """Run both networks over x in step, the dense one a thread ahead, and refit the cut one."""
+    """Run both networks in step, the dense one a thread ahead, and refit the cut one."""
     targets: queue.Queue[Any] = queue.Queue(maxsize=2)
     stop = threading.Event()
     thread = threading.Thread(
-        target=_send, args=(dense, consumers, groups, x, targets, stop), daemon=True
+        target=_send, args=(dense, consumers, groups, inputs, targets, stop), daemon=True
     )
     thread.start()
     pupil = _Pupil(model, consumers, groups, targets, ridge)
     try:
         with pupil:
-            model(x)
+            inputs(model)
     finally:
         stop.set()
         thread.join()
@@ -150,14 +146,14 @@ def _send(
     dense: nn.Module,
     consumers: dict[str, RefittedConsumer],
     groups: Groups,
-    x: Tensor,
+    inputs: Inputs,
     targets: queue.Queue[Any],
     stop: threading.Event,
 ) -> None:
     """Run the dense network in another thread, and send every target in order."""
     try:
         with torch.no_grad(), _Teacher(dense, consumers, groups, targets, stop):
-            dense(x)
+            inputs(dense)
     except _Stopped:
         pass
     except BaseException as error:
