@@ -18,7 +18,7 @@ from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
 from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
 from prunus.graph.probe import Probe, probe
-from prunus.modules import RawAxis, is_mixing, module_at, named_layers, widen
+from prunus.modules import RawAxis, can_select, is_mixing, module_at, named_layers, widen
 
 __all__ = ["find_groups"]
 
@@ -194,7 +194,7 @@ def _selections(
     flattened = {m.module for g in found for m in g.consumers if g.flattens(m)}
     groups = []
     for name, consumer in consumers.items():
-        linear = isinstance(module_at(model, name), nn.Linear) and seen.dims[name] == 2
+        linear = can_select(module_at(model, name)) and seen.dims[name] == 2
         folded = consumer.positions.shape[1] > 1
         if not linear or folded or name in ignored:
             continue

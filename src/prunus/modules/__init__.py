@@ -30,7 +30,7 @@ from prunus.modules.kinds import (
     set_input_columns_,
 )
 from prunus.modules.scripts import OPAQUE, Scripted
-from prunus.modules.select import SelectLinear, widen
+from prunus.modules.select import SelectLinear, can_select, read_all_, select_, widen
 from prunus.modules.uncalled import Calling, calling, plain_attention
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "attention_of",
     "calling",
     "can_be_empty",
+    "can_select",
     "channel_count",
     "close_heads_",
     "emptied",
@@ -66,6 +67,8 @@ __all__ = [
     "private_copy",
     "projection_name",
     "quotas",
+    "read_all_",
+    "select_",
     "set_in_projection_",
     "set_input_columns_",
     "widen",

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prunus.modules.copies import private_copy
-from prunus.modules.kinds import exchange_
 from prunus.modules.scripts import hide_scripts_
 
-__all__ = ["SelectLinear", "widen"]
+__all__ = ["SelectLinear", "can_select", "read_all_", "select_", "widen"]
 
 
 class SelectLinear(nn.Linear):
@@ -23,19 +22,11 @@ class SelectLinear(nn.Linear):
 
     Shapes: x (..., incoming) → (..., out_features); W (out_features, len(index)).
     `index` is a buffer, so it is saved with the weights and counts as bytes, not as parameters.
+    `select_` turns a layer into one in place.
     """
 
     index: Tensor
-
-    def __init__(
-        self, weight: Tensor, bias: nn.Parameter | None, index: Tensor, incoming: int
-    ) -> None:
-        """Read the features `index` of `incoming` ones with the columns of `weight`."""
-        super().__init__(len(index), len(weight), bias=False, device="meta")
-        self.incoming = incoming
-        self.weight = nn.Parameter(weight.detach().clone(), weight.requires_grad)
-        self.bias = bias  # type: ignore[assignment]
-        self.register_buffer("index", index.to(weight.device, torch.int32))
+    incoming: int
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's own name
         """Select, then map."""
@@ -44,6 +35,38 @@ class SelectLinear(nn.Linear):
     def extra_repr(self) -> str:
         """Add the number of incoming features."""
         return f"{super().extra_repr()}, incoming={self.incoming}"
+
+
+def can_select(module: nn.Module) -> bool:
+    """Return whether a linear layer may read a subset of its input: it computes W·x + b, no more.
+
+    A subclass with its own forward pass computes something else of its whole input.
+    """
+    own = type(module).forward
+    return isinstance(module, nn.Linear) and own in (nn.Linear.forward, SelectLinear.forward)
+
+
+def select_(module: nn.Linear, index: Tensor, incoming: int) -> None:
+    """Let a linear layer read the features `index` of `incoming` ones, in place.
+
+    Its weight already has one column for each of them. Hooks, attributes and other references to
+    the layer stay.
+    """
+    if not isinstance(module, SelectLinear):
+        module.former_class = type(module)  # type: ignore[assignment]
+        module.__class__ = SelectLinear
+    module.incoming = incoming  # type: ignore[assignment]
+    module.register_buffer("index", index.to(module.weight.device, torch.int32))
+    module.in_features = len(index)
+
+
+def read_all_(module: nn.Linear) -> None:
+    """Undo `select_`: the layer reads every feature of its input again, in place."""
+    if not isinstance(module, SelectLinear):
+        return
+    module.__class__ = module.__dict__.pop("former_class", nn.Linear)
+    del module.__dict__["incoming"], module._buffers["index"]
+    module._non_persistent_buffers_set.discard("index")
 
 
 def widen(model: nn.Module) -> nn.Module:
@@ -56,15 +79,12 @@ def widen(model: nn.Module) -> nn.Module:
         TraceError: the network cannot be copied, or is a ScriptModule itself.
     """
     wide = hide_scripts_(private_copy(model))
-    for name, module in list(wide.named_modules()):
+    for module in wide.modules():
         if isinstance(module, SelectLinear):
-            plain = nn.Linear(module.incoming, module.out_features, module.bias is not None).to(
-                module.weight
-            )
-            with torch.no_grad():
-                plain.weight.zero_()
-                plain.weight[:, module.index.long()] = module.weight
-                if module.bias is not None:
-                    plain.bias.copy_(module.bias)
-            exchange_(wide, name, plain)
+            incoming, index = module.incoming, module.index.long()
+            weight = module.weight.detach().new_zeros(module.out_features, incoming)
+            weight[:, index] = module.weight.detach()
+            read_all_(module)
+            module.weight = nn.Parameter(weight, module.weight.requires_grad)
+            module.in_features = incoming
     return wide

@@ -15,6 +15,7 @@ from prunus.modules import (
     SelectLinear,
     attention_of,
     can_be_empty,
+    can_select,
     channel_count,
     emptied,
     exchange_,
@@ -23,11 +24,13 @@ from prunus.modules import (
     module_at,
     open_heads_,
     quotas,
+    read_all_,
+    select_,
     set_in_projection_,
 )
 from prunus.plan import Edit, Plan
 
-__all__ = ["check_plan", "follow_width_", "replay_"]
+__all__ = ["check_plan", "follow_width_", "replay_", "shared_tensors", "tie_"]
 
 
 #: What has an `out` axis alone.
@@ -43,37 +46,33 @@ WIDTHS = (
 def replay_(model: nn.Module, plan: Plan) -> nn.Module:
     """Remove from `model`, in place, every channel the plan removes; return the model.
 
-    Weights that stay are copied bit by bit. The whole plan is checked before the first cut. In
-    the place of a convolution that makes nothing any more stands an `Empty`.
+    Weights that stay are copied bit by bit. The whole plan is checked before the first cut. Modules
+    stay the objects that they are, with their hooks and attributes, and a parameter that several
+    of them share stays one; only a convolution that makes nothing any more is replaced, by an
+    `Empty`.
 
     Raises:
         PlanError: a module is missing or has another width; names the first.
     """
     check_plan(model, plan)
+    shared = shared_tensors(model)
     for name, axes in plan.modules.items():
         module = _module(model, name)
         if plan.empties(name):
-            put_(model, name, emptied(module))
+            exchange_(model, name, emptied(module))
             continue
         depthwise = is_depthwise(module)  # checked before the cut: one channel left looks plain
         if "out" in axes:
             _cut_out_(module, _kept(axes["out"], module))
         if not depthwise and ("in" in axes or "select" in axes):
-            module = _cut_in_(module, axes.get("in"), axes.get("select"))
-        put_(model, name, module)
+            _cut_in_(module, axes.get("in"), axes.get("select"))
+        if (owner := attention_of(model, name)) is not None:
+            open_heads_(owner)
+            if name.rpartition(".")[2] == "in_proj":
+                assert isinstance(module, nn.Linear)
+                set_in_projection_(owner, module)
+    tie_(model, shared)
     return model
-
-
-def put_(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module that was cut where it belongs; an attention with fewer heads is opened."""
-    if (owner := attention_of(model, name)) is not None:
-        open_heads_(owner)
-        if name.rpartition(".")[2] == "in_proj":
-            assert isinstance(module, nn.Linear)
-            set_in_projection_(owner, module)
-            return
-    if not isinstance(module, RawAxis):
-        exchange_(model, name, module)
 
 
 def check_plan(model: nn.Module, plan: Plan) -> None:
@@ -101,6 +100,11 @@ def check_plan(model: nn.Module, plan: Plan) -> None:
                 continue
             if edit.all_gone:
                 raise PlanError(f"the plan leaves no channel on the {axis} axis of {name!r}")
+            if axis == "select" and not can_select(module):
+                raise PlanError(
+                    f"{name!r} is a {kind} with a forward pass of its own: it cannot read a subset "
+                    "of its input"
+                )
             groups = quotas(module)
             each = [sum(c * groups // edit.of == g for c in gone) for g in range(groups)]
             if len(set(each)) > 1:
@@ -109,6 +113,7 @@ def check_plan(model: nn.Module, plan: Plan) -> None:
             lost = {c for axis in ("in", "select") if axis in axes for c in axes[axis].removed}
             if lost.issuperset(_read(module)):
                 raise PlanError(f"the plan leaves {name!r} nothing to read")
+    _check_shared(model, plan)
 
 
 def _read(module: nn.Linear) -> list[int]:
@@ -200,14 +205,15 @@ def _cut_out_(module: nn.Module, kept: Tensor) -> None:
         raise PlanError(f"no rule to cut the channels of a {type(module).__name__}")
 
 
-def _cut_in_(module: nn.Module, gone: Edit | None, deselected: Edit | None) -> nn.Module:
-    """Cut what a module reads; return it, or the module that takes its place."""
+def _cut_in_(module: nn.Module, gone: Edit | None, deselected: Edit | None) -> None:
+    """Cut what a module reads."""
     if isinstance(module, nn.Linear):
-        return _cut_linear_in_(module, gone, deselected)
+        _cut_linear_in_(module, gone, deselected)
+        return
     if deselected is not None:
         raise PlanError(f"a {type(module).__name__} cannot select among its inputs")
     if gone is None:
-        return module
+        return
     kept = _kept(gone, module)
     assert isinstance(module, CONVOLUTIONS)
     if module.groups == 1:
@@ -220,11 +226,10 @@ def _cut_in_(module: nn.Module, gone: Edit | None, deselected: Edit | None) -> n
         taken = [w.index_select(1, own) for w, own in zip(split, each, strict=True)]
         module.weight = nn.Parameter(torch.cat(taken), module.weight.requires_grad)
     module.in_channels = len(kept)
-    return module
 
 
-def _cut_linear_in_(module: nn.Linear, gone: Edit | None, deselected: Edit | None) -> nn.Linear:
-    """Slice columns; where features still arrive that are not read, use a `SelectLinear`."""
+def _cut_linear_in_(module: nn.Linear, gone: Edit | None, deselected: Edit | None) -> None:
+    """Slice columns; where features still arrive that are not read, the layer selects."""
     incoming = _width(module, "in")
     arriving = gone.kept() if gone else list(range(incoming))
     dropped = set(deselected.removed) if deselected else set()
@@ -232,11 +237,70 @@ def _cut_linear_in_(module: nn.Linear, gone: Edit | None, deselected: Edit | Non
     index = [i for i, p in enumerate(arriving) if p in column and p not in dropped]
     columns = torch.tensor([column[arriving[i]] for i in index], device=module.weight.device)
     weight = module.weight.detach().index_select(1, columns)
-    weight.requires_grad_(module.weight.requires_grad)
+    module.weight = nn.Parameter(weight, module.weight.requires_grad)
     if len(index) < len(arriving):
-        replaced: nn.Linear = SelectLinear(weight, module.bias, torch.tensor(index), len(arriving))
-    else:
-        replaced = nn.Linear(len(index), module.out_features, bias=False, device="meta")
-        replaced.weight = nn.Parameter(weight, weight.requires_grad)
-        replaced.bias = module.bias
-    return replaced.train(module.training)
+        select_(module, torch.tensor(index), len(arriving))
+        return
+    read_all_(module)
+    module.in_features = len(index)
+
+
+#: A parameter or buffer by its module and its name there.
+Place = tuple[nn.Module, str]
+
+
+def shared_tensors(model: nn.Module) -> list[list[Place]]:
+    """Return the places of every parameter and buffer that several modules of a network share."""
+    places: dict[int, list[Place]] = {}
+    for module in model.modules():
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                places.setdefault(id(tensor), []).append((module, key))
+    return [owners for owners in places.values() if len(owners) > 1]
+
+
+def tie_(model: nn.Module, shared: list[list[Place]]) -> None:
+    """Let modules share the tensors again that they shared before they were cut."""
+    for (first, name), *others in shared:
+        tensor = getattr(first, name, None)
+        for module, key in others:
+            other = getattr(module, key, None)
+            if tensor is not None and other is not None and other.shape == tensor.shape:
+                setattr(module, key, tensor)
+
+
+def _check_shared(model: nn.Module, plan: Plan) -> None:
+    """Raise `PlanError` where modules that share a tensor would be cut differently."""
+    shared = shared_tensors(model)
+    if not shared:
+        return
+    names = {module: name for name, module in model.named_modules()}
+    edits: dict[tuple[nn.Module, str], dict[int, frozenset[int]]] = {}
+    for name, axes in plan.modules.items():
+        module = module_at(model, name)
+        for axis, edit in axes.items():
+            for owner, key, dim in _slices(module, axis):
+                edits.setdefault((owner, key), {})[dim] = frozenset(edit.removed)
+    for (first, name), *others in shared:
+        for module, key in others:
+            if edits.get((first, name), {}) != edits.get((module, key), {}):
+                one, other = (
+                    f"{names[owner]}.{own}".lstrip(".")
+                    for owner, own in ((first, name), (module, key))
+                )
+                raise PlanError(
+                    f"{one} and {other} are one tensor, and the plan cuts them differently: make "
+                    "the plan with the groups of this network"
+                )
+
+
+def _slices(module: nn.Module, axis: str) -> list[tuple[nn.Module, str, int]]:
+    """Return which axis of which tensor a cut of `axis` slices: (module, name, dimension)."""
+    if isinstance(module, RawAxis):
+        return [] if module.dim is None else [(module.owner, module.key, module.dim)]
+    if not is_mixing(module):
+        return [(module, name, 0) for name in ("weight", "bias", "running_mean", "running_var")]
+    turned = isinstance(module, TRANSPOSED)
+    if axis == "out":
+        return [(module, "weight", int(turned)), (module, "bias", 0)]
+    return [(module, "weight", int(not turned))]

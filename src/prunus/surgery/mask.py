@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from prunus.modules import (
+    BATCHNORMS,
     TRANSPOSED,
     RawAxis,
     SelectLinear,
     attention_of,
-    exchange_,
     has_own_forward,
+    is_depthwise,
     is_mixing,
     is_written_norm,
     module_at,
@@ -26,31 +27,37 @@ __all__ = ["mask_"]
 
 
 def mask_(model: nn.Module, plan: Plan) -> nn.Module:
-    """Zero, in place, every weight that reads a removed channel; return the model.
+    """Zero, in place, everything that makes or reads a removed channel; return the model.
 
-    What makes it is zeroed too, for products between activations (queries and keys) read it
-    without a weight. A norm that averages over channels averages over those that stay, and so does
-    a convolution that standardises its weight.
+    Every weight that reads it is zeroed, of layers and of raw parameters (those of a GRU, a
+    codebook). What makes it is zeroed too, for products between activations (queries and keys,
+    distances) read it without a weight. A norm that averages over channels averages over those that
+    stay, and so does a convolution that standardises its weight.
 
     The masked network computes what the cut network computes, at the dense network's cost.
     """
-    found = {name: module_at(model, name) for name in plan.modules}  # before any is replaced
+    found = {name: module_at(model, name) for name in plan.modules}  # before any is changed
+    norms: dict[nn.Module, Edit] = {}
     for name, module in found.items():
         axes = plan.modules[name]
         if (owner := attention_of(model, name)) is not None:
             open_heads_(owner)  # PyTorch's fused layer would look for the parameters of its norms
         if isinstance(module, RawAxis) and is_written_norm(module.owner):
-            name, module = name.rpartition(":")[0].rpartition(".")[0], module.owner  # noqa: PLW2901
-            if "out" in axes:
-                exchange_(model, name, KeptNorm(module, axes["out"]))
+            norms[module.owner] = axes["out"]
+        elif isinstance(module, RawAxis):
+            _zero_raw_(module, list(axes["out"].removed))
         elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-            exchange_(model, name, KeptNorm(module, axes["out"]))
-        if not is_mixing(module):
+            norms[module] = axes["out"]
+        elif isinstance(module, BATCHNORMS):
+            _zero_rows_(module, list(axes["out"].removed))
+        if not (is_mixing(module) or is_depthwise(module)):
             continue
         if "out" in axes and not isinstance(module, TRANSPOSED):
             _zero_rows_(module, list(axes["out"].removed))
+        if is_depthwise(module):
+            continue
         if "in" in axes and has_own_forward(module):
-            exchange_(model, name, KeptInputs(module, axes["in"]))
+            module.forward = KeptInputs(module, axes["in"])  # the hooks of the module stay
             continue
         for axis in ("in", "select"):
             if axis in axes:
@@ -59,65 +66,104 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
                     gone = torch.isin(module.index.cpu().long(), torch.tensor(channels))
                     channels = gone.nonzero()[:, 0].tolist()
                 _zero_columns_(module, channels)
+    for norm, edit in norms.items():
+        norm.forward = KeptNorm(norm, edit)
     return model
 
 
-class KeptNorm(nn.Module):
-    """A norm over channels, taken over those that stay; the others become 0."""
-
-    kept: Tensor
+class KeptNorm:
+    """The forward pass of a norm over channels, over those that stay; the others become 0."""
 
     def __init__(self, norm: nn.Module, edit: Edit) -> None:
         """Cut a copy of `norm`, each of its parameters, as `edit` says."""
-        super().__init__()
         names = ["norm"]
         if is_written_norm(norm):
             own = dict(norm.named_parameters(recurse=False))
             names = [f"norm.{key}:{list(p.shape).index(edit.of)}" for key, p in own.items()]
         plan = Plan(modules={name: {"out": edit} for name in names})
-        self.norm = replay_(nn.ModuleDict({"norm": copy.deepcopy(norm)}), plan)["norm"]  # type: ignore[index]
-        self.width = edit.of
-        device = next((p.device for p in norm.parameters()), None)
-        self.register_buffer("kept", torch.tensor(edit.kept(), device=device))
+        self.whole = _bare(norm)
+        self.norm = replay_(nn.ModuleDict({"norm": copy.deepcopy(self.whole)}), plan)["norm"]  # type: ignore[index]
+        self.width, self.kept = edit.of, edit.kept()
+        self.axes: dict[tuple[int, ...], int] = {}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the channels that stay: the second axis of maps, the last of tokens."""
-        axis = self._axis(x)
-        y = self.norm(x.index_select(axis, self.kept))
-        return torch.zeros_like(x).index_copy(axis, self.kept, y)
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise the channels that stay, along the axis on which the norm has its channels."""
+        shape = tuple(x.shape)
+        if shape not in self.axes:
+            self.axes[shape] = self._axis(x)
+        axis = self.axes[shape]
+        kept = torch.tensor(self.kept, device=x.device)
+        y = self.norm(x.index_select(axis, kept))
+        return torch.zeros_like(x, dtype=y.dtype).index_copy(axis, kept, y)
 
     def _axis(self, x: Tensor) -> int:
-        if isinstance(self.norm, nn.GroupNorm) or x.shape[-1] != self.width:
+        """Return the axis of the channels: where sizes leave several, the one that is scaled.
+
+        A norm whose scale and shift are zero but for one channel makes zeros everywhere else.
+        """
+        fit = [axis for axis in range(1, x.dim()) if x.shape[axis] == self.width]
+        fit = fit or [axis for axis in range(x.dim()) if x.shape[axis] == self.width]
+        if len(fit) == 1:
+            return fit[0]
+        if isinstance(self.norm, nn.GroupNorm):
             return 1
-        if type(self.norm) is nn.LayerNorm or x.shape[1] != self.width:
-            return -1
-        return 1 if "2d" in type(self.norm).__name__.lower() else -1
+        probe = copy.deepcopy(self.whole)
+        own = [p for p in probe.parameters(recurse=False) if p.numel() == self.width]
+        if not own or type(probe) is nn.LayerNorm:
+            return x.dim() - 1
+        with torch.no_grad():
+            for parameter in own:
+                parameter.zero_()
+                parameter.view(-1)[0] = 1
+            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+            y = probe(noise.to(x))
+        for axis in fit:
+            if not y.narrow(axis, 1, self.width - 1).any():
+                return axis
+        return x.dim() - 1
 
 
-class KeptInputs(nn.Module):
-    """A convolution that computes its weight from the channels that stay, and reads no other."""
-
-    kept: Tensor
+class KeptInputs:
+    """The forward pass of a convolution that computes its weight, from the channels that stay."""
 
     def __init__(self, layer: nn.Module, edit: Edit) -> None:
         """Cut a copy of `layer` as `edit` says."""
-        super().__init__()
         plan = Plan(modules={"layer": {"in": edit}})
-        self.layer = replay_(nn.ModuleDict({"layer": copy.deepcopy(layer)}), plan)["layer"]  # type: ignore[index]
-        device = next((p.device for p in layer.parameters()), None)
-        self.register_buffer("kept", torch.tensor(edit.kept(), device=device))
+        self.layer = replay_(nn.ModuleDict({"layer": _bare(layer)}), plan)["layer"]  # type: ignore[index]
+        self.kept = edit.kept()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """Read the channels that stay."""
-        made: Tensor = self.layer(x.index_select(1, self.kept))
+        kept = torch.tensor(self.kept, device=x.device)
+        made: Tensor = self.layer(x.index_select(1, kept))
         return made
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    """Return a copy without hooks, which the module itself calls already."""
+    made = copy.deepcopy(module)
+    for hooks in (made._forward_hooks, made._forward_pre_hooks):
+        hooks.clear()
+    return made
 
 
 @torch.no_grad()
 def _zero_rows_(module: nn.Module, channels: list[int]) -> None:
-    module.get_parameter("weight")[channels] = 0
-    if module._parameters.get("bias") is not None:
-        module.get_parameter("bias")[channels] = 0
+    """Zero what a layer makes, or a norm passes on."""
+    for name in ("weight", "bias"):
+        parameter = module._parameters.get(name)
+        if parameter is not None:
+            parameter[channels] = 0
+
+
+@torch.no_grad()
+def _zero_raw_(axis: RawAxis, channels: list[int]) -> None:
+    """Zero the removed slices of a parameter, or of a buffer of numbers."""
+    tensor = getattr(axis.owner, axis.key)
+    if axis.dim is None or not isinstance(tensor, Tensor):
+        return
+    if tensor.is_floating_point() or tensor.is_complex():
+        tensor.index_fill_(axis.dim, torch.tensor(channels, device=tensor.device), 0)
 
 
 @torch.no_grad()

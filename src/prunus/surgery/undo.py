@@ -13,7 +13,6 @@ from prunus.modules import (
     CONVOLUTIONS,
     TRANSPOSED,
     RawAxis,
-    SelectLinear,
     attention_of,
     channel_count,
     close_heads_,
@@ -21,9 +20,11 @@ from prunus.modules import (
     former_of,
     module_at,
     private_copy,
+    read_all_,
+    select_,
 )
 from prunus.plan import Edit, Plan
-from prunus.surgery.cut import follow_width_, replay_
+from prunus.surgery.cut import follow_width_, replay_, shared_tensors, tie_
 from prunus.surgery.receipt import Memory, Receipt, saved_shapes, state_of, tensors_of
 
 __all__ = ["restore_", "undo_"]
@@ -135,7 +136,7 @@ def _widen_(
     incoming = next((axes[a].of for a in ("in", "select") if a in axes), None)
     if isinstance(module, nn.Linear):
         if incoming is not None:
-            module = _relinked_(model, name, incoming, dense)
+            _read_again_(module, name, incoming, dense)
         module.out_features = out
     elif isinstance(module, CONVOLUTIONS):
         module.out_channels = out
@@ -154,29 +155,24 @@ def _widen_(
         module.num_features = out
 
 
-def _relinked_(
-    model: nn.Module, name: str, incoming: int, dense: Mapping[str, Tensor]
-) -> nn.Linear:
-    """Put back the linear layer, plain or selecting, that read `incoming` features."""
-    cut = model.get_submodule(name)
-    assert isinstance(cut, nn.Linear)
-    weight, index = dense[f"{name}.weight"].to(cut.weight.device), dense.get(f"{name}.index")
-    if cut.weight.shape == weight.shape and isinstance(cut, SelectLinear) == (index is not None):
-        return cut  # the cut failed before it reached this module
-    if index is not None:
-        layer: nn.Linear = SelectLinear(weight, cut.bias, index.to(weight.device), incoming)
-        layer.weight.requires_grad_(cut.weight.requires_grad)
+def _read_again_(module: nn.Linear, name: str, incoming: int, dense: Mapping[str, Tensor]) -> None:
+    """Let a linear layer read `incoming` features, all or those it read before."""
+    weight, index = dense[f"{name}.weight"].to(module.weight.device), dense.get(f"{name}.index")
+    module.weight = nn.Parameter(weight.clone(), module.weight.requires_grad)
+    if index is None:
+        read_all_(module)
+        module.in_features = incoming
     else:
-        layer = nn.Linear(incoming, len(weight), bias=False, device="meta")
-        layer.weight = nn.Parameter(weight.clone(), cut.weight.requires_grad)
-        layer.bias = cut.bias
-    exchange_(model, name, layer.train(cut.training))
-    return layer
+        select_(module, index, incoming)
 
 
 @torch.no_grad()
 def _fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Set every tensor to its value in `state`; those that change shape or type are replaced."""
+    """Set every tensor to its value in `state`; those that change shape or type are replaced.
+
+    A tensor that several modules share stays one.
+    """
+    shared = shared_tensors(model)
     for name, value in state.items():
         parent, _, leaf = name.rpartition(".")
         module = model.get_submodule(parent)
@@ -189,6 +185,7 @@ def _fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             setattr(module, leaf, nn.Parameter(value.to(old.device), old.requires_grad))
         else:
             setattr(module, leaf, value.to(old.device, copy=True))
+    tie_(model, shared)
 
 
 @torch.no_grad()
