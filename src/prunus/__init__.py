@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prunus.criteria import Scores, latent_utility, rank_layers, score
     from prunus.evaluation import LatencyTable, measure_latency_table
     from prunus.export import export
-    from prunus.graph import Groups, find_groups
+    from prunus.graph import Groups
     from prunus.pipelines import (
         Diagnosis,
         Evaluation,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from prunus.plan import Budget, Plan, make_plan, predict_loss
     from prunus.runs import FinishedRun, PruneConfig, load
     from prunus.statistics import Statistics, collect, trace_utility
-    from prunus.surgery import Receipt, apply_, undo_
+    from prunus.surgery import Receipt, apply_, find_groups, undo_, unsound_groups
     from prunus.training import PushConfig, TrainConfig, fit_
 
     __version__: str
@@ -85,6 +85,7 @@ __all__ = [
     "trace_utility",
     "train",
     "undo_",
+    "unsound_groups",
 ]
 
 #: Where each public name lies.
@@ -112,7 +113,7 @@ _ROOMS = {
     "diagnose": "pipelines",
     "evaluate": "pipelines",
     "export": "export",
-    "find_groups": "graph",
+    "find_groups": "surgery",
     "fit_": "training",
     "grow": "pipelines",
     "latent_utility": "criteria",
@@ -129,6 +130,7 @@ _ROOMS = {
     "trace_utility": "statistics",
     "train": "pipelines",
     "undo_": "surgery",
+    "unsound_groups": "surgery",
 }
 #: Names that earlier versions had here; they still work.
 _FORMER = {"RunConfig": "runs", "run_prune": "pipelines"}

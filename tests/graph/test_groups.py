@@ -1,6 +1,7 @@
 """Which units are coupled, and what may not be cut."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -399,3 +400,18 @@ def test_a_module_without_gradient_is_followed_too() -> None:
     groups = find_groups(Detached(), torch.zeros(1, 3, 12, 12))
     assert [g.name for g in groups.values()] == ["a", "b"]
     assert {u.module for u in groups.unprunable} == {"c"}
+
+
+def test_names_still_answer_for_their_groups_with_a_warning() -> None:
+    groups = find_groups(
+        nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(1, 4)
+    )
+    first = next(iter(groups))
+    assert first == "0.inputs"
+    assert groups[first] is groups.entries[0]
+    with pytest.deprecated_call(match=r"use groups.values\(\)"):
+        assert first.units == 4  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = first.nonsense  # type: ignore[attr-defined]
+    assert pickle.loads(pickle.dumps(first)) == "0.inputs"
+    assert copy.deepcopy(list(groups)) == list(groups)

@@ -6,11 +6,12 @@ are coupled. A *consumer* is a module that reads a group and mixes its channels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -177,6 +178,35 @@ def trimmed(blocks: Index) -> Index:
     return np.ascontiguousarray(blocks[:, :width])
 
 
+class _Name(str):
+    """The name of a group, from iterating over `Groups`, which once yielded the groups.
+
+    It still answers for the group, with a `DeprecationWarning`.
+    """
+
+    __slots__ = ("_group",)
+    _group: Group
+
+    @classmethod
+    def of(cls, group: Group) -> _Name:
+        made = cls(group.name)
+        made._group = group
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(self._group, name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        warnings.warn(
+            "iterating over Groups yields names: use groups.values() for the groups",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(self._group, name)
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
+
+
 @dataclass(frozen=True)
 class Unprunable:
     """Something that cannot be pruned, and why."""
@@ -266,7 +296,7 @@ class Groups(Mapping[str, Group]):
         return self._by_name[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._by_name)
+        return (_Name.of(group) for group in self.entries)
 
     __eq__ = object.__eq__  # a mapping of the same groups may be of another network
     __hash__ = object.__hash__

@@ -33,7 +33,9 @@ def find_groups(
     feature_limit: int = 4096,
     drop_branches: bool = False,
 ) -> Groups:
-    """Find the groups of coupled units of `model`, their consumers and their cost.
+    """Trace the groups of coupled units of `model`, their consumers and their cost.
+
+    Nothing is cut to try whether the groups are right: `prunus.find_groups` does that as well.
 
     Args:
         example: one input batch, a tuple of positional or a mapping of named arguments, or
@@ -59,10 +61,10 @@ def find_groups(
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> import prunus
+        >>> from prunus.graph import find_groups
         >>> _ = torch.manual_seed(0)
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> groups = prunus.find_groups(net, torch.zeros(1, 4), inputs=False)
+        >>> groups = find_groups(net, torch.zeros(1, 4), inputs=False)
         >>> list(groups), groups["0"].units, groups.total_params
         (['0'], 8, 58)
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import types
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -20,14 +21,19 @@ def private_copy(model: M) -> M:
 
     Tensors that a forward pass has cached in it with their gradient graph (attention biases of
     LeViT, the weight of an old weight norm), which PyTorch refuses to copy, are copied without the
-    graph.
+    graph. Functions that refer to the network (a hook that closes over one of its layers) refer to
+    the copy instead.
 
     Raises:
         TraceError: something in the network cannot be copied.
     """
     try:
+        memo: dict[int, Any] = {}
         with _Detaching():
-            return copy.deepcopy(model)
+            made = copy.deepcopy(model, memo)
+        for module in made.modules():
+            _rebind_(vars(module), memo)
+        return made
     except Exception as error:  # third-party modules can raise anything
         text = str(error).strip().splitlines()
         raise TraceError(
@@ -35,6 +41,41 @@ def private_copy(model: M) -> M:
             f"{text[0] if text else 'no text'}): keep nothing in the network that copy.deepcopy "
             "refuses"
         ) from error
+
+
+def _rebind_(held: dict[Any, Any], memo: dict[int, Any]) -> None:
+    """Let the functions in `held` and the dictionaries in it refer to copies, in place."""
+    for key, value in list(held.items()):
+        if isinstance(value, types.FunctionType):
+            held[key] = _rebound(value, memo)
+        elif isinstance(value, dict):
+            _rebind_(value, memo)
+        elif isinstance(value, list):
+            value[:] = [
+                _rebound(f, memo) if isinstance(f, types.FunctionType) else f for f in value
+            ]
+
+
+def _rebound(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
+    """Return a function whose closure and defaults refer to the copies of what was copied."""
+    cells = function.__closure__ or ()
+    try:
+        content = [cell.cell_contents for cell in cells]
+    except ValueError:  # a cell that is still empty
+        return function
+    given = [*content, *(function.__defaults__ or ())]
+    if not any(id(value) in memo and memo[id(value)] is not value for value in given):
+        return function
+    made = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        tuple(memo.get(id(value), value) for value in function.__defaults__ or ()) or None,
+        tuple(types.CellType(memo.get(id(value), value)) for value in content),
+    )
+    made.__dict__.update(function.__dict__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
 
 
 class _Detaching(TorchFunctionMode):

@@ -4,6 +4,7 @@ from prunus.surgery.apply import apply_
 from prunus.surgery.batchnorm import reestimate_batchnorm_
 from prunus.surgery.config import BATCHNORM_RULES, COMPENSATIONS, RepairConfig
 from prunus.surgery.cut import replay_
+from prunus.surgery.find import find_groups
 from prunus.surgery.mask import mask_
 from prunus.surgery.optimiser import cut_state_
 from prunus.surgery.receipt import Receipt, tensors_of
@@ -20,6 +21,7 @@ __all__ = [
     "RepairConfig",
     "apply_",
     "cut_state_",
+    "find_groups",
     "mask_",
     "reestimate_batchnorm_",
     "replay_",

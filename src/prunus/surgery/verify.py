@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from prunus.batches import flatten_tensors
-from prunus.core import derive_seed
+from prunus.batches import Example, Inputs, flatten_tensors
+from prunus.core import derive_seed, keeping_random_state
 from prunus.graph import Group, Groups
 from prunus.modules import private_copy
 from prunus.plan import CostTracker, plan_units
@@ -23,19 +23,51 @@ __all__ = ["sound_branches", "unsound_groups"]
 #: Largest difference between masked and cut, relative to the largest output.
 TOLERANCE = 1e-4
 
+#: The reason where the network answers differently from one pass to the next.
+RANDOM = "its output is random in evaluation, so that a cut cannot be compared"
 
-def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
+
+def unsound_groups(groups: Groups, example: Example) -> dict[str, str]:
     """Return the groups whose cut would not equal their mask, each with the reason.
 
     Some units of every group are cut from one copy and masked in another; the outputs on
     `example` must agree. Where they do not, the groups are tried one by one, and, if those that
     pass fail together, one after the other. It finds what tracing cannot: a size written into
     the forward pass, a count of channels. Norms over channels are masked as norms over those
-    that stay. Cost: two forward passes, and two or four per group where something is wrong.
+    that stay. Where the network itself answers differently from one pass to the next (dropout that
+    is always on), nothing can be compared, and that is the reason. Cost: two forward passes, and
+    two or four per group where something is wrong.
+
+    Args:
+        example: one input batch, as for `find_groups`.
+
+    Example:
+        >>> import torch
+        >>> from torch import Tensor, nn
+        >>> import prunus
+        >>> from prunus.graph import find_groups  # which tries nothing
+        >>> class Fixed(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+        ...
+        ...     def forward(self, x):
+        ...         return self.b(self.a(x).view(-1, 6))
+        >>> groups = find_groups(Fixed(), torch.zeros(1, 4), inputs=False)
+        >>> list(prunus.unsound_groups(groups, torch.zeros(1, 4)))
+        ['a']
     """
+    inputs = Inputs.of(example).like(groups.model)
+    with keeping_random_state():
+        return _unsound(groups, inputs)
+
+
+def _unsound(groups: Groups, example: Inputs) -> dict[str, str]:
     tried = [g for g in groups.values() if g.units > max(g.least, 1)]
-    if _cuts_alike(groups, tried, example) is None:
+    if not tried or _cuts_alike(groups, tried, example) is None:
         return {}
+    if _is_random(groups.model, example):
+        return dict.fromkeys((g.name for g in tried), RANDOM)
     alone = {g.name: _cuts_alike(groups, [g], example) for g in tried}
     found = {name: reason for name, reason in alone.items() if reason is not None}
     left = [g for g in tried if g.name not in found]
@@ -51,7 +83,7 @@ def unsound_groups(groups: Groups, example: Tensor) -> dict[str, str]:
     return found
 
 
-def sound_branches(groups: Groups, example: Tensor) -> Groups:
+def sound_branches(groups: Groups, example: Example) -> Groups:
     """Return the groups; a branch may go as a whole only if the network runs without it.
 
     As many branches as can be removed together are cut from a copy and masked in another, in
@@ -67,11 +99,12 @@ def sound_branches(groups: Groups, example: Tensor) -> Groups:
         for group in branches:
             tracker.drop(tracker.falling(group))
         gone = {n: range(len(left)) for n, left in tracker.left.items() if not left.any()}
-        return _agrees(groups, gone, example) is None
+        return _agrees(groups, gone, inputs) is None
 
     def all_go(branches: list[Group]) -> bool:
         return not branches or (go(branches) and go(branches[::-1]))
 
+    inputs = Inputs.of(example).like(groups.model)
     free = [group for group in groups.values() if group.least == 0]
     if all_go(free):
         return groups
@@ -91,20 +124,22 @@ def _some(group: Group) -> list[int]:
     return sorted(int(u) for u in rng.choice(group.units, count, replace=False))
 
 
-def _cuts_alike(groups: Groups, tried: list[Group], example: Tensor) -> str | None:
+def _cuts_alike(groups: Groups, tried: list[Group], example: Inputs) -> str | None:
     """Return None where some units of groups can be cut, else what happened."""
     return _agrees(groups, {g.name: _some(g) for g in tried}, example)
 
 
-def _agrees(groups: Groups, removed: Mapping[str, Iterable[int]], example: Tensor) -> str | None:
+def _agrees(groups: Groups, removed: Mapping[str, Iterable[int]], example: Inputs) -> str | None:
     """Return None where cut equals masked, else what happened."""
     plan = plan_units(groups, removed)
     masked = mask_(private_copy(groups.model), plan).eval()
     cut = replay_(private_copy(groups.model), plan).eval()
     with torch.no_grad():
-        expected = flatten_tensors(masked(example))
+        torch.manual_seed(0)  # noise that does not depend on a width is the same in both
+        expected = flatten_tensors(example(masked))
+        torch.manual_seed(0)
         try:
-            found = flatten_tensors(cut(example))
+            found = flatten_tensors(example(cut))
         except Exception as error:
             text = str(error).splitlines()
             where = source_line(error, groups.model)
@@ -112,10 +147,34 @@ def _agrees(groups: Groups, removed: Mapping[str, Iterable[int]], example: Tenso
                 f"the network fails when it is cut{where and f' (at {where})'}: "
                 f"{text[0] if text else type(error).__name__}"
             )
+    if len(expected) != len(found):
+        return "cutting it changes how many outputs the network has"
     for one, other in zip(expected, found, strict=True):
         if one.shape != other.shape:
             return "cutting it changes the shape of the network's output"
-        scale = max(1e-6, float(one.abs().max()))
-        if not float((one - other).abs().max()) <= TOLERANCE * scale:
+        if not _alike(one, other):
             return "an operation mixes or counts its channels, so cutting it changes the others"
     return None
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Return whether two outputs agree to `TOLERANCE` of the largest."""
+    if not (one.is_floating_point() or one.is_complex()):
+        return bool((one == other).all())
+    if not one.numel():
+        return True
+    scale = max(1e-6, float(one.abs().max()))
+    return bool(float((one - other).abs().max()) <= TOLERANCE * scale)
+
+
+def _is_random(model: nn.Module, example: Inputs) -> bool:
+    """Return whether two passes of a network give different outputs."""
+    network = private_copy(model).eval()
+    with torch.no_grad():
+        torch.manual_seed(0)
+        one = flatten_tensors(example(network))
+        torch.manual_seed(1)
+        other = flatten_tensors(example(network))
+    return len(one) != len(other) or not all(
+        a.shape == b.shape and _alike(a, b) for a, b in zip(one, other, strict=True)
+    )

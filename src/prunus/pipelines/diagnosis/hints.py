@@ -29,10 +29,11 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
     (r"fails when it is cut.*(shape '|view size|reshape)", RESHAPE, True),
     (r"fails when it is cut", SIZES, True),
     (
-        r"changes the shape of the network's output",
+        r"changes (the shape of the network's output|how many outputs)",
         f"{RESHAPE}, and x.shape[0] for the batch size",
         True,
     ),
+    (r"random in evaluation", "turn dropout and sampling off in evaluation", True),
     (r"mixes or counts its channels", SIZES, True),
     (r"not an operation that can be traced", "use other torch operations", True),
     (r"slice by fixed numbers", "use chunk, or a separate layer for each part", True),

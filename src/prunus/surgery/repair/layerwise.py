@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,7 +73,8 @@ def refit_(
         model: the network after `replay_(model, plan)`.
         dense: the network before.
         groups: those of the dense network, for its consumers in running order.
-        batches: calibration batches; images alone or with labels, which are not used.
+        batches: calibration batches; labels are not used. Of images of several sizes those as
+            large as the first are used.
         ridge: weight of the old weights, in units of each feature's own energy.
         joint: also fit what makes the channels that were cut with what reads them (`fit_pair_`),
             where one convolution makes them and one reads them, behind a ReLU.
@@ -83,6 +85,38 @@ def refit_(
     Raises:
         DataError: the loader yields no image.
     """
+    with _in_float(model, dense):
+        return _refit(model, dense, groups, plan, batches, ridge=ridge, joint=joint)
+
+
+@contextmanager
+def _in_float(*models: nn.Module) -> Iterator[None]:
+    """Compute in float32 where networks have half precision; their types are restored."""
+    held = [
+        (tensor, tensor.dtype)
+        for model in models
+        for tensor in (*model.parameters(), *model.buffers())
+        if tensor.dtype in (torch.float16, torch.bfloat16)
+    ]
+    for tensor, _ in held:
+        tensor.data = tensor.data.float()
+    try:
+        yield
+    finally:
+        for tensor, dtype in held:
+            tensor.data = tensor.data.to(dtype)
+
+
+def _refit(
+    model: nn.Module,
+    dense: nn.Module,
+    groups: Groups,
+    plan: Plan,
+    batches: Iterable[Any],
+    *,
+    ridge: float,
+    joint: bool,
+) -> list[Repair]:
     stream = iter(read(batches, model))
     first = next(stream, None)
     if first is None:
@@ -101,8 +135,9 @@ def refit_(
             taken = [first]
             held = first.size
             while held < count and (batch := next(stream, None)) is not None:
-                taken.append(batch)
-                held += batch.size
+                if [t.shape[1:] for t in batch.inputs] == [t.shape[1:] for t in first.inputs]:
+                    taken.append(batch)
+                    held += batch.size
             inputs = Inputs.joined([batch.inputs for batch in taken]).first(count)
             made = _lockstep(model, dense, consumers, groups, inputs, ridge)
             if again := behind_shared(consumers):
@@ -135,7 +170,7 @@ def _lockstep(
     finally:
         stop.set()
         thread.join()
-    return pupil.repairs
+    return pupil.finish()
 
 
 class _Stopped(Exception):  # noqa: N818 - a signal, not an error
@@ -150,18 +185,27 @@ def _send(
     targets: queue.Queue[Any],
     stop: threading.Event,
 ) -> None:
-    """Run the dense network in another thread, and send every target in order."""
+    """Run the dense network in another thread, and send every target in order, then the end."""
+    last: BaseException | None = None
     try:
         with torch.no_grad(), _Teacher(dense, consumers, groups, targets, stop):
             inputs(dense)
     except _Stopped:
-        pass
+        return
     except BaseException as error:
-        while not stop.is_set():
-            try:
-                return targets.put(error, timeout=0.2)
-            except queue.Full:
-                continue
+        last = error
+    _put(targets, last, stop)
+
+
+def _put(targets: queue.Queue[Any], item: Any, stop: threading.Event) -> bool:
+    """Put an item into the queue unless nobody reads it any more; return whether it was."""
+    while not stop.is_set():
+        try:
+            targets.put(item, timeout=0.2)
+        except queue.Full:
+            continue
+        return True
+    return False
 
 
 class _Teacher(Run):
@@ -180,35 +224,36 @@ class _Teacher(Run):
 
     def after(self, call: CallKey, z: Tensor) -> None:
         """Send the output of a consumer without a norm."""
-        if not self._use(call).summed and call not in self.norms:
+        use = self._use(call)
+        if use is not None and not use.summed and call not in self.norms:
             self._put(call, z)
 
     def at_sum(self, calls: list[CallKey | None], terms: list[Tensor]) -> list[Tensor]:
         """Send the sum, once for each consumer that made a term."""
         total = terms[0] + terms[1]
         for call in filter(None, calls):
-            self._put(call, total)
+            if self._use(call) is not None:
+                self._put(call, total)
         return terms
 
     def _passing(self, module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
         super()._passing(module, args, y)
         _, call = self.made.get(id(y), (None, None))
-        if call is not None and not self._use(call).summed:
+        use = None if call is None else self._use(call)
+        if call is not None and use is not None and not use.summed:
             self._put(call, y)
 
-    def _use(self, call: CallKey) -> Use:
-        return self.consumers[call[0]].uses[call[1]]
+    def _use(self, call: CallKey) -> Use | None:
+        """Return what follows a call; None for one more call than there were for one example."""
+        uses = self.consumers[call[0]].uses
+        return uses[call[1]] if call[1] < len(uses) else None
 
     def _put(self, call: CallKey, z: Tensor) -> None:
         consumer = self.consumers[call[0]]
         item = _sampled_output(consumer, module_at(self.model, consumer.name), z)
         item = item if consumer.kept is None else item[:, consumer.kept]
-        while not self.stop.is_set():
-            try:
-                return self.targets.put(item, timeout=0.2)
-            except queue.Full:
-                continue
-        raise _Stopped
+        if not _put(self.targets, (call, item), self.stop):
+            raise _Stopped
 
 
 class _Pupil(Run):
@@ -231,6 +276,7 @@ class _Pupil(Run):
         self.sources: dict[str, Tensor] = {}  # inputs of makers, by the consumer's name
         self.earlier: dict[str, list[tuple[Tensor, Target]]] = {}  # of consumers with later calls
         self.first: dict[str, Tensor] = {}  # weights of those before any refit
+        self.parted = False
 
     def before(self, call: CallKey, module: nn.Module, x: Tensor) -> Tensor | None:
         """Refit a consumer, unless a sum behind it gives a better target."""
@@ -239,21 +285,26 @@ class _Pupil(Run):
             self.sources[self.makers[name]] = x
             return None
         again = None
+        if number >= len(self.consumers[name].uses):
+            return None  # more often than for one example
         if self.consumers[name].uses[number].summed:
             self.waiting[call] = x
         else:
-            again = self._refit(call, x, self._hear())
+            again = self._refit(call, x, self._hear(call))
         if name in self.makers:  # refitted itself before its input is kept
             self.sources[self.makers[name]] = x if again is None else again
         return again
 
     def at_sum(self, calls: list[CallKey | None], terms: list[Tensor]) -> list[Tensor]:
         """Refit the consumers that made a term, and put what they make now in its place."""
-        totals = [self._hear() if call else None for call in calls]
+        totals = [self._hear(call) if call else None for call in calls]
         for i, (call, total) in enumerate(zip(calls, totals, strict=True)):
             if call is None or total is None:
+                self.waiting.pop(call, None)  # type: ignore[arg-type]
                 continue
             module, norm = module_at(self.model, call[0]), self._norm(call)
+            if call not in self.waiting:
+                continue
             x = self.waiting.pop(call)
             other = _sampled_output(self.consumers[call[0]], module, terms[1 - i])
             x_now = self._refit(call, x, total, other)
@@ -262,17 +313,23 @@ class _Pupil(Run):
         return terms
 
     def _refit(
-        self, call: CallKey, x: Tensor, T: Tensor, other: Tensor | None = None
+        self, call: CallKey, x: Tensor, T: Tensor | None, other: Tensor | None = None
     ) -> Tensor | None:
         """Refit one consumer to its calls so far; what is reported is the fit to all of them.
 
         Returns its input again where what makes it was changed too.
         """
+        if T is None:
+            return None
         name, number = call
         consumer, module = self.consumers[name], module_at(self.model, name)
         target = Target(T, self._norm(call), other, consumer.uses[number].rectified)
         seen = _sampled_input(consumer, module, x)
         rows, earlier = _rows(seen), self.earlier.pop(name, [])
+        if len(rows) != len(T):
+            reason = "what it reads has fewer rows than before the cut, so there is no target"
+            self.repairs.append(Repair(name, None, reason))
+            return None
         last = len(earlier) + 1 == len(consumer.uses)
         if not last:
             self.earlier[name] = [*earlier, (rows, target)]
@@ -284,9 +341,14 @@ class _Pupil(Run):
             self.repairs += [Repair(name, None, reason)] * last
             return None
         towards = self.first.get(name)
-        left = refit_weight_(
-            module, rows, target, ridge=self.ridge, earlier=earlier, towards=towards
-        )
+        try:
+            left = refit_weight_(
+                module, rows, target, ridge=self.ridge, earlier=earlier, towards=towards
+            )
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            reason = "its inputs are too large or too small for a least-squares fit"
+            self.repairs += [Repair(name, None, reason)] * last
+            return None
         again = None
         if consumer.maker is not None:
             maker, source = module_at(self.model, consumer.maker), self.sources.pop(name)
@@ -313,12 +375,26 @@ class _Pupil(Run):
         norm = self.norms.get(call)
         return None if norm is None else module_at(self.model, norm)
 
-    def _hear(self) -> Tensor:
+    def _hear(self, call: CallKey) -> Tensor | None:
+        """Return the target of a call; None once the two networks run differently."""
+        if self.parted:
+            return None
         item = self.targets.get()
         if isinstance(item, BaseException):
             raise item
-        assert isinstance(item, Tensor)
-        return item
+        if item is None or item[0] != call:  # the dense network has ended, or runs another layer
+            self.parted = True
+            return None
+        target = item[1]
+        assert isinstance(target, Tensor)
+        return target
+
+    def finish(self) -> list[Repair]:
+        """Return what was done; a consumer without a target was left as it is."""
+        met = {repair.module for repair in self.repairs}
+        reason = "the cut network takes another path here than the dense one"
+        left = [name for name in self.consumers if name not in met]
+        return self.repairs + [Repair(name, None, reason) for name in left]
 
 
 def _seed(name: str) -> int:
