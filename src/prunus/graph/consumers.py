@@ -30,9 +30,8 @@ def find_consumers(
     flattened: dict[str, list[Index]] = defaultdict(list)
     for group in groups:
         for member in group.consumers:
-            if group.flattens(member):
-                each = len(group.producers[0].index[0])  # channels per unit
-                flattened[member.module].append(member.index.reshape(group.units * each, -1))
+            if (positions := group.positions(member)) > 1:
+                flattened[member.module].append(member.index.reshape(-1, positions))
     consumers = {}
     for name in mixing:
         module = module_at(model, name)

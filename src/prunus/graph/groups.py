@@ -86,7 +86,30 @@ class Group:
 
     def flattens(self, member: Member) -> bool:
         """Return whether each channel reaches `member` as several positions of a flattened map."""
-        return bool(member.index.shape[1] > self.producers[0].index.shape[1])
+        return self.positions(member) > 1
+
+    def positions(self, member: Member) -> int:
+        """Return at how many positions of a flattened map `member` reads each channel.
+
+        A unit may also reach it as more channels than its maker has: halves of a `chunk`, and a sum
+        of one of them, in one concatenation. Then a channel's positions are one run of columns.
+        """
+        made, read = self.producers[0].index.shape[1], member.index.shape[1]
+        if read <= made:
+            return 1
+        run = _run(member.index)
+        if read % made == 0 and (run == 1 or run % (read // made) == 0):
+            return int(read // made)
+        return run
+
+
+def _run(index: Index) -> int:
+    """Return the greatest number that divides every run of consecutive columns of a unit."""
+    index = np.sort(index, axis=1)
+    last = np.ones(index.shape, dtype=bool)
+    last[:, :-1] = np.diff(index, axis=1) != 1
+    ends = np.flatnonzero(last)
+    return int(np.gcd.reduce(np.diff(ends, prepend=-1)))
 
 
 @dataclass(frozen=True, eq=False)
