@@ -100,6 +100,22 @@ class Transposed(nn.Module):
         return self.head(F.relu(self.last(x)).mean((2, 3)))
 
 
+class TransposedInGroups(nn.Module):
+    """A transposed convolution in groups, and one with a filter for each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 6, 3, stride=2)
+        self.up = nn.ConvTranspose2d(6, 8, 4, stride=2, groups=2)
+        self.deep = nn.ConvTranspose2d(8, 8, 3, groups=8)
+        self.last = nn.Conv2d(8, 6, 3)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.deep(F.relu(self.up(F.relu(self.down(x)))))
+        return self.head(F.relu(self.last(x)).mean((2, 3)))
+
+
 class Flatten(nn.Module):
     """A small LeNet-5: 4×4 images of 5 channels are flattened into fc1."""
 
@@ -167,6 +183,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "depthwise": Depthwise,
     "grouped": Grouped,
     "transposed": Transposed,
+    "transposed in groups": TransposedInGroups,
     "flatten": Flatten,
     "mlp": Mlp,
     "token": Token,

@@ -38,6 +38,11 @@ EXPECTED = {
         "conv3": "conv3.out head.in",
     },
     "transposed": {"down": "down.out up.in", "up": "up.out last.in", "last": "last.out head.in"},
+    "transposed in groups": {
+        "down": "down.out up.in",
+        "up": "up.out deep.in deep.out last.in",
+        "last": "last.out head.in",
+    },
     "flatten": {
         "fc1.features": "fc1.select",
         "conv1": "conv1.out fc1.in",

@@ -167,7 +167,11 @@ def follow_width_(owner: nn.Module, old: int, new: int) -> None:
 
 def _cut_out_(module: nn.Module, kept: Tensor) -> None:
     if isinstance(module, CONVOLUTIONS):
-        _take_(module, "weight", kept, 1 if isinstance(module, TRANSPOSED) else 0)
+        second = isinstance(module, TRANSPOSED) and not is_depthwise(module)
+        if second and module.groups > 1:
+            _cut_group_axis_(module, kept, module.out_channels)
+        else:
+            _take_(module, "weight", kept, 1 if second else 0)
         _take_(module, "bias", kept, 0)
         if is_depthwise(module):
             module.groups = module.in_channels = len(kept)
@@ -216,16 +220,24 @@ def _cut_in_(module: nn.Module, gone: Edit | None, deselected: Edit | None) -> N
         return
     kept = _kept(gone, module)
     assert isinstance(module, CONVOLUTIONS)
-    if module.groups == 1:
+    if module.groups == 1 or isinstance(module, TRANSPOSED):
         _take_(module, "weight", kept, 0 if isinstance(module, TRANSPOSED) else 1)
-    elif isinstance(module, TRANSPOSED):
-        _take_(module, "weight", kept, 0)
     else:
-        each = kept.view(module.groups, -1) % (module.in_channels // module.groups)
-        split = module.weight.detach().view(module.groups, -1, *module.weight.shape[1:])
-        taken = [w.index_select(1, own) for w, own in zip(split, each, strict=True)]
-        module.weight = nn.Parameter(torch.cat(taken), module.weight.requires_grad)
+        _cut_group_axis_(module, kept, module.in_channels)
     module.in_channels = len(kept)
+
+
+def _cut_group_axis_(module: nn.Module, kept: Tensor, width: int) -> None:
+    """Cut the second axis of a convolution's weight: the channels of each of its groups.
+
+    It is the input's axis, or the output's where the convolution is transposed. Each group keeps
+    equally many, but not the same ones.
+    """
+    assert isinstance(module, CONVOLUTIONS)
+    each = kept.view(module.groups, -1) % (width // module.groups)
+    split = module.weight.detach().view(module.groups, -1, *module.weight.shape[1:])
+    taken = [w.index_select(1, own) for w, own in zip(split, each, strict=True)]
+    module.weight = nn.Parameter(torch.cat(taken), module.weight.requires_grad)
 
 
 def _cut_linear_in_(module: nn.Linear, gone: Edit | None, deselected: Edit | None) -> None:
