@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,6 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from prunus.batches import Inputs, flatten_tensors
 from prunus.core import TraceError
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
+from prunus.graph.numbers import numbered, sizes_read
 from prunus.graph.operations import Call, CallSite, TraceState, follow, follow_single
 from prunus.modules import (
     CONVOLUTIONS,
@@ -66,7 +68,8 @@ def couplings(
     tracer = _ChannelTracer(model, inside_heads, singles)
     try:
         with (
-            torch.no_grad(), plain_attention(), tracer.watching(), calling(model, uncalled), tracer
+            torch.no_grad(), plain_attention(), tracer.watching(), sizes_read(tracer.state.sizes),
+            calling(model, uncalled), tracer,
         ):  # fmt: skip
             outputs = example(model)
     except Exception as error:
@@ -78,6 +81,7 @@ def couplings(
     for tensor in flatten_tensors(outputs):
         for array in tracer.track(tensor).arrays:
             tracer.labels.fix(array, "its outputs are the network's outputs")
+    tracer.state.settle_meetings()
     tracer.settle_splits()
     tracer.find_numbers()
     yield from tracer.couplings(roots)
@@ -91,8 +95,6 @@ def counts_heads(width: str) -> bool:
 
 #: The meaning of the axes of a linear layer's parameters.
 LINEAR = {("weight", 0): "out", ("weight", 1): "in", ("bias", 0): "out"}
-#: Modules whose numeric attributes the rules of `surgery` maintain.
-RULED = (nn.Linear, CONVOLUTIONS, *PASSING)
 
 
 class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -116,6 +118,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             ]:
                 if tensor not in self.tracks:
                     self._own(name, module, key, tensor)
+        self.numbers = numbered(model, self.state.sizes.hashed)
 
     def _own(self, name: str, module: nn.Module, key: str, tensor: Tensor) -> None:
         """Give every axis of a parameter or buffer its own labels."""
@@ -258,29 +261,32 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.labels.join_along(array, varying(array) - {free})
 
     def find_numbers(self) -> None:
-        """Couple a module's numeric attributes with the axes that its reshapes split by them.
+        """Couple a module's numeric attributes with the axes whose sizes are taken from them.
 
-        An attribute matches if it equals the reshape's size and fits no other labels. If it means
-        something else, the trial cut fails and the group stays whole.
+        An attribute matches if a function that was given it as a size laid out as many labels, and
+        it fits no other labels.
         """
         found: dict[str, list[Tensor]] = defaultdict(list)
+        attached = np.zeros(len(self.labels.settled()), dtype=bool)
+        for many in self.axes.values():
+            for nodes in many:
+                attached[self.labels.find(nodes)] = True
+        attached[FIXED] = False
         for reshape in self.state.reshapes:
-            module = module_at(self.model, reshape.module)
             array = compress(self.labels.find(reshape.array))
-            if len(varying(array)) != 1 or isinstance(module, RULED):
+            if len(varying(array)) != 1 or not attached[array].any():
                 continue
-            known = vars(module)
-            if is_packed(module):
-                known = {key: known[key] for key in ("num_heads", "head_dim")}
+            (axis,), size = varying(array), array.numel()
+            here = [read for read in reshape.numbers if read.axis == axis]
+            here = here or [read for read in reshape.numbers if read.axis is None]
             fit = [
-                f"{reshape.module}:{key}"
-                for key, value in known.items()
-                if isinstance(value, int) and not isinstance(value, bool)
-                if value == array.numel() and not key.startswith("_")
+                name
+                for name in dict.fromkeys(name for read in here for name in sorted(read.origins))
+                if name in self.numbers and module_at(self.model, name).num_channels == size
             ]
             heads = [name for name in fit if counts_heads(name)]
             if heads:  # with equally many dimensions each; those are the last axis of a reshape
-                last = varying(array) == {array.dim() - 1}
+                last = axis == array.dim() - 1
                 fit = [name for name in fit if name not in heads] if last else heads
             for name in fit:
                 found[name].append(array.flatten())

@@ -19,7 +19,8 @@ from typing import Any
 
 from torch import Tensor
 
-from prunus.graph.labels import Labels, Track, varying
+from prunus.graph.labels import Labels, Track, compress, varying
+from prunus.graph.numbers import Read, SizesRead
 
 __all__ = [
     "RULES",
@@ -47,10 +48,22 @@ class Split:
 
 @dataclass
 class Reshape:
-    """Labels after a reshape in a module, whose numeric attributes may give the sizes."""
+    """Labels after a reshape, and the numbers of modules that its sizes are taken from."""
 
     array: Tensor
-    module: str
+    numbers: list[Read]
+
+
+@dataclass
+class Meeting:
+    """Labels (heads, dimensions) that meet those of a tensor that all heads share.
+
+    Either the same dimension is removed in every head, or heads are removed and `shared` stays.
+    """
+
+    array: Tensor
+    shared: Tensor
+    operation: str
 
 
 @dataclass(kw_only=True)
@@ -61,13 +74,54 @@ class TraceState:
         labels: which labels are one.
         splits: axes whose labels were laid out over several.
         reshapes: reshapes that may use a module's numbers.
+        meetings: labels that are joined unless heads stay whole, which is known at the end.
+        sizes: the integers that the running function was given.
         inside_heads: whether units are dimensions of every head, not whole heads.
     """
 
     labels: Labels = field(default_factory=Labels)
     splits: list[Split] = field(default_factory=list)
     reshapes: list[Reshape] = field(default_factory=list)
+    meetings: list[Meeting] = field(default_factory=list)
+    sizes: SizesRead = field(default_factory=SizesRead)
     inside_heads: bool = False
+
+    def sized(self, array: Tensor, module: str) -> None:
+        """Remember labels of a result whose sizes the running function was given in `module`."""
+        if varying(array) and (numbers := self.sizes.at(array.dim(), module)):
+            self.reshapes.append(Reshape(array, numbers))
+
+    def join(self, one: Tensor, other: Tensor, operation: str) -> None:
+        """Merge labels that meet; where a tensor meets each of several heads, wait for the end."""
+        for array, shared in ((one, other), (other, one)):
+            if not self.inside_heads and _may_be_heads(array, shared):
+                self.meetings.append(Meeting(array, shared, operation))
+                return
+        self.labels.join(one, other)
+
+    def settle_meetings(self) -> None:
+        """Decide for every meeting whether heads stay whole or lose the same dimensions."""
+        waiting = self.meetings
+        while whole := [m for m in waiting if not self._overlaps(m)]:
+            for each in whole:
+                reason = f"{each.operation!r} reads all of it in every head"
+                self.labels.fix(each.shared, reason)
+            waiting = [m for m in waiting if self._overlaps(m)]
+        for each in waiting:
+            self.labels.join(each.array, each.shared)
+
+    def _overlaps(self, each: Meeting) -> bool:
+        """Return whether labels still differ along an axis of the shared tensor."""
+        array = compress(self.labels.find(each.array))
+        lead = array.dim() - each.shared.dim()
+        return any(axis + lead in varying(array) for axis in varying(each.shared))
+
+
+def _may_be_heads(array: Tensor, shared: Tensor) -> bool:
+    """Return whether an array (heads, …) meets one that lacks the axis of its heads."""
+    rank = max(array.dim(), shared.dim())
+    axes, others = ({axis + rank - a.dim() for axis in varying(a)} for a in (array, shared))
+    return others < axes and min(axes) not in others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +191,10 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def meet(
-    labels: Labels, tracks: Sequence[Track], shape: tuple[int, ...], name: str
+    trace: TraceState, tracks: Sequence[Track], shape: tuple[int, ...], name: str
 ) -> list[Tensor]:
     """Return the arrays of an elementwise operation over broadcast tensors."""
-    rank = len(shape)
+    labels, rank = trace.labels, len(shape)
     padded = [
         ((1,) * (rank - len(t.shape)) + t.shape, [a[(None,) * (rank - a.dim())] for a in t.arrays])
         for t in tracks
@@ -163,7 +217,7 @@ def meet(
                 if j > i:
                     for other in others:
                         if varying(array) & varying(other):
-                            labels.join(array, other)
+                            trace.join(array, other, name)
             if not any(varying(array) <= varying(k) for k in kept):
                 kept = [k for k in kept if not varying(k) < varying(array)] + [array]
     return kept

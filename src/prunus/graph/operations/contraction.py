@@ -17,29 +17,34 @@ def contract(
     """Return the arrays of a matrix product over the last axes (…, M, K) × (…, K, N).
 
     Where the labels of K differ between matrices of a batch (heads), those of one head are merged,
-    so heads stay whole. With `call.trace.inside_heads` the same index of K is removed in every head
-    instead, as it is where the labels do not differ.
+    so heads stay whole; what every head reads stays. With `call.trace.inside_heads` the same index
+    of K is removed in every head instead, as it is where the labels do not differ.
     """
     labels, rank = call.labels, len(shape)
     sides = ((one, rank - 1, rank - 2), (other, rank - 2, rank - 1))  # K, and the axis that stays
     out: list[Tensor] = []
     inner: list[list[Tensor]] = [[], []]
+    headed = [False, False]
     for side, (track, axis, free) in enumerate(sides):
         for array in [_settled(labels, a) for a in track.arrays]:
             if axis not in varying(array):
+                headed[side] |= bool(varying(array) - {free})
                 out.append(array)
                 continue
             # Tokens of different channels: the same index is removed in all.
             same = labels.join_along(array, [free])
             heads = varying(same) - {axis}
-            if heads and call.trace.inside_heads:
-                same = labels.join_along(same, heads)
-            elif heads:
+            if heads and not call.trace.inside_heads:
+                headed[side] = True
                 out.append(labels.join_along(same, [axis]))
+                continue
+            same = labels.join_along(same, heads)
             inner[side].append(same.transpose(-1, -2) if side else same)
     for side, (track, axis, _) in enumerate(reversed(sides)):
         for array in inner[side]:
-            if not inner[1 - side] and track.shape[axis] > 1:
+            if not inner[1 - side] and headed[1 - side]:
+                labels.fix(array, f"{name!r} reads all of it in every head")
+            elif not inner[1 - side] and track.shape[axis] > 1:
                 labels.fix(array, f"{name!r} sums over it with a tensor of fixed size")
             for partner in inner[1 - side]:
                 labels.join(array, partner)
@@ -67,7 +72,7 @@ def _product(call: Call) -> list[Track]:
         return opaque(call)
     arrays = contract(call, one, other, shape, call.name)
     if bias:
-        arrays = meet(call.labels, [*bias, Track(shape, arrays)], shape, call.name)
+        arrays = meet(call.trace, [*bias, Track(shape, arrays)], shape, call.name)
     return [Track(shape, arrays)]
 
 
@@ -83,7 +88,7 @@ def _linear(call: Call) -> list[Track]:
         return opaque(call)
     arrays = contract(call, one, lifted, shape, call.name)
     if bias:
-        arrays = meet(call.labels, [*bias, Track(shape, arrays)], shape, call.name)
+        arrays = meet(call.trace, [*bias, Track(shape, arrays)], shape, call.name)
     return [Track(shape, arrays)]
 
 
@@ -121,7 +126,7 @@ def _convolution(call: Call) -> list[Track]:
         lifted = Track((1, *b.shape, *(1,) * (len(shape) - 2)), [
             a.view(1, -1, *(1,) * (len(shape) - 2)) for a in b.arrays
         ])  # fmt: skip
-        meet(labels, [track, lifted], shape, call.name)
+        meet(call.trace, [track, lifted], shape, call.name)
     return [track]
 
 
@@ -134,6 +139,7 @@ def _convolution(call: Call) -> list[Track]:
 def _attention(call: Call) -> list[Track]:
     q, k, v, *mask = call.tracks
     labels, rank = call.labels, len(q.shape)
+    k, v = (_repeated(t, q.shape[-3]) if rank > 3 else t for t in (k, v))
     if call.kwargs.get("scale") is None:
         for array in (_settled(labels, a) for a in q.arrays):
             inside = call.trace.inside_heads and rank - 1 in varying(array)
@@ -144,6 +150,13 @@ def _attention(call: Call) -> list[Track]:
     arrays = contract(call, q, turned, scores, "attention")
     weights = Track(scores, arrays)
     if mask:
-        weights = Track(scores, meet(labels, [weights, *mask[:1]], scores, "attention"))
+        weights = Track(scores, meet(call.trace, [weights, *mask[:1]], scores, "attention"))
     arrays = contract(call, weights, v, call.shape, "attention")
     return [Track(call.shape, arrays), *(Track(tuple(t.shape)) for t in call.outputs[1:])]
+
+
+def _repeated(track: Track, heads: int) -> Track:
+    """Return keys or values with each of their heads as often as queries read it."""
+    times = heads // track.shape[-3]
+    arrays = [a.repeat_interleave(times, -3) if a.shape[-3] > 1 else a for a in track.arrays]
+    return Track((*track.shape[:-3], heads, *track.shape[-2:]), arrays)

@@ -18,7 +18,7 @@ __all__ = ["elementwise", "same"]
 def elementwise(call: Call) -> list[Track]:
     """Join the labels that meet."""
     shape = call.shape
-    arrays = meet(call.labels, call.tracks, shape, call.name)
+    arrays = meet(call.trace, call.tracks, shape, call.name)
     return [Track(tuple(t.shape), arrays if t.dim() == len(shape) else []) for t in call.outputs]
 
 

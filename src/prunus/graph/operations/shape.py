@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunus.graph.labels import FIXED, Track, compress, varying
-from prunus.graph.operations.call import Call, Reshape, Split, meet, rule
+from prunus.graph.labels import FIXED, Labels, Track, compress, varying
+from prunus.graph.operations.call import Call, Split, meet, rule
 
 __all__: list[str] = []
 
@@ -15,15 +15,49 @@ __all__: list[str] = []
 def _view(call: Call) -> list[Track]:
     source, shape = call.tracks[0], call.shape
     arrays = []
-    for array in source.arrays:
+    for array in _apart(call, source):
         before = varying(array)
         moved = compress(array.expand(source.shape).reshape(shape))
         if len(varying(moved)) > len(before):
             call.trace.splits.append(Split(moved))
-        if varying(moved):
-            call.trace.reshapes.append(Reshape(moved, call.site.module))
+        call.trace.sized(moved, call.site.module)
         arrays.append(moved)
     return [Track(shape, arrays)]
+
+
+def _apart(call: Call, source: Track) -> list[Tensor]:
+    """Return the arrays of which no two are laid out along one axis of the result.
+
+    An element of (heads, dimensions) may have one label for its head and one for its dimension, but
+    not once both are one axis: then heads are removed, and each keeps all of its dimensions.
+    """
+    kept: list[Tensor] = []
+    labels = call.labels
+    arrays = sorted(source.arrays, key=lambda a: min(varying(a), default=0))
+    for array in reversed(arrays) if call.trace.inside_heads else arrays:
+        clash = [
+            k
+            for k in kept
+            if not varying(k) & varying(array)
+            and _laid_out(k, source, call.shape) & _laid_out(array, source, call.shape)
+        ]
+        if clash and all(_stays(labels, k) for k in clash):
+            kept = [k for k in kept if all(k is not c for c in clash)]
+        elif clash:
+            labels.fix(array, f"{call.name!r} puts it on one axis with heads that are removed")
+            continue
+        kept.append(array)
+    return kept
+
+
+def _laid_out(array: Tensor, source: Track, shape: tuple[int, ...]) -> set[int]:
+    """Return the axes along which an array varies after a reshape to `shape`."""
+    return varying(compress(array.expand(source.shape).reshape(shape)))
+
+
+def _stays(labels: Labels, array: Tensor) -> bool:
+    """Return whether all labels of an array are fixed."""
+    return bool((labels.find(array) == FIXED).all())
 
 
 @rule(
@@ -34,24 +68,52 @@ def _view(call: Call) -> list[Track]:
     "replication_pad2d", "as_strided", "rot90", "numpy_T", "index", "im2col", "embedding",
 )  # fmt: skip
 def _shape(call: Call) -> list[Track]:
+    return [_moved(call, call.tracks[0])]
+
+
+def _moved(call: Call, source: Track) -> Track:
     """Run the operation on the labels: float64 holds them exactly, and every kernel takes it."""
-    source = call.tracks[0]
     arrays = []
     for array in source.arrays:
         full = array.expand(source.shape).double()
         moved = call.func(full, *call.args[1:], **call.kwargs).long()
         arrays.append(compress(moved))
-    return [Track(call.shape, [a for a in arrays if a.shape and varying(a)])]
+    return Track(call.shape, [a for a in arrays if a.shape and varying(a)])
+
+
+@rule("view_as_complex")
+def _complex(call: Call) -> list[Track]:
+    """The last axis holds real and imaginary parts of one number, which is kept or removed."""
+    source = call.tracks[0]
+    last = len(source.shape) - 1
+    arrays = [call.labels.join_along(a, [last]).squeeze(-1) for a in source.arrays]
+    return [Track(call.shape, [a for a in arrays if varying(a)])]
+
+
+@rule("view_as_real")
+def _real(call: Call) -> list[Track]:
+    return [Track(call.shape, [a.unsqueeze(-1) for a in call.tracks[0].arrays])]
 
 
 @rule("slice", "narrow")
 def _slice(call: Call) -> list[Track]:
     source, axis = call.tracks[0], call.argument(1, "dim", 0) % len(call.tracks[0].shape)
-    moved = _shape(call)[0]
     if call.shape[axis] < source.shape[axis]:
+        source = _whole_heads(call, source, axis)
         for array in source.along(axis):
             call.labels.fix(array, "a slice by fixed numbers takes part of its channels")
-    return [moved]
+    return [_moved(call, source)]
+
+
+def _whole_heads(call: Call, source: Track, axis: int) -> Track:
+    """Return labels that differ along other axes too with one along `axis`: heads stay whole."""
+    if call.trace.inside_heads:
+        return source
+    arrays = [
+        call.labels.join_along(a, [axis]) if a.shape[axis] > 1 and len(varying(a)) > 1 else a
+        for a in source.arrays
+    ]
+    return Track(source.shape, arrays)
 
 
 @rule("split", "split_with_sizes", "chunk", "unbind", "split_copy", "unsafe_split", "unsafe_chunk")
@@ -77,6 +139,7 @@ def _split(call: Call) -> list[Track]:
             part = compress(piece)
             if varying(part):
                 track.arrays.append(part)
+                call.trace.sized(part, call.site.module)
     return found
 
 
@@ -91,7 +154,7 @@ def _glu(call: Call) -> list[Track]:
         ):
             halves[side].append(piece)
     tracks = [Track(call.shape, half) for half in halves]
-    return [Track(call.shape, meet(call.labels, tracks, call.shape, "glu"))]
+    return [Track(call.shape, meet(call.trace, tracks, call.shape, "glu"))]
 
 
 @rule("cat", "concat", "stack")
@@ -105,7 +168,7 @@ def _cat(call: Call) -> list[Track]:
         ]
     rest = [Track(t.shape, [a for a in t.arrays if a.shape[axis] == 1]) for t in tracks]
     flat = [Track((*t.shape[:axis], 1, *t.shape[axis + 1 :]), t.arrays) for t in rest]
-    arrays = meet(call.labels, flat, (*shape[:axis], 1, *shape[axis + 1 :]), call.name)
+    arrays = meet(call.trace, flat, (*shape[:axis], 1, *shape[axis + 1 :]), call.name)
     single = axis == 1 and call.name != "stack" and any(t.single is not None for t in tracks)
     if single or any(t.along(axis) for t in tracks):
         pieces = []
@@ -136,6 +199,9 @@ def _cat(call: Call) -> list[Track]:
 def _pad(call: Call) -> list[Track]:
     source, pad = call.tracks[0], list(call.args[1])
     rank, arrays = len(source.shape), []
+    for i in range(len(pad) // 2):
+        if pad[2 * i] > 0 or pad[2 * i + 1] > 0:
+            source = _whole_heads(call, source, rank - 1 - i)
     for array in source.arrays:
         own = list(pad)
         for i in range(len(pad) // 2):
