@@ -22,7 +22,7 @@ from prunus.batches import Inputs, flatten_tensors
 from prunus.core import TraceError
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
 from prunus.graph.numbers import numbered, sizes_read
-from prunus.graph.operations import Call, CallSite, TraceState, follow, follow_single
+from prunus.graph.operations import FRESH, Call, CallSite, TraceState, follow, follow_single
 from prunus.modules import (
     CONVOLUTIONS,
     OPAQUE,
@@ -218,9 +218,10 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tracks = [self.track(t) for t in inputs]
         where = self.running[-1] if self.running else ""
         scripted = isinstance(module_at(self.model, where), Scripted)
-        if not outputs or not (scripted or any(t.arrays or t.single is not None for t in tracks)):
-            return result
         name = func._schema.name.split("::")[1]
+        labelled = name in FRESH or any(t.arrays or t.single is not None for t in tracks)
+        if not outputs or not (scripted or labelled):
+            return result
         if name.endswith("_") and not name.endswith("__") and name[:-1]:
             name = name if name in ("copy_", "fill_", "zero_") else name[:-1]
         written = bool(self.running) and is_written_norm(module_at(self.model, where))

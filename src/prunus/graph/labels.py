@@ -127,12 +127,16 @@ class Track:
     """A tensor's shape and its labels.
 
     `arrays` have as many axes as the tensor, each of size 1 where the label does not vary.
-    `single` is the label of the only channel (the second axis), if it is traced.
+    `single` is the label of the only channel (the second axis), if it is traced. `fresh` says that
+    the tensor is filled with one number; `parts` are labels of such a tensor of which some were
+    taken by their position, each with the axis where they still are, if any.
     """
 
     shape: tuple[int, ...]
     arrays: list[Tensor] = field(default_factory=list)
     single: Tensor | None = None
+    fresh: bool = False
+    parts: list[tuple[Tensor, int | None]] = field(default_factory=list)
 
     def along(self, axis: int) -> list[Tensor]:
         """Return the arrays that vary along an axis."""

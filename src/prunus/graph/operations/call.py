@@ -169,6 +169,12 @@ class Call:
         return self.trace.labels
 
     @property
+    def writes(self) -> bool:
+        """Whether the result is written into the first argument."""
+        first = self.func._schema.arguments[:1]
+        return any(a.alias_info is not None and a.alias_info.is_write for a in first)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the first result."""
         return tuple(self.outputs[0].shape)

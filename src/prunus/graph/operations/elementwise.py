@@ -5,7 +5,12 @@ from __future__ import annotations
 from prunus.graph.labels import Track
 from prunus.graph.operations.call import Call, meet, rule
 
-__all__ = ["elementwise", "same"]
+__all__ = ["FRESH", "elementwise", "same"]
+
+#: Operations that make a tensor filled with one number (or to be filled).
+FRESH = (
+    "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty",
+)  # fmt: skip
 
 
 @rule(
@@ -18,6 +23,8 @@ __all__ = ["elementwise", "same"]
 def elementwise(call: Call) -> list[Track]:
     """Join the labels that meet."""
     shape = call.shape
+    if call.writes:
+        _fix_parts(call)
     arrays = meet(call.trace, call.tracks, shape, call.name)
     return [Track(tuple(t.shape), arrays if t.dim() == len(shape) else []) for t in call.outputs]
 
@@ -32,9 +39,30 @@ def same(call: Call) -> list[Track]:
     return [Track(call.shape, call.tracks[0].arrays)] if call.tracks else [Track(call.shape)]
 
 
-@rule(
-    "new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided", "sym_size", "size",
-)  # fmt: skip
+def _fix_parts(call: Call) -> None:
+    """Fix labels of a tensor filled with one number where other numbers are written at places."""
+    written, *read = call.tracks
+    for nodes, axis in written.parts:
+        if axis is None or not any(
+            len(t.shape) == len(written.shape) and t.along(axis) for t in read
+        ):
+            call.labels.fix(nodes, f"{call.name!r} writes numbers at fixed places among them")
+
+
+@rule(*FRESH)
+def _fresh(call: Call) -> list[Track]:
+    """A tensor filled with one number: each axis can be cut if its size is taken from elsewhere."""
+    shape = call.shape
+    track = Track(shape, fresh=True)
+    for axis, size in enumerate(shape):
+        if size > 1:
+            nodes = call.labels.new(size)
+            track.arrays.append(nodes.view([-1 if d == axis else 1 for d in range(len(shape))]))
+            call.trace.sized(track.arrays[-1], call.site.module)
+    return [track]
+
+
+@rule("sym_size", "size", "new_empty_strided")
 def _blank(call: Call) -> list[Track]:
-    """A new tensor of a given size: independent of the tensor it was created from."""
+    """Independent of the tensor that it was created from."""
     return [Track(tuple(t.shape)) for t in call.outputs]

@@ -62,10 +62,11 @@ def _stays(labels: Labels, array: Tensor) -> bool:
 
 @rule(
     "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "flip", "roll", "repeat",
-    "unfold", "movedim", "diagonal", "index_select", "gather", "expand_as", "select", "squeeze_",
+    "unfold", "movedim", "diagonal", "index_select", "gather", "expand_as", "squeeze_",
     "unsqueeze_", "transpose_", "t_", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
-    "native_channel_shuffle", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
-    "replication_pad2d", "as_strided", "rot90", "numpy_T", "index", "im2col", "embedding",
+    "native_channel_shuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
+    "replication_pad1d", "replication_pad2d", "replication_pad3d", "as_strided", "rot90", "numpy_T",
+    "index", "im2col", "embedding",
 )  # fmt: skip
 def _shape(call: Call) -> list[Track]:
     return [_moved(call, call.tracks[0])]
@@ -98,11 +99,28 @@ def _real(call: Call) -> list[Track]:
 @rule("slice", "narrow")
 def _slice(call: Call) -> list[Track]:
     source, axis = call.tracks[0], call.argument(1, "dim", 0) % len(call.tracks[0].shape)
+    parts = list(source.parts)
     if call.shape[axis] < source.shape[axis]:
-        source = _whole_heads(call, source, axis)
-        for array in source.along(axis):
-            call.labels.fix(array, "a slice by fixed numbers takes part of its channels")
-    return [_moved(call, source)]
+        if source.fresh:  # its parts are written one by one
+            parts += [(array, axis) for array in source.along(axis)]
+        else:
+            source = _whole_heads(call, source, axis)
+            for array in source.along(axis):
+                call.labels.fix(array, "a slice by fixed numbers takes part of its channels")
+    made = _moved(call, source)
+    made.fresh, made.parts = source.fresh, parts
+    return [made]
+
+
+@rule("select")
+def _select(call: Call) -> list[Track]:
+    source, axis = call.tracks[0], call.argument(1, "dim", 0) % len(call.tracks[0].shape)
+    made = _moved(call, source)
+    if source.fresh:
+        left = [(n, a if a is None or a < axis else a - 1 if a > axis else None)
+                for n, a in source.parts]  # fmt: skip
+        made.fresh, made.parts = True, [*left, *((a, None) for a in source.along(axis))]
+    return [made]
 
 
 def _whole_heads(call: Call, source: Track, axis: int) -> Track:
@@ -170,29 +188,38 @@ def _cat(call: Call) -> list[Track]:
     flat = [Track((*t.shape[:axis], 1, *t.shape[axis + 1 :]), t.arrays) for t in rest]
     arrays = meet(call.trace, flat, (*shape[:axis], 1, *shape[axis + 1 :]), call.name)
     single = axis == 1 and call.name != "stack" and any(t.single is not None for t in tracks)
-    if single or any(t.along(axis) for t in tracks):
-        pieces = []
-        for track in tracks:
-            along = track.along(axis)
-            if along:
-                piece = along[0]
-            elif single and track.single is not None:
-                piece = track.single.view([1] * len(shape))
-            elif track.shape[axis] == 1 and arrays:
-                piece = arrays[0]
-            else:
-                piece = torch.full([1] * len(shape), FIXED)
-            pieces.append(
-                piece.expand([*piece.shape[:axis], track.shape[axis], *piece.shape[axis + 1 :]])
-            )
-        sizes = [max(p.shape[d] for p in pieces) for d in range(len(shape))]
-        pieces = [
-            p.expand([p.shape[d] if d == axis else sizes[d] for d in range(len(shape))])
-            for p in pieces
-        ]
-        arrays = [a for a in arrays if not varying(a) & varying(torch.cat(pieces, axis))]
-        arrays.append(compress(torch.cat(pieces, axis)))
-    return [Track(shape, arrays)]
+    along = [_together(call, t, axis) for t in tracks]
+    if not single and all(piece is None for piece in along):
+        return [Track(shape, arrays)]
+    others = {d for piece in along if piece is not None for d in varying(piece) - {axis}}
+    pieces = []
+    for track, own in zip(tracks, along, strict=True):
+        if own is not None:
+            piece = own
+        elif single and track.single is not None:
+            piece = track.single.view([1] * len(shape))
+        elif track.shape[axis] == 1 and arrays and others:
+            piece = arrays[0]
+        else:
+            piece = torch.full([1] * len(shape), FIXED)
+        pieces.append(
+            piece.expand([*piece.shape[:axis], track.shape[axis], *piece.shape[axis + 1 :]])
+        )
+    sizes = [max(p.shape[d] for p in pieces) for d in range(len(shape))]
+    joined = torch.cat(
+        [p.expand([p.shape[d] if d == axis else sizes[d] for d in range(len(shape))])
+         for p in pieces], axis
+    )  # fmt: skip
+    arrays = [a for a in arrays if not varying(a) & varying(joined)]
+    return [Track(shape, [*arrays, compress(joined)])]
+
+
+def _together(call: Call, track: Track, axis: int) -> Tensor | None:
+    """Return the labels along an axis as one array; None where there are none, or all are fixed."""
+    along = [array for array in track.along(axis) if not _stays(call.labels, array)]
+    for other in along[1:]:
+        call.labels.join(along[0], other)
+    return along[0] if along else None
 
 
 @rule("constant_pad_nd")

@@ -24,6 +24,8 @@ BY_CHANNEL = (elementwise, same, over_positions)
 
 def follow_single(call: Call, made: list[Track]) -> None:
     """Pass the label of a single channel on to the results `made`, or fix it."""
+    if not call.tracks:
+        return
     labels, x = call.labels, call.tracks[0]
     given = [track.single for track in call.tracks if track.single is not None]
     if "conv" in call.name:
