@@ -219,7 +219,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         where = self.running[-1] if self.running else ""
         scripted = isinstance(module_at(self.model, where), Scripted)
         name = func._schema.name.split("::")[1]
-        labelled = name in FRESH or any(t.arrays or t.single is not None for t in tracks)
+        labelled = name in FRESH or any(t.labelled for t in tracks)
         if not outputs or not (scripted or labelled):
             return result
         if name.endswith("_") and not name.endswith("__") and name[:-1]:

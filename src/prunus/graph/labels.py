@@ -138,6 +138,11 @@ class Track:
     fresh: bool = False
     parts: list[tuple[Tensor, int | None]] = field(default_factory=list)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether an operation on the tensor concerns any label."""
+        return bool(self.arrays or self.parts) or self.single is not None
+
     def along(self, axis: int) -> list[Tensor]:
         """Return the arrays that vary along an axis."""
         return [a for a in self.arrays if a.shape[axis] > 1]

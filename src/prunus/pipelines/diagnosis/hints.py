@@ -36,6 +36,12 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
     (r"random in evaluation", "turn dropout and sampling off in evaluation", True),
     (r"mixes or counts its channels", SIZES, True),
     (r"not an operation that can be traced", "use other torch operations", True),
+    (
+        r"reads all of it in every head|on one axis with heads",
+        "nothing while heads are removed; or give every head its own",
+        False,
+    ),
+    (r"at fixed places", "compute that tensor from x, or make it a parameter", True),
     (r"slice by fixed numbers", "use chunk, or a separate layer for each part", True),
     (r"unequal parts of fixed sizes", "use equal parts, or a separate layer for each part", True),
     (
