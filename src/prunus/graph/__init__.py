@@ -2,10 +2,10 @@
 
 from prunus.graph.branches import Branches, collapsed_modules, let_branches_go
 from prunus.graph.costs import Layer, count_inputs, count_macs, raw_layer
-from prunus.graph.engine import counts_heads
 from prunus.graph.groups import Axis, Consumer, Group, Groups, Index, Member, Unprunable, trimmed
 from prunus.graph.head import head_groups
 from prunus.graph.labels import Labels, Track
+from prunus.graph.numbers import counts_heads
 from prunus.graph.probe import probe
 from prunus.graph.trace import find_groups
 from prunus.modules import Empty, SelectLinear

@@ -7,8 +7,9 @@ from collections import defaultdict
 import numpy as np
 from torch import nn
 
-from prunus.graph.engine import Coupling, counts_heads
+from prunus.graph.engine import Coupling
 from prunus.graph.groups import Group, Index, Member
+from prunus.graph.numbers import counts_heads
 from prunus.modules import (
     PASSING,
     RawAxis,

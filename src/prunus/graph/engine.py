@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from prunus.batches import Inputs, flatten_tensors
 from prunus.core import TraceError
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
-from prunus.graph.numbers import numbered, sizes_read
+from prunus.graph.numbers import counts_heads, numbered, sizes_read
 from prunus.graph.operations import FRESH, Call, CallSite, TraceState, follow, follow_single
 from prunus.modules import (
     CONVOLUTIONS,
@@ -40,7 +40,7 @@ from prunus.modules import (
     projection_name,
 )
 
-__all__ = ["Coupling", "counts_heads", "couplings"]
+__all__ = ["Coupling", "couplings"]
 
 #: (module name, "out" or "in") → set of (channel of that axis, unit of the root).
 Coupling = dict[tuple[str, str], set[tuple[int, int]]]
@@ -85,12 +85,6 @@ def couplings(
     tracer.settle_splits()
     tracer.find_numbers()
     yield from tracer.couplings(roots)
-
-
-def counts_heads(width: str) -> bool:
-    """Return whether `of.module:number` is a number of heads, by its name."""
-    _, colon, number = width.rpartition(":")
-    return bool(colon) and "head" in number and "dim" not in number and "size" not in number
 
 
 #: The meaning of the axes of a linear layer's parameters.
@@ -278,11 +272,9 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if len(varying(array)) != 1 or not attached[array].any():
                 continue
             (axis,), size = varying(array), array.numel()
-            here = [read for read in reshape.numbers if read.axis == axis]
-            here = here or [read for read in reshape.numbers if read.axis is None]
             fit = [
                 name
-                for name in dict.fromkeys(name for read in here for name in sorted(read.origins))
+                for name in reshape.candidates(axis)
                 if name in self.numbers and module_at(self.model, name).num_channels == size
             ]
             heads = [name for name in fit if counts_heads(name)]

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from prunus.modules import CONVOLUTIONS, PASSING, Scripted, is_packed
 
-__all__ = ["Number", "Read", "SizesRead", "numbered", "sizes_read"]
+__all__ = ["Number", "Read", "SizesRead", "counts_heads", "numbered", "sizes_read"]
 
 #: Modules whose numeric attributes the rules of `surgery` maintain.
 RULED = (nn.Linear, CONVOLUTIONS, *PASSING)
@@ -73,12 +73,22 @@ for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordi
     setattr(Number, f"__{_name}__", _followed(f"__{_name}__"))
 
 
+def counts_heads(width: str) -> bool:
+    """Return whether `of.module:number` is a number of heads, by its name."""
+    _, colon, number = width.rpartition(":")
+    return bool(colon) and "head" in number and "dim" not in number and "size" not in number
+
+
 @dataclass(frozen=True)
 class Read:
-    """Attributes that a size was taken from, and the axis of that size where it is known."""
+    """Attributes that a size was taken from, and the axis of that size where it is known.
+
+    `direct`: the size is the attribute itself, and was not computed from it.
+    """
 
     origins: frozenset[str]
     axis: int | None
+    direct: bool = False
 
 
 @dataclass
@@ -95,7 +105,7 @@ class SizesRead:
         """
         placed = len(self.given) == rank
         found = [
-            Read(number.origins, axis if placed and number.hashed is not None else None)
+            Read(number.origins, axis if placed else None, number.hashed is not None)
             for axis, number in enumerate(self.given)
             if isinstance(number, Number)
         ]

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from prunus.graph.labels import Labels, Track, compress, varying
-from prunus.graph.numbers import Read, SizesRead
+from prunus.graph.numbers import Read, SizesRead, counts_heads
 
 __all__ = [
     "RULES",
@@ -52,6 +52,21 @@ class Reshape:
 
     array: Tensor
     numbers: list[Read]
+
+    def candidates(self, axis: int) -> list[str]:
+        """Return the numbers that the size of an axis may be taken from.
+
+        Without one at the axis itself (−1), it may be what a number of heads leaves at another.
+        """
+        here = [name for read in self.numbers if read.axis == axis for name in read.origins]
+        if not here:
+            here = [
+                name
+                for read in self.numbers
+                for name in read.origins
+                if read.axis is None or (not read.direct and counts_heads(name))
+            ]
+        return sorted(set(here))
 
 
 @dataclass
@@ -229,9 +244,9 @@ def meet(
     return kept
 
 
-def opaque(call: Call) -> list[Track]:
+def opaque(call: Call, how: str = "") -> list[Track]:
     """Fix every label that an operation reads."""
     for track in call.tracks:
         for array in track.arrays:
-            call.labels.fix(array, f"{call.name!r} is not an operation that can be traced")
+            call.labels.fix(array, f"{call.name!r} is not an operation that can be traced{how}")
     return [Track(tuple(t.shape)) for t in call.outputs]

@@ -40,13 +40,16 @@ def along_axis(vector: Tensor | None, shape: tuple[int, ...], axis: int = 1) -> 
     "adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d",
     "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d", "_upsample_nearest_exact2d",
-    "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d", "mkldnn_max_pool2d",
+    "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d",
+    "grid_sampler_3d", "roi_align", "roi_pool", "mkldnn_max_pool2d",
     "quantized_max_pool2d", "max_pool2d_with_indices_backward",
 )  # fmt: skip
 def over_positions(call: Call) -> list[Track]:
     """Pass channels on, each with one label for all positions."""
-    x = call.tracks[0]
-    axis = -3 if "2d" in call.name else -2 if "1d" in call.name else -4
+    x, *places = call.tracks
+    for array in (a for t in places for a in t.arrays):
+        call.labels.fix(array, f"{call.name!r} reads positions from it")
+    axis = -4 if "3d" in call.name else -2 if "1d" in call.name else -3
     axis += len(x.shape)
     arrays = along_axis(channels(call.labels, x, axis), call.shape, axis)
     return [Track(tuple(t.shape), arrays) for t in call.outputs]

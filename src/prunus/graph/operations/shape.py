@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
 from prunus.graph.operations.call import Call, Split, meet, rule
 
-__all__: list[str] = []
+__all__ = ["moved"]
 
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "flatten")
@@ -17,11 +19,11 @@ def _view(call: Call) -> list[Track]:
     arrays = []
     for array in _apart(call, source):
         before = varying(array)
-        moved = compress(array.expand(source.shape).reshape(shape))
-        if len(varying(moved)) > len(before):
-            call.trace.splits.append(Split(moved))
-        call.trace.sized(moved, call.site.module)
-        arrays.append(moved)
+        laid = compress(array.expand(source.shape).reshape(shape))
+        if len(varying(laid)) > len(before):
+            call.trace.splits.append(Split(laid))
+        call.trace.sized(laid, call.site.module)
+        arrays.append(laid)
     return [Track(shape, arrays)]
 
 
@@ -62,24 +64,24 @@ def _stays(labels: Labels, array: Tensor) -> bool:
 
 @rule(
     "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "flip", "roll", "repeat",
-    "unfold", "movedim", "diagonal", "index_select", "gather", "expand_as", "squeeze_",
+    "unfold", "movedim", "diagonal", "expand_as", "squeeze_",
     "unsqueeze_", "transpose_", "t_", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
     "native_channel_shuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
     "replication_pad1d", "replication_pad2d", "replication_pad3d", "as_strided", "rot90", "numpy_T",
-    "index", "im2col", "embedding",
 )  # fmt: skip
 def _shape(call: Call) -> list[Track]:
-    return [_moved(call, call.tracks[0])]
+    return [moved(call, call.tracks[0])]
 
 
-def _moved(call: Call, source: Track) -> Track:
+def moved(call: Call, source: Track, run: Callable[[Tensor], Tensor] | None = None) -> Track:
     """Run the operation on the labels: float64 holds them exactly, and every kernel takes it."""
-    arrays = []
+    arrays, shape = [], call.shape
     for array in source.arrays:
         full = array.expand(source.shape).double()
-        moved = call.func(full, *call.args[1:], **call.kwargs).long()
-        arrays.append(compress(moved))
-    return Track(call.shape, [a for a in arrays if a.shape and varying(a)])
+        made = run(full) if run else call.func(full, *call.args[1:], **call.kwargs)
+        shape = tuple(made.shape)
+        arrays.append(compress(made.long()))
+    return Track(shape, [a for a in arrays if a.shape and varying(a)])
 
 
 @rule("view_as_complex")
@@ -107,7 +109,7 @@ def _slice(call: Call) -> list[Track]:
             source = _whole_heads(call, source, axis)
             for array in source.along(axis):
                 call.labels.fix(array, "a slice by fixed numbers takes part of its channels")
-    made = _moved(call, source)
+    made = moved(call, source)
     made.fresh, made.parts = source.fresh, parts
     return [made]
 
@@ -115,7 +117,7 @@ def _slice(call: Call) -> list[Track]:
 @rule("select")
 def _select(call: Call) -> list[Track]:
     source, axis = call.tracks[0], call.argument(1, "dim", 0) % len(call.tracks[0].shape)
-    made = _moved(call, source)
+    made = moved(call, source)
     if source.fresh:
         left = [(n, a if a is None or a < axis else a - 1 if a > axis else None)
                 for n, a in source.parts]  # fmt: skip
