@@ -28,6 +28,7 @@ from prunus.modules import (
     named_layers,
     plain_attention,
     private_copy,
+    without_checkpoints,
 )
 
 __all__ = ["Layer", "count_inputs", "count_macs", "find_layers", "raw_layer"]
@@ -152,7 +153,10 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     """
     ghost = private_copy(model).to("meta").eval()
     one = torch.empty((1, *example.shape[1:]), device="meta", dtype=example.dtype)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain_attention():
+    with (
+        FlopCounterMode(display=False) as counter, torch.no_grad(), plain_attention(),
+        without_checkpoints(),
+    ):  # fmt: skip
         ghost(one)
     return int(counter.get_total_flops()) // 2
 

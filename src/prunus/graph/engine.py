@@ -22,7 +22,15 @@ from prunus.batches import Inputs, flatten_tensors
 from prunus.core import TraceError
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
 from prunus.graph.numbers import counts_heads, numbered, sizes_read
-from prunus.graph.operations import FRESH, Call, CallSite, TraceState, follow, follow_single
+from prunus.graph.operations import (
+    FRESH,
+    RULES,
+    Call,
+    CallSite,
+    TraceState,
+    follow,
+    follow_single,
+)
 from prunus.modules import (
     CONVOLUTIONS,
     OPAQUE,
@@ -38,6 +46,7 @@ from prunus.modules import (
     named_layers,
     plain_attention,
     projection_name,
+    without_checkpoints,
 )
 
 __all__ = ["Coupling", "couplings"]
@@ -68,7 +77,8 @@ def couplings(
     tracer = _ChannelTracer(model, inside_heads, singles)
     try:
         with (
-            torch.no_grad(), plain_attention(), tracer.watching(), sizes_read(tracer.state.sizes),
+            torch.no_grad(), plain_attention(), without_checkpoints(), tracer.watching(),
+            sizes_read(tracer.state.sizes),
             calling(model, uncalled), tracer,
         ):  # fmt: skip
             outputs = example(model)
@@ -206,13 +216,17 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run one operation and propagate its labels."""
         kwargs = kwargs or {}
+        name = func._schema.name.split("::")[1]
+        composite = torch.DispatchKey.CompositeImplicitAutograd
+        if name not in RULES and func.has_kernel_for_dispatch_key(composite):
+            with self:  # in inference mode: elsewhere PyTorch has split it up already
+                return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
         outputs = flatten_tensors(result)
         inputs = flatten_tensors(list(args)) + flatten_tensors(list(kwargs.values()))
         tracks = [self.track(t) for t in inputs]
         where = self.running[-1] if self.running else ""
         scripted = isinstance(module_at(self.model, where), Scripted)
-        name = func._schema.name.split("::")[1]
         labelled = name in FRESH or any(t.labelled for t in tracks)
         if not outputs or not (scripted or labelled):
             return result

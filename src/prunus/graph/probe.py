@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,18 +12,21 @@ from torch import Tensor, nn
 
 from prunus.batches import Example, Inputs, flatten_tensors
 from prunus.core import TraceError
+from prunus.graph.flow import Dataflow
 from prunus.modules import (
     BATCHNORMS,
     CONVOLUTIONS,
     TRANSPOSED,
     Calling,
     Empty,
+    Products,
     Scripted,
     is_depthwise,
     is_mixing,
     module_at,
     named_layers,
     plain_attention,
+    without_checkpoints,
 )
 
 __all__ = ["Probe", "probe"]
@@ -40,7 +43,8 @@ class Probe:
     `starts`: linear modules that read the
     network's input with no mixing module between. `dims`: axes of each module's first input.
     `uncalled`: layers whose weights are read without calling them. `worked_out`: layers that
-    compute the weight they use, as weight standardisation does.
+    compute the weight they use, as weight standardisation does. `composite`: layers whose output is
+    more than W·x + b, because their forward pass goes on with a norm, an activation or a branch.
     """
 
     order: list[str] = field(default_factory=list)
@@ -52,57 +56,89 @@ class Probe:
     dims: dict[str, int] = field(default_factory=dict)
     uncalled: tuple[str, ...] = ()
     worked_out: tuple[str, ...] = ()
+    composite: tuple[str, ...] = ()
 
 
 def probe(model: nn.Module, example: Example) -> Probe:
-    """Run `model` once on `example` (`Inputs.of`) with gradients on, and return what was seen.
+    """Run `model` once on `example` (`Inputs.of`), and return what was seen.
+
+    What a tensor was computed from is followed operation by operation (`Dataflow`), so gradients
+    make no difference: where nothing needs them, or the network switches them off.
 
     Raises:
         TraceError: the forward pass failed; names the innermost module that was running.
     """
     seen = Probe()
+    flow = Dataflow()
     names = {module: name for name, module in named_layers(model)}
     running: list[str] = []
     kept: list[Tensor] = []  # keeps tensors alive, so that an id refers to one tensor
     made_by: dict[int, tuple[str, int]] = {}  # the module, and which of its calls
     runs: collections.Counter[str] = collections.Counter()
-    node_of: dict[Any, str] = {}
     consumers: dict[tuple[str, int], list[str]] = collections.defaultdict(list)
-    inputs_of: dict[str, Tensor] = {}
+    products: dict[int, tuple[Tensor, int]] = {}  # by id: the tensor, and its version
+    multiplied: set[str] = set()
+    composite: dict[str, None] = {}
     hooks = []
     inputs = Inputs.of(example)
     given = inputs.tensors
     examples = max(1, len(given[0])) if given and given[0].dim() else 1
 
-    def enter(module: nn.Module, _: Any) -> None:
-        running.append(names[module])
+    def product(_: Tensor, made: Tensor) -> None:
+        products[id(made)] = made, _version(made)
+        multiplied.update(running[-1:])
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        running.append(name := names[module])
+        read = flatten_tensors([args, kwargs])[:1]
+        if isinstance(module, nn.Linear) and name not in runs and not flow.sources(read):
+            seen.starts.add(name)
+
+    def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         name = running.pop()
         tensors = flatten_tensors(output)
-        if any(True for _ in module.children()) or not tensors or isinstance(module, Empty):
+        read = flatten_tensors([args, kwargs])
+        filters = is_depthwise(module)
+        layer = filters or is_mixing(module)
+        if not tensors or isinstance(module, Empty) or (not layer and any(module.children())):
             return
         if name not in seen.positions:
             seen.order.append(name)
         made = tensors[0]
-        for tensor in flatten_tensors(args)[:1]:
+        for tensor in read[:1]:
             kept.append(tensor)
             if id(tensor) in made_by:
                 consumers[made_by[id(tensor)]].append(name)
-            inputs_of.setdefault(name, tensor)
             seen.dims[name] = tensor.dim()
         kept.append(made)
-        made_by[id(made)] = name, runs[name]
+        if layer and name in multiplied:
+            own = products.get(id(made))
+            if own is None or own[1] != _version(made):
+                composite[name] = None
+        multiplied.discard(name)
+        if name not in composite:
+            made_by[id(made)] = name, runs[name]
         runs[name] += 1
-        seen.positions[name] += _positions(module, args, made, examples)
-        if is_mixing(module) or is_depthwise(module) or isinstance(module, Scripted):
-            node_of[made.grad_fn] = name
+        seen.positions[name] += _positions(module, read, made, examples)
+        if layer or isinstance(module, Scripted):
+            within = flow.sources(tensors)
+            if not filters:
+                within = frozenset(n for n in within if n.startswith(f"{name}."))
+            for tensor in tensors:
+                flow.put(tensor, within | {name})
 
     for module in names:
-        hooks.append(module.register_forward_pre_hook(enter))
-        hooks.append(module.register_forward_hook(leave))
+        hooks.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+        hooks.append(module.register_forward_hook(leave, with_kwargs=True))
     try:
-        with torch.enable_grad(), plain_attention(), Calling(model) as calls:
+        with contextlib.ExitStack() as contexts:
+            contexts.enter_context(torch.inference_mode(False))
+            contexts.enter_context(torch.no_grad())
+            contexts.enter_context(without_checkpoints())
+            contexts.enter_context(plain_attention())
+            contexts.enter_context(Products(product))
+            calls = contexts.enter_context(Calling(model))
+            contexts.enter_context(flow)
             outputs = inputs(model)
     except Exception as error:
         where = ".".join(filter(None, running[-1:])) or type(model).__name__
@@ -122,6 +158,7 @@ def probe(model: nn.Module, example: Example) -> Probe:
         if is_mixing(layer := module_at(model, name)) or is_depthwise(layer)
         if id(layer.weight) not in calls.weights
     )
+    seen.composite = tuple(composite)
     for name in calls.thrice:  # a third of its rows per call
         seen.positions[name] //= 3
     for name, count in runs.items():
@@ -134,39 +171,21 @@ def probe(model: nn.Module, example: Example) -> Probe:
         )  # fmt: skip
         if any(norms):
             seen.normalizers[name] = norms
-    mixing = {n: m for n, m in node_of.items() if not is_depthwise(module_at(model, m))}
-    seen.ends = _reach((t.grad_fn for t in flatten_tensors(outputs)), node_of, mixing)
+    seen.ends = set(flow.sources(flatten_tensors(outputs)))
     seen.heads = set(seen.ends)
-    for name, tensor in inputs_of.items():
-        if isinstance(module_at(model, name), nn.Linear):
-            reached = _reach([tensor.grad_fn], node_of, mixing)
-            if not reached:
-                seen.starts.add(name)
     return seen
 
 
-def _reach(nodes: Iterable[Any], node_of: dict[Any, str], stop: dict[Any, str]) -> set[str]:
-    """Walk the autograd graph backwards from `nodes` up to the first mixing modules."""
-    found: set[str] = set()
-    stack, visited = [node for node in nodes if node is not None], set()
-    while stack:
-        node = stack.pop()
-        if node in visited:
-            continue
-        visited.add(node)
-        if node in node_of:
-            found.add(node_of[node])
-            if node in stop:
-                continue
-        stack.extend(parent for parent, _ in node.next_functions if parent is not None)
-    return found
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor was changed in place; inference tensors do not count it."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
-def _positions(module: nn.Module, args: Any, output: Tensor, examples: int) -> int:
+def _positions(module: nn.Module, read: list[Tensor], output: Tensor, examples: int) -> int:
     """Kernel applications per example in one call; the windows of an example may be batch rows."""
     tensor = output
     if isinstance(module, TRANSPOSED):
-        tensor = flatten_tensors(args)[0]
+        tensor = read[0]
     if isinstance(module, CONVOLUTIONS):
         return tensor.numel() // tensor.shape[1] // examples
     if isinstance(module, nn.Linear):

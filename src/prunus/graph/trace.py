@@ -23,6 +23,7 @@ from prunus.modules import RawAxis, can_select, is_mixing, module_at, named_laye
 __all__ = ["find_groups"]
 
 
+@torch.inference_mode(False)
 def find_groups(
     model: nn.Module,
     example: Example,
@@ -158,6 +159,7 @@ def _probe_all(wide: nn.Module, arguments: Inputs) -> tuple[Probe, Inputs, nn.Mo
         {n: c for n, c in full.positions.items() if n not in seen.positions}
     )
     full.ends |= seen.ends
+    full.composite = tuple(dict.fromkeys([*seen.composite, *full.composite]))
     full.heads = seen.heads
     return full, twice, training
 

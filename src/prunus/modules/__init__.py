@@ -10,6 +10,7 @@ from prunus.modules.attention import (
     projection_name,
     set_in_projection_,
 )
+from prunus.modules.checkpoints import without_checkpoints
 from prunus.modules.copies import private_copy
 from prunus.modules.empty import Empty, can_be_empty, emptied, former_of
 from prunus.modules.kinds import (
@@ -29,6 +30,7 @@ from prunus.modules.kinds import (
     quotas,
     set_input_columns_,
 )
+from prunus.modules.products import PRODUCTS, Products
 from prunus.modules.scripts import OPAQUE, Scripted
 from prunus.modules.select import SelectLinear, can_select, read_all_, select_, widen
 from prunus.modules.uncalled import Calling, calling, plain_attention
@@ -38,9 +40,11 @@ __all__ = [
     "CONVOLUTIONS",
     "OPAQUE",
     "PASSING",
+    "PRODUCTS",
     "TRANSPOSED",
     "Calling",
     "Empty",
+    "Products",
     "RawAxis",
     "Scripted",
     "SelectLinear",
@@ -72,4 +76,5 @@ __all__ = [
     "set_in_projection_",
     "set_input_columns_",
     "widen",
+    "without_checkpoints",
 ]

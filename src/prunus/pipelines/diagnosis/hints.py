@@ -50,6 +50,8 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
         True,
     ),
     (r"convolution that belongs to no module", "use nn.Conv2d instead of F.conv2d", True),
+    (r"tokens of an embedding", "nothing: each of them is a token", False),
+    (r"convolution in groups masks or shares", "use a convolution without groups there", False),
     (r"there is no rule for that", "move that parameter into a layer or norm", False),
     (r"\(shared\)", "use a separate layer for each call", False),
     (r"padded", "widen with a 1×1 convolution instead of padding or slicing", False),
