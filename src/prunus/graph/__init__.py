@@ -1,7 +1,7 @@
 """Trace a network into groups of coupled units, their consumers and their cost."""
 
 from prunus.graph.branches import Branches, collapsed_modules, let_branches_go
-from prunus.graph.costs import Layer, count_inputs, count_macs, raw_layer
+from prunus.graph.costs import Layer, count_bytes, count_inputs, count_macs, raw_layer
 from prunus.graph.groups import Axis, Consumer, Group, Groups, Index, Member, Unprunable, trimmed
 from prunus.graph.head import head_groups
 from prunus.graph.labels import Labels, Track
@@ -25,6 +25,7 @@ __all__ = [
     "Track",
     "Unprunable",
     "collapsed_modules",
+    "count_bytes",
     "count_inputs",
     "count_macs",
     "counts_heads",

@@ -46,7 +46,7 @@ def _is_plain(groups: Groups, group: Group) -> bool:
     return (
         group.least == 1
         and len(makers) == 1
-        and makers[0] not in groups.worked_out
+        and not groups.unfit(makers[0], outputs=True)
         and all(can_be_empty(module) and m.index.shape[1] == 1 for m, module in modules)
         and all(m.axis == "in" and m.module in groups.layers for m in group.consumers)
     )

@@ -8,7 +8,8 @@ file: each tensor at its element size, including buffers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from prunus.modules import (
     without_checkpoints,
 )
 
-__all__ = ["Layer", "count_inputs", "count_macs", "find_layers", "raw_layer"]
+__all__ = ["Layer", "count_bytes", "count_inputs", "count_macs", "find_layers", "raw_layer"]
 
 #: Bytes of one entry of `SelectLinear.index`.
 INDEX_BYTES = torch.int32.itemsize
@@ -46,7 +47,8 @@ class Layer:
     (bias, or a norm's scale and shift); `element` the bytes of one number of the kernel;
     `bytes_per_out` the bytes per channel of everything but the kernel (including running
     statistics); `bytes_once` the bytes that do not depend on channels and go with the last one (a
-    norm's counter).
+    norm's counter); `learnt` the parameters for each number of the kernel: 0 where another layer
+    holds them, 2 with a learnt mask.
     """
 
     kind: str
@@ -60,10 +62,11 @@ class Layer:
     element: int
     bytes_per_out: int
     bytes_once: int = 0
+    learnt: int = 1
 
     def params(self, out: int, in_: int) -> int:
         """Return the parameters left with `out` and `in_` channels."""
-        return self._kernel(out, in_) + out * self.per_out
+        return self._kernel(out, in_) * self.learnt + out * self.per_out
 
     def macs(self, out: int, in_: int) -> int:
         """Return the multiply-accumulates per example with `out` and `in_` channels."""
@@ -109,38 +112,88 @@ def raw_layer(axis: RawAxis) -> Layer:
     )
 
 
-def find_layers(model: nn.Module, wide: nn.Module, seen: Probe) -> dict[str, Layer]:
-    """Return the cost of every module with channels to cut, even of running statistics alone."""
+def find_layers(
+    model: nn.Module, wide: nn.Module, seen: Probe, members: Collection[str] = ()
+) -> dict[str, Layer]:
+    """Return the cost of every module with channels to cut, even of running statistics alone.
+
+    `members` are the names of all that is cut, among them axes of parameters (`RawAxis`). A tensor
+    that several layers share counts for one of them: as the kernel of a layer if it is one,
+    because a kernel shrinks along both axes.
+    """
+    raw = {n: m for n in sorted(members) if isinstance(m := module_at(wide, n), RawAxis)}
+    counted: set[int] = set()
+
+    def take(tensors: list[Tensor]) -> list[Tensor]:
+        """Return those that no layer has counted yet."""
+        fresh = list({id(t): t for t in tensors if id(t) not in counted}.values())
+        counted.update(map(id, fresh))
+        return fresh
+
+    found = [(n, m) for n, m in named_layers(wide) if is_mixing(m) or is_depthwise(m)]
+    kernels = {name: take(_kernel(name, module, raw)) for name, module in found}
     layers = {}
     for name, module in named_layers(wide):
-        mixing = is_mixing(module)
-        if not (mixing or is_depthwise(module) or isinstance(module, PASSING)):
+        if not (name in kernels or isinstance(module, PASSING)):
             continue
-        own = [p for n, p in module.named_parameters(recurse=False)]
-        saved: dict[str, Tensor] = module.state_dict()
-        kernels = {"weight"} if mixing or is_depthwise(module) else set()
+        saved: dict[str, Tensor] = module.state_dict(keep_vars=True)
+        rest = take([t for n, t in saved.items() if "." not in n and _is_own(module, n)])
         width = channel_count(module, "out")
+        mixing, kernel = is_mixing(module), kernels.get(name, [])
         taps = int(np.prod(module.kernel_size)) if isinstance(module, CONVOLUTIONS) else int(mixing)
-        kernel = module.get_parameter("weight").numel() if mixing or is_depthwise(module) else 0
         layers[name] = Layer(
             kind=type(module_at(model, name)).__name__,
             out=width,
-            in_=channel_count(module, "in") if mixing or is_depthwise(module) else width,
+            in_=channel_count(module, "in") if name in kernels else width,
             taps=taps,
             groups=getattr(module, "groups", 1) if mixing else 1,
-            per_out=(sum(p.numel() for p in own) - kernel) // width,
+            per_out=sum(t.numel() for t in rest if isinstance(t, nn.Parameter)) // width,
             positions=seen.positions[name],
             mixing=mixing,
-            element=saved["weight"].element_size() if kernels else 0,
+            element=sum(t.element_size() for t in kernel),
             bytes_per_out=sum(
                 t.numel() * t.element_size()
-                for n, t in saved.items()
-                if n not in kernels and t.dim() > 0  # a counter of batches has no channels
+                for t in rest
+                if t.dim() > 0  # a counter of batches has no channels
             )
             // width,
-            bytes_once=sum(t.numel() * t.element_size() for t in saved.values() if t.dim() == 0),
+            bytes_once=sum(t.numel() * t.element_size() for t in rest if t.dim() == 0),
+            learnt=sum(isinstance(t, nn.Parameter) for t in kernel) if name in kernels else 1,
         )
+    for name, axis in raw.items():
+        layer = raw_layer(axis)
+        tensor = getattr(axis.owner, axis.key)
+        if isinstance(tensor, Tensor) and id(tensor) in counted:
+            layer = replace(layer, per_out=0, bytes_per_out=0)
+        layers[name] = layer
+        counted.update([id(tensor)] if isinstance(tensor, Tensor) else [])
     return layers
+
+
+def _kernel(name: str, module: nn.Module, raw: dict[str, RawAxis]) -> list[Tensor]:
+    """Return the weight of a layer, and what of its shape is cut along with it: masks."""
+    weight = module.get_parameter("weight")
+    masks = [
+        tensor
+        for key, tensor in module.state_dict(keep_vars=True).items()
+        if "." not in key and tensor.shape == weight.shape and tensor is not weight
+        if f"{name}.{key}:0" in raw or f"{name}.{key}:1" in raw
+    ]
+    return [weight, *masks]
+
+
+def _is_own(module: nn.Module, key: str) -> bool:
+    """Return whether a tensor of a layer has one entry for each of its channels, by its kind.
+
+    Of what subclasses add to convolutions and linear layers, each axis is cut by itself.
+    """
+    return isinstance(module, PASSING) or key == "bias"
+
+
+def count_bytes(model: nn.Module) -> int:
+    """Return the bytes of all parameters and buffers that are saved; a shared one counts once."""
+    saved = {id(t): t for t in model.state_dict(keep_vars=True).values()}
+    return sum(t.numel() * t.element_size() for t in saved.values())
 
 
 def count_macs(model: nn.Module, example: Tensor) -> int:

@@ -7,7 +7,7 @@ fused attention. What an operation mixes is kept whole, with the reason.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -92,6 +92,8 @@ def couplings(
         for array in tracer.track(tensor).arrays:
             tracer.labels.fix(array, "its outputs are the network's outputs")
     tracer.state.settle_meetings()
+    tracer.fix_tokens()
+    tracer.bind_filters()
     tracer.settle_splits()
     tracer.find_numbers()
     yield from tracer.couplings(roots)
@@ -110,45 +112,99 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.state = TraceState(inside_heads=inside_heads)
         self.labels = self.state.labels
         self.tracks = WeakIdKeyDictionary()
-        self.filters: dict[int, tuple[Tensor | None, Tensor | None]] = {}
+        #: Parameters and buffers by their place in memory, which `parameter.data` shares.
+        self.held: dict[Any, Tensor] = {}
+        #: id of a parameter → axis → its labels.
+        self.nodes: dict[int, dict[int, Tensor]] = defaultdict(dict)
+        #: A convolution's weight, transposed or not, and groups → labels of inputs and outputs.
+        self.filters: dict[tuple[int, bool, int], tuple[Tensor | None, Tensor | None]] = {}
+        #: ids of the weights of embeddings, and of layers that mix channels.
+        self.tokens: set[int] = set()
+        self.mixed: set[int] = set()
         #: (module, axis) → the label of each of its channels.
         self.axes: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         self.running: list[str] = []
         self.ran: set[str] = set()
         for name, module in model.named_modules():
             for key, tensor in [
-                *module.named_parameters(recurse=False),
-                *module.named_buffers(recurse=False),
+                *module.named_parameters(recurse=False, remove_duplicate=False),
+                *module.named_buffers(recurse=False, remove_duplicate=False),
             ]:
-                if tensor not in self.tracks:
-                    self._own(name, module, key, tensor)
+                self._own(name, module, key, tensor)
         self.numbers = numbered(model, self.state.sizes.hashed)
 
     def _own(self, name: str, module: nn.Module, key: str, tensor: Tensor) -> None:
-        """Give every axis of a parameter or buffer its own labels."""
-        track = Track(tuple(tensor.shape))
+        """Give every axis of a parameter or buffer its own labels, the same in all its modules."""
+        track: Track | None = self.tracks.get(tensor)  # type: ignore[no-untyped-call]
+        if track is None:
+            track = self.tracks[tensor] = Track(tuple(tensor.shape))
+            self.held[_place(tensor)] = tensor
         mixing = isinstance(module, (CONVOLUTIONS, nn.Linear))
+        shared = self.nodes[id(tensor)]
         for axis, size in enumerate(tensor.shape):
             if size == 1 and not (mixing and key == "weight" and axis < 2):
                 continue
-            nodes = self.labels.new(size)
-            track.arrays.append(nodes.view([-1 if d == axis else 1 for d in range(tensor.dim())]))
+            if axis not in shared:
+                nodes = shared[axis] = self.labels.new(size)
+                each = [-1 if d == axis else 1 for d in range(tensor.dim())]
+                track.arrays.append(nodes.view(each))
             owner, kind = name, self._kind(module, key, axis, size)
             if is_packed(module) and key.startswith("in_proj_"):
                 owner, kind = projection_name(name), LINEAR[key[8:], axis]
             if kind:
-                self.axes[owner, kind].append(nodes)
+                self.axes[owner, kind].append(shared[axis])
             elif not (isinstance(module, CONVOLUTIONS) and key == "weight"):
-                self.axes[f"{name}.{key}:{axis}".lstrip("."), "out"].append(nodes)
+                self.axes[f"{name}.{key}:{axis}".lstrip("."), "out"].append(shared[axis])
+        if key == "weight" and isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            self.tokens.add(id(tensor))
+        if key == "weight" and mixing:
+            self.mixed.add(id(tensor))
         if isinstance(module, CONVOLUTIONS) and key == "weight":
-            incoming = None
-            if not is_depthwise(module):
+            self._own_filters(name, module, tensor)
+
+    def _own_filters(self, name: str, module: Any, weight: Tensor) -> None:
+        """Give a convolution labels of its inputs and outputs, the same as others of its weight."""
+        spread = isinstance(module, TRANSPOSED) and not is_depthwise(module)
+        kind = id(weight), isinstance(module, TRANSPOSED), module.groups
+        known = self.filters.get(kind)
+        incoming = None if known is None else known[0]
+        if not is_depthwise(module):
+            if incoming is None:
                 incoming = self.labels.new(module.in_channels)
-                self.axes[name, "in"].append(incoming)
-            if isinstance(module, TRANSPOSED) and module.groups > 1 and not is_depthwise(module):
-                self.axes[name, "out"].insert(0, self.labels.new(module.out_channels))
-            self.filters[id(tensor)] = incoming, self.axes[name, "out"][0]
-        self.tracks[tensor] = track
+            self.axes[name, "in"].append(incoming)
+        if spread and module.groups > 1:
+            out = self.labels.new(module.out_channels) if known is None else known[1]
+            assert out is not None
+            self.axes[name, "out"].insert(0, out)
+        self.filters[kind] = incoming, self.axes[name, "out"][0]
+
+    def bind_filters(self) -> None:
+        """Couple the axes of a convolution's weight with its inputs and outputs.
+
+        A weight's own labels are apart from those of its inputs, because a forward pass may average
+        over them (weight standardisation). Where something else has them too, they are one: a mask
+        that multiplies the weight, another layer that shares it.
+        """
+        part = self.labels.joined()
+        each = [part[nodes.numpy()] for many in self.axes.values() for nodes in many]
+        owned = np.concatenate([np.zeros(0, dtype=np.int64), *each])
+        sharing = Counter(weight for weight, _, _ in self.filters)
+        for (weight, transposed, _), (incoming, out) in self.filters.items():
+            for labels, axis in ((incoming, int(not transposed)), (out, int(transposed))):
+                nodes = self.nodes[weight].get(axis)
+                if labels is None or nodes is None or labels is nodes:
+                    continue
+                if sharing[weight] == 1 and not np.isin(part[nodes.numpy()], owned).any():
+                    continue
+                if len(labels) == len(nodes):
+                    self.labels.join(labels, nodes)
+                else:
+                    self.labels.fix(labels, "a convolution in groups masks or shares its weight")
+
+    def fix_tokens(self) -> None:
+        """Fix what a layer that shares its weight with an embedding makes: a unit is a token."""
+        for tensor in self.tokens & self.mixed:
+            self.labels.fix(self.nodes[tensor][0], "its outputs are the tokens of an embedding")
 
     def _kind(self, module: nn.Module, key: str, axis: int, size: int) -> str:
         """Return which axis of its module an axis of a parameter is, if any."""
@@ -188,17 +244,27 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def track(self, tensor: Tensor) -> Track:
         """Return a tensor's labels; a tensor that no operation made has none."""
         found: Track | None = self.tracks.get(tensor)  # type: ignore[no-untyped-call]
+        if found is None and (owner := self.held.get(_place(tensor))) is not None:
+            found = self.tracks.get(owner)  # type: ignore[no-untyped-call]
         return Track(tuple(tensor.shape)) if found is None else found
 
     def _filters(self, name: str, args: tuple[Any, ...]) -> tuple[Tensor | None, Tensor | None]:
         """Return the labels of a convolution's module, even if it computes its weight."""
         if "conv" not in name:
             return None, None
-        found = self.filters.get(id(args[1]))
+        weight, known = args[1], self.filters
+        if len(args) <= 8:  # not the general form
+            return next((v for (w, *_), v in known.items() if w == id(weight)), (None, None))
+        transposed, groups = bool(args[6]), int(args[8])
+        found = known.get((id(weight), transposed, groups))
         if found is None and self.running:
             module = module_at(self.model, self.running[-1])
-            if isinstance(module, CONVOLUTIONS) and module.weight.shape == args[1].shape:
-                found = self.filters.get(id(module.weight))
+            if isinstance(module, CONVOLUTIONS) and module.weight.shape == weight.shape:
+                found = known.get((id(module.weight), transposed, groups))
+        if found is None and groups == 1 and id(weight) in self.mixed:  # the other way round
+            nodes = self.nodes[id(weight)]
+            found = nodes[int(not transposed)], nodes[int(transposed)]
+            known[id(weight), transposed, groups] = found
         return found or (None, None)
 
     def _bare(self, axis: str, size: int) -> Tensor | None:
@@ -225,6 +291,9 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = flatten_tensors(result)
         inputs = flatten_tensors(list(args)) + flatten_tensors(list(kwargs.values()))
         tracks = [self.track(t) for t in inputs]
+        if name == "embedding" and id(args[0]) in self.tokens & self.mixed:
+            kept = [a for a in tracks[0].arrays if a.shape[0] == 1]  # for its rows: `fix_tokens`
+            tracks[0] = Track(tracks[0].shape, kept)
         where = self.running[-1] if self.running else ""
         scripted = isinstance(module_at(self.model, where), Scripted)
         labelled = name in FRESH or any(t.labelled for t in tracks)
@@ -332,6 +401,15 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 coupling[root, "out"] = {(c, c) for c in range(len(own))}
             met.update(name for name, axis in coupling if axis == "out")
             yield root, dict(coupling), obstacle
+
+
+def _place(tensor: Tensor) -> Any:
+    """Return where a tensor's numbers are; only a tensor without numbers has none."""
+    try:
+        start = tensor.data_ptr() if tensor.numel() else 0
+    except RuntimeError:  # sparse
+        start = 0
+    return (start, tensor.shape, tensor.stride()) if start else None
 
 
 def keep_whole(

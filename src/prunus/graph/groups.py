@@ -246,8 +246,9 @@ class Groups(Mapping[str, Group]):
     of the whole network; `normalizer` names the BatchNorm that directly follows every call of a
     module, `normalizers` the one after each of its calls, in execution order, or None;
     `uncalled` are layers whose weights the network reads without calling them (`modules.uncalled`),
-    `worked_out` those that compute the weight they use; `heads` those whose output is the network's
-    in evaluation, with no mixing module between.
+    `worked_out` those that compute the weight they use, `composite` those whose output is more than
+    their product, `tied` those that share parameters, each with another owner; `heads` those whose
+    output is the network's in evaluation, with no mixing module between.
 
     Example:
         >>> import torch
@@ -273,6 +274,8 @@ class Groups(Mapping[str, Group]):
     normalizer: dict[str, str]
     uncalled: tuple[str, ...] = ()
     worked_out: tuple[str, ...] = ()
+    composite: tuple[str, ...] = ()
+    tied: dict[str, str] = field(default_factory=dict)
     normalizers: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     heads: tuple[str, ...] = ()
 
@@ -285,6 +288,8 @@ class Groups(Mapping[str, Group]):
         heads: tuple[str, ...],
         uncalled: tuple[str, ...] = (),
         worked_out: tuple[str, ...] = (),
+        composite: tuple[str, ...] = (),
+        tied: dict[str, str] | None = None,
     ) -> Groups:
         """Return what statistics of some consumers need, and no more.
 
@@ -303,6 +308,8 @@ class Groups(Mapping[str, Group]):
             normalizer={},
             uncalled=uncalled,
             worked_out=worked_out,
+            composite=composite,
+            tied=tied or {},
             heads=heads,
         )
 
@@ -377,6 +384,19 @@ class Groups(Mapping[str, Group]):
     def weight(self, consumer: str, cells: int = 1) -> Tensor:
         """Return a consumer's weight by feature, as `Consumer.weight` does."""
         return self.consumers[consumer].weight(self.model, cells)
+
+    def unfit(self, layer: str, *, outputs: bool = False) -> str:
+        """Return why no repair may change a layer's weight; empty where one may.
+
+        With `outputs`, also why its output cannot be fitted as W·x + b.
+        """
+        if layer in self.worked_out:
+            return "it computes its weight from others"
+        if layer in self.tied:
+            return f"it shares its parameters with {self.tied[layer]!r}"
+        if outputs and layer in self.composite:
+            return "its forward pass goes on after its product, so its output is not W·x + b"
+        return ""
 
     def without(self, reasons: dict[str, str]) -> Groups:
         """Return the groups without those named in `reasons`, which become unprunable."""

@@ -11,7 +11,7 @@ from prunus.graph.consumers import find_consumers
 from prunus.graph.groups import Groups
 from prunus.graph.probe import probe
 from prunus.graph.trace import find_groups
-from prunus.modules import is_mixing, module_at, widen
+from prunus.modules import is_mixing, module_at, shared_layers, widen
 
 __all__ = ["head_groups"]
 
@@ -38,6 +38,8 @@ def head_groups(model: nn.Module, example: Example, *, feature_limit: int = 4096
         heads=heads,
         uncalled=seen.uncalled,
         worked_out=seen.worked_out,
+        composite=seen.composite,
+        tied=shared_layers(wide),
     )
     if len(heads) == 1 and mixing and not found.consumers:  # only groups define how to fold it
         folded = find_groups(model, example, feature_limit=feature_limit).consumers

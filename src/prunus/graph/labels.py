@@ -100,12 +100,16 @@ class Labels:
                 return found
             found = further
 
-    def reasons(self) -> dict[int, str]:
-        """Return for every fixed label the first reason that fixes it or its class."""
+    def joined(self) -> Nodes:
+        """Return the first label of every label's class, as if nothing had been fixed."""
         joins = [edge for edge in self._edges if edge[1][0] != FIXED]
         none = np.zeros(0, dtype=np.int64)
         a, b = (np.concatenate([none, *(edge[i] for edge in joins)]) for i in (0, 1))
-        part = _merge(a, b, self._size)
+        return _merge(a, b, self._size)
+
+    def reasons(self) -> dict[int, str]:
+        """Return for every fixed label the first reason that fixes it or its class."""
+        part = self.joined()
         first: dict[int, str] = {}
         for nodes, text in self._fixes:
             for label in np.unique(part[nodes]):

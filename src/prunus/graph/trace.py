@@ -7,18 +7,19 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from prunus.batches import Example, Inputs
 from prunus.core import NonFiniteError, TraceError, first_non_finite
 from prunus.graph.branches import let_branches_go
 from prunus.graph.consumers import find_consumers
-from prunus.graph.costs import Layer, count_inputs, count_macs, find_layers, raw_layer
+from prunus.graph.costs import Layer, count_bytes, count_inputs, count_macs, find_layers
 from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
 from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
 from prunus.graph.probe import Probe, probe
-from prunus.modules import RawAxis, can_select, is_mixing, module_at, named_layers, widen
+from prunus.modules import can_select, is_mixing, module_at, named_layers, shared_layers, widen
 
 __all__ = ["find_groups"]
 
@@ -95,12 +96,10 @@ def find_groups(
     )
     rejected += [Unprunable(n, reasons[n]) for n in mixing if n not in seen.positions]
     consumers = find_consumers(model, wide, mixing, seen, found, feature_limit)
+    tied = shared_layers(wide)
     if inputs:
-        found = _selections(model, found, consumers, seen, set(ignored_layers)) + found
-    layers = find_layers(model, wide, seen)
-    for name in {m.module for g in found for m in g.members}:
-        if isinstance(axis := module_at(model, name), RawAxis):
-            layers[name] = raw_layer(axis)
+        found = _selections(model, found, consumers, seen, {*ignored_layers, *tied}) + found
+    layers = find_layers(model, wide, seen, {m.module for g in found for m in g.members})
     made = Groups(
         model=model,
         entries=tuple(found),
@@ -108,11 +107,13 @@ def find_groups(
         layers=layers,
         total_params=sum(p.numel() for p in model.parameters()),
         total_macs=_all_macs(model, layers, arguments),
-        total_bytes=sum(t.numel() * t.element_size() for t in model.state_dict().values()),
+        total_bytes=count_bytes(model),
         unprunable=tuple(rejected),
         normalizer={n: one for n, norms in seen.normalizers.items() if (one := _sole(norms))},
         uncalled=seen.uncalled,
         worked_out=seen.worked_out,
+        composite=seen.composite,
+        tied=tied,
         normalizers=seen.normalizers,
         heads=tuple(sorted(seen.heads)),
     )

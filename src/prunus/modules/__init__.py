@@ -29,6 +29,7 @@ from prunus.modules.kinds import (
     module_at,
     quotas,
     set_input_columns_,
+    shared_layers,
 )
 from prunus.modules.products import PRODUCTS, Products
 from prunus.modules.scripts import OPAQUE, Scripted
@@ -75,6 +76,7 @@ __all__ = [
     "select_",
     "set_in_projection_",
     "set_input_columns_",
+    "shared_layers",
     "widen",
     "without_checkpoints",
 ]

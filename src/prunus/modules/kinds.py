@@ -26,6 +26,7 @@ __all__ = [
     "module_at",
     "quotas",
     "set_input_columns_",
+    "shared_layers",
 ]
 
 CONVOLUTIONS = nn.modules.conv._ConvNd
@@ -152,6 +153,20 @@ def exchange_(model: nn.Module, name: str, module: nn.Module) -> None:
     for other, held in list(model.named_modules(remove_duplicate=False)):
         if held is old and held is not module:
             model.set_submodule(other, module)
+
+
+def shared_layers(model: nn.Module) -> dict[str, str]:
+    """Return the layers that share a parameter, each with another module that has it too."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    found: dict[str, str] = {}
+    for names in owners.values():
+        for name in names if len(names) > 1 else ():
+            if is_mixing(module_at(model, name)) or is_depthwise(module_at(model, name)):
+                found.setdefault(name, next(other for other in names if other != name))
+    return found
 
 
 def quotas(module: nn.Module) -> int:

@@ -120,8 +120,8 @@ def _obstacle(model: nn.Module, statistics: Statistics, name: str, kind: str) ->
             "a depthwise convolution mixes no channels: each is removed with its own output, and "
             "is compensated where that is read"
         )
-    if name in statistics.groups.worked_out:
-        return "it computes its weight from others"
+    if reason := statistics.groups.unfit(name):
+        return reason
     if name not in statistics.groups.consumers:
         return "its input is too wide for a Gram matrix"
     if statistics.sampling == "dual":

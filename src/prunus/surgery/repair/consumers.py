@@ -75,6 +75,7 @@ def find_refitted(
         consumer: maker
         for consumer, maker in recorder.sole_pairs().items()
         if joint and "out" in plan.modules.get(maker, {}) and _plain(dense, consumer, maker)
+        if not groups.unfit(maker, outputs=True)
     }
     for name, calls in recorder.calls.items():
         module = module_at(dense, name)
@@ -82,8 +83,8 @@ def find_refitted(
             continue  # nothing is cut before it
         if plan.empties(name):
             continue
-        if name in groups.worked_out:
-            repairs.append(Repair(name, None, "it computes its weight from others"))
+        if reason := groups.unfit(name, outputs=True):
+            repairs.append(Repair(name, None, reason))
         elif isinstance(module, TRANSPOSED):
             repairs.append(Repair(name, None, "a transposed convolution reads no patches"))
         else:

@@ -89,8 +89,8 @@ def _obstacle(model: nn.Module, groups: Groups, group: Group) -> str:
     if makers[0].index.shape[1] > 1:
         return "a unit is several channels, one in each group of a grouped convolution"
     for member, module in members:
-        if member.module in groups.worked_out:
-            return f"{member.module!r} computes its weight from others"
+        if reason := groups.unfit(member.module):
+            return f"{member.module!r} cannot change: {reason}"
         if member.axis != "out" or member is makers[0]:
             continue
         if isinstance(module, BATCHNORMS):
