@@ -1,12 +1,18 @@
 """Layers that share parameters are one set of units, and a shared parameter counts once."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunus.batches import flatten_tensors
+from prunus.evaluation import count_bytes, count_params
 from prunus.graph import Groups, find_groups
 from prunus.plan import CostTracker
+from prunus.surgery import apply_, mask_, undo_
+from tests.conftest import random_plan
 from tests.graph.test_groups import members, reasons
 
 OUTPUTS = "its outputs are the network's outputs"
@@ -160,6 +166,31 @@ def _axes(model: nn.Module, name: str, axis: str) -> list[tuple[Tensor, int]]:
     if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         found.append((module.get_parameter("weight"), int(turned)))
     return found
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [(Language(), TOKENS), (Levels(), IMAGE), (Mirror(), IMAGE), (Norms(), ROW)],
+)
+def test_a_cut_and_its_undoing_leave_one_parameter(model: nn.Module, example: Tensor) -> None:
+    model.eval()
+    groups = find_groups(model, example)
+    plan = random_plan(groups, 1)
+    masked, before = mask_(copy.deepcopy(model), plan), copy.deepcopy(model)
+    names = [name for name, _ in model.named_parameters()]
+    tracker = CostTracker(groups)
+    for name, edit in plan.groups.items():
+        tracker.remove(groups[name], edit.removed)
+    receipt = apply_(model, plan)
+    assert [name for name, _ in model.named_parameters()] == names
+    assert tracker.totals["params"] == count_params(model) < count_params(before)
+    assert tracker.totals["bytes"] == count_bytes(model)
+    for one, other in zip(*(flatten_tensors(m(example)) for m in (masked, model)), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    undo_(model, receipt)
+    assert [name for name, _ in model.named_parameters()] == names
+    for one, other in zip(before.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_tied_head_is_the_output() -> None:

@@ -57,7 +57,8 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
         if is_depthwise(module):
             continue
         if "in" in axes and has_own_forward(module):
-            module.forward = KeptInputs(module, axes["in"])  # the hooks of the module stay
+            inner = _read_within(module, name, plan)
+            module.forward = KeptInputs(module, axes["in"], inner)  # the hooks of the module stay
             continue
         for axis in ("in", "select"):
             if axis in axes:
@@ -126,9 +127,11 @@ class KeptNorm:
 class KeptInputs:
     """The forward pass of a convolution that computes its weight, from the channels that stay."""
 
-    def __init__(self, layer: nn.Module, edit: Edit) -> None:
-        """Cut a copy of `layer` as `edit` says."""
-        plan = Plan(modules={"layer": {"in": edit}})
+    def __init__(self, layer: nn.Module, edit: Edit, inner: list[str]) -> None:
+        """Cut a copy of `layer`, and the axes `inner` of its own tensors, as `edit` says."""
+        plan = Plan(
+            modules={"layer": {"in": edit}, **{f"layer.{axis}": {"out": edit} for axis in inner}}
+        )
         self.layer = replay_(nn.ModuleDict({"layer": _bare(layer)}), plan)["layer"]  # type: ignore[index]
         self.kept = edit.kept()
 
@@ -145,6 +148,21 @@ def _bare(module: nn.Module) -> nn.Module:
     for hooks in (made._forward_hooks, made._forward_pre_hooks):
         hooks.clear()
     return made
+
+
+def _read_within(layer: nn.Module, name: str, plan: Plan) -> list[str]:
+    """Return the axes of a layer's own tensors that are cut with its inputs: a mask's."""
+    edit, weight = plan.modules[name]["in"], layer.get_parameter("weight")
+    made = int(isinstance(layer, TRANSPOSED))
+    found = []
+    for other, axes in plan.modules.items():
+        path, colon, dim = other.rpartition(":")
+        owner, _, key = path.rpartition(".")
+        if not (colon and dim.isdecimal() and owner == name) or axes.get("out") != edit:
+            continue
+        if getattr(layer, key).shape != weight.shape or int(dim) != made:
+            found.append(f"{key}:{dim}")
+    return found
 
 
 @torch.no_grad()

@@ -82,10 +82,12 @@ def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) ->
 
 def restore_(model: nn.Module, plan: Plan, dense: Mapping[str, Tensor]) -> None:
     """Give a network that `plan` may have cut its former widths, and the values of `dense`."""
+    shared = shared_tensors(model)
     for name, axes in plan.modules.items():
         if attention_of(model, name) is None or not name.endswith(".in_proj"):
             _widen_(model, name, axes, dense)  # of a projection the tensors are all there is
     _fill_(model, dense)
+    tie_(model, shared)
     for name in plan.modules:
         if (owner := attention_of(model, name)) is not None:
             close_heads_(owner)
