@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from prunus.batches import Heads
@@ -278,3 +278,59 @@ def test_settings_are_checked_when_made() -> None:
     with pytest.raises(ConfigError, match="nesterov"):
         from_dict(TrainConfig, {"nesterov": 0.9})
     assert from_dict(TrainConfig, {"lr": "1e-3"}).lr == 1e-3
+
+
+def test_a_last_batch_of_one_is_passed_over_where_it_has_no_variance() -> None:
+    def net(*layers: nn.Module) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 6), *layers, nn.Linear(6, 3))
+
+    batches = [(torch.randn(n, 4), torch.arange(n) % 3) for n in (8, 8, 1)]
+    (row,) = fit_(net(nn.BatchNorm1d(6)), batches, TrainConfig(epochs=1))
+    assert row["batches_passed_over"] == 1
+    (row,) = fit_(net(), batches, TrainConfig(epochs=1))
+    assert "batches_passed_over" not in row
+    with pytest.raises(DataError, match="two in a batch where a BatchNorm"):
+        fit_(net(nn.BatchNorm1d(6)), batches[2:], TrainConfig(epochs=1))
+
+
+def test_numbers_are_fitted_by_their_squared_error() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    loader = [(x, x.sum(1))]
+    net = nn.Linear(4, 1)
+    first, *_, last = fit_(
+        net, loader, TrainConfig(epochs=60, lr=0.1, optimizer="adamw"), validation=loader
+    )
+    assert "train_accuracy" not in last
+    expected = (net(x)[:, 0] - x.sum(1)).detach().square().mean().item()
+    assert last["validation_mse"] == pytest.approx(expected, rel=1e-5)
+    assert last["validation_mse"] < 0.5 * first["validation_mse"]
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.uint8])
+def test_labels_of_any_integer_type(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    loader = [(torch.randn(8, 4), (torch.arange(8) % 2).to(dtype)[:, None])]
+    (row,) = fit_(nn.Linear(4, 2), loader, TrainConfig(epochs=1), validation=loader)
+    assert 0 <= row["train_accuracy"] <= 1
+    assert 0 <= row["validation_accuracy"] <= 1
+
+
+def test_only_the_named_output_is_trained() -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"first": self.a(x), "second": self.b(x)}
+
+    net, loader = Several(), [(torch.randn(9, 4), torch.arange(9) % 3)]
+    before = net.a.weight.clone()
+    with pytest.raises(DataError, match=r"first \(9, 3\), second \(9, 3\): pass output="):
+        fit_(net, loader, TrainConfig(epochs=1))
+    fit_(net, loader, TrainConfig(epochs=1, weight_decay=0), output="second")
+    assert torch.equal(net.a.weight, before)
+    assert not torch.equal(net.b.weight, before)

@@ -8,6 +8,7 @@ from prunus.batches.outputs import (
     auxiliary,
     choose_output,
     flatten_tensors,
+    name_tensors,
     primary,
 )
 from prunus.batches.reading import Batch, Batches, Loader, length, parse, read, rereadable
@@ -30,6 +31,7 @@ __all__ = [
     "flatten_tensors",
     "length",
     "match",
+    "name_tensors",
     "parse",
     "primary",
     "read",

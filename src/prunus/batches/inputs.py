@@ -47,7 +47,7 @@ class Inputs:
             return cls(args=tuple(example))
         return cls(args=(example,))
 
-    def __call__(self, model: nn.Module) -> Any:
+    def __call__(self, model: Callable[..., Any]) -> Any:
         """Run `model` on these arguments."""
         return model(*self.args, **self.kwargs)
 
@@ -88,6 +88,17 @@ class Inputs:
         """Return the first `count` examples; tensors without a batch axis stay whole."""
         size = self.size
         return self.map(lambda t: t[:count] if t.dim() and len(t) == size else t)
+
+    def repeated(self, count: int) -> Inputs:
+        """Return a batch of `count` copies of the first example."""
+        size = self.size
+
+        def repeat(tensor: Tensor) -> Tensor:
+            if not tensor.dim() or len(tensor) != size:
+                return tensor
+            return tensor[:1].expand(count, *tensor.shape[1:]).contiguous()
+
+        return self.map(repeat)
 
     @staticmethod
     def joined(parts: Sequence[Inputs]) -> Inputs:

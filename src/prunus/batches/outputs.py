@@ -18,6 +18,7 @@ __all__ = [
     "auxiliary",
     "choose_output",
     "flatten_tensors",
+    "name_tensors",
     "primary",
 ]
 
@@ -58,6 +59,25 @@ def flatten_tensors(value: Any) -> list[Tensor]:
     if hasattr(value, "__dict__") and not isinstance(value, type):
         return flatten_tensors(vars(value))
     return []
+
+
+def name_tensors(value: Any) -> list[tuple[str, Tensor]]:
+    """Return the tensors inside an output in the order of `flatten_tensors`, each with a name.
+
+    Parts of a mapping or a named tuple have its names, those of a plain tuple `output_0`, ….
+    """
+    named = _fields(value)
+    if not named:
+        parts = value if isinstance(value, (tuple, list)) else [value]
+        named = {f"output_{i}": part for i, part in enumerate(parts)}
+    found = []
+    for name, part in named.items():
+        inside = flatten_tensors(part)
+        if isinstance(part, Tensor):
+            found.append((name, part))
+        else:
+            found += [(f"{name}_{i}", tensor) for i, tensor in enumerate(inside)]
+    return found
 
 
 @contextmanager

@@ -326,7 +326,7 @@ class ArmRow(TypedDict):
 
 
 class FailedRow(TypedDict):
-    """An arm of a search that could not run, and why."""
+    """What could not be done, and why: an arm of a search, or a file in a format."""
 
     key: str
     reason: str

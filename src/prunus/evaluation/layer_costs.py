@@ -8,15 +8,16 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Example, Inputs
 from prunus.graph import count_inputs, find_groups, raw_layer
 from prunus.modules import RawAxis, former_of, module_at
 
 __all__ = ["layer_rows"]
 
 
-def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dict[str, Any]]:
+def layer_rows(dense: nn.Module, pruned: nn.Module, example: Example) -> list[dict[str, Any]]:
     """Return parameters, MACs and channels of each layer, before and after, in execution order.
 
     Integer attributes that are cut with a layer (heads, widths) do not count as layers. A layer
@@ -51,7 +52,7 @@ def layer_rows(dense: nn.Module, pruned: nn.Module, example: Tensor) -> list[dic
 
 
 @torch.no_grad()
-def _running(model: nn.Module, example: Tensor, names: Iterable[str]) -> list[str]:
+def _running(model: nn.Module, example: Example, names: Iterable[str]) -> list[str]:
     """Return the names of layers in the order in which they first run.
 
     A module that is read without being called is placed where its parent module runs.
@@ -67,7 +68,7 @@ def _running(model: nn.Module, example: Tensor, names: Iterable[str]) -> list[st
     with ExitStack() as hooks:
         for name, module in model.named_modules():
             hooks.callback(module.register_forward_pre_hook(entered(name)).remove)
-        model(example)
+        Inputs.of(example)(model)
 
     def first(name: str) -> int:
         while name and name not in place:

@@ -6,21 +6,29 @@ import contextlib
 import logging
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from prunus.core import Registry
+from prunus.export.exportable import Exportable
 
-__all__ = ["FORMATS", "INPUT", "OUTPUT", "Format", "quiet", "require_formats"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Runner",
+    "dynamic_shapes",
+    "one_or_all",
+    "quiet",
+    "require_formats",
+]
 
-#: Names of the single input and output of an artefact.
-INPUT, OUTPUT = "images", "logits"
-
-Runner = Callable[[Tensor], Tensor]
+#: Runs an artefact on its input tensors; returns the output, or all of them in order.
+Runner = Callable[..., Tensor | Sequence[Tensor]]
 
 
 class Format(ABC):
@@ -45,22 +53,33 @@ class Format(ABC):
         """Raise `ConfigError` if a requirement of the format is missing; names it."""
 
     @abstractmethod
-    def write(self, network: nn.Module, example: Tensor, path: Path) -> None:
+    def write(self, network: Exportable, example: tuple[Tensor, ...], path: Path) -> None:
         """Write `network`, float32 in eval mode on the CPU, to `path` and its companion files.
 
-        The batch axis is dynamic. `example` (2, *shape) only defines the shape: its values are not
-        stored in the artefact.
+        The axis of the batch is dynamic in every input that has one. `example`, two examples of
+        each input, only defines shapes: its values are not stored in the artefact.
         """
 
     @abstractmethod
     def open(self, path: Path) -> Runner:
-        """Return a function from images (B, *shape) to the output (B, …), in the format's runtime.
+        """Return a function from the input tensors to the outputs, in the format's runtime.
 
         It computes in float32 on the CPU, regardless of the runtime's default.
         """
 
 
 FORMATS = Registry[Format]("export format")
+
+
+def dynamic_shapes(network: Exportable) -> dict[str, tuple[dict[int, Any], ...]]:
+    """Return for `torch.export` which axes of the inputs are dynamic: that of the batch."""
+    batch = torch.export.Dim("batch")
+    return {"tensors": tuple({0: batch} if batched else {} for batched in network.batched)}
+
+
+def one_or_all(outputs: list[Tensor]) -> Tensor | list[Tensor]:
+    """Return the only output, or all of them in order."""
+    return outputs[0] if len(outputs) == 1 else outputs
 
 
 def require_formats(names: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from prunus.batches import primary
-from prunus.core import ExportError, write_whole
-from prunus.export.format import FORMATS, OUTPUT, Format
-from prunus.modules import private_copy
+from prunus.batches import Example, Inputs, flatten_tensors
+from prunus.core import ExportError, PrunusError, write_whole
+from prunus.export.exportable import Exportable
+from prunus.export.format import FORMATS, Format
 
 __all__ = ["Parity", "check_parity", "export", "export_model"]
 
@@ -29,32 +30,22 @@ class Parity:
     images: int
 
 
-class _Primary(nn.Module):
-    """Only the main output, in a module that can be exported."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return primary(self.model(images))
-
-
 def export_model(
     model: nn.Module,
-    images: Tensor,
+    images: Example,
     path: Path,
     format: str = "onnx",  # noqa: A002 - the word of the command line
     *,
     tolerance: float = TOLERANCE,
 ) -> Parity:
-    """Export the main output of `model` in a format, open the file again, and compare on `images`.
+    """Export `model` in a format, open the file again, and compare all outputs on `images`.
 
     The comparison is that of `check_parity`. The files are written to `path`, and next to it if
     the format has several, only if the outputs match; otherwise earlier files are kept.
 
     Args:
-        images: (B, C, H, W); if B is 1 the image is used twice.
+        images: (B, C, H, W), or the arguments of a network with several inputs as
+            `find_groups` takes them; if B is 1 the image is used twice.
         path: the file that is opened, with the suffix of the format.
         format: a name of `FORMATS`.
 
@@ -65,19 +56,20 @@ def export_model(
     """
     kind = FORMATS[format]
     kind.require()
-    network = _exportable(model)
-    example = torch.zeros(2, *images.shape[1:])  # batch 1 would be specialised
+    example = Inputs.of(images)
+    network = _exportable(model, example)
+    two = tuple(_blank(t) for t in example.repeated(2).tensors)  # batch 1 would be specialised
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
         scratch = kind.files(Path(folder), path.stem)
         try:
-            kind.write(network, example, scratch[0])
+            kind.write(network, two, scratch[0])
         except Exception as error:
             raise ExportError(
                 f"{type(model).__name__} cannot be exported to {kind.title}: "
                 f"{type(error).__name__}: {_first_line(error)}"
             ) from error
         try:
-            parity = _compare(network, images, scratch[0], kind, tolerance)
+            parity = _compare(network, example, scratch[0], kind, tolerance)
         except ExportError as error:
             raise ExportError(f"{error}: {path} was not written") from error
         targets = (path, *kind.files(path.parent, path.stem)[1:])
@@ -90,7 +82,7 @@ def export_model(
 
 def export(
     model: nn.Module,
-    images: Tensor,
+    images: Example,
     path: str | Path,
     format: str | None = None,  # noqa: A002 - the word of the command line
     *,
@@ -102,8 +94,9 @@ def export(
     alone, in float32 on the CPU. It is `export_model` with the format read off the file's name.
 
     Args:
-        model: any `nn.Module`; its main output is exported. It is left untouched.
-        images: (B, C, H, W), to compare on.
+        model: any `nn.Module`; all its outputs are exported, with their names. It is left
+            untouched.
+        images: (B, C, H, W), or the arguments of a network with several inputs, to compare on.
         path: the file, such as `model.onnx`, `model.pt2` or `model.xml`.
         format: a name of `prunus.export.FORMATS`, where the name of the file does not say it.
 
@@ -113,7 +106,8 @@ def export(
         ConfigError: the format needs a package that is not installed.
 
     Example:
-        >>> import tempfile
+        >>> import re
+    import tempfile
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     parity = export(net, torch.randn(3, 1, 2, 2), Path(folder, "model.pt2"))
@@ -129,13 +123,13 @@ def export(
 
 def check_parity(
     model: nn.Module,
-    images: Tensor,
+    images: Example,
     path: Path,
     format: str = "onnx",  # noqa: A002 - the word of the command line
     *,
     tolerance: float = TOLERANCE,
 ) -> Parity:
-    """Compare the outputs of the artefact at `path` with the main output of `model`.
+    """Compare the outputs of the artefact at `path` with those of `model`.
 
     Both compute in float32 on the CPU, on all of `images` and on the first one alone. The
     tolerance is for |PyTorch − runtime|, relative to the largest output if that is above 1.
@@ -151,7 +145,8 @@ def check_parity(
         if not file.is_file():
             raise ExportError(f"{file} is missing: export the network again")
     try:
-        return _compare(_exportable(model), images, path, kind, tolerance)
+        example = Inputs.of(images)
+        return _compare(_exportable(model, example), example, path, kind, tolerance)
     except ExportError as error:
         raise ExportError(
             f"{path}: {error}: the file is damaged or was exported from another network, export "
@@ -159,57 +154,99 @@ def check_parity(
         ) from error
 
 
-def _exportable(model: nn.Module) -> nn.Module:
-    return _Primary(private_copy(model).cpu().float().eval())
+def _exportable(model: nn.Module, example: Inputs) -> Exportable:
+    """Return the network as it is exported.
+
+    Raises:
+        ExportError: it does not run on the CPU in float32.
+    """
+    try:
+        return Exportable(model, example.repeated(2))
+    except PrunusError:
+        raise
+    except Exception as error:  # networks' code can raise anything
+        raise ExportError(
+            f"{type(model).__name__} does not run in float32 on the CPU, so it cannot be exported: "
+            f"{type(error).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def _blank(tensor: Tensor) -> Tensor:
+    """Return an input of the same shape; numbers are zero, integers and masks kept."""
+    return torch.zeros_like(tensor, dtype=torch.float32) if tensor.is_floating_point() else tensor
 
 
 def _compare(
-    network: nn.Module, images: Tensor, path: Path, kind: Format, tolerance: float
+    network: Exportable, example: Inputs, path: Path, kind: Format, tolerance: float
 ) -> Parity:
     try:
         run = kind.open(path)
     except Exception as error:
         raise ExportError(f"{kind.runtime} cannot open it ({_first_line(error)})") from error
     largest = 0.0
-    for batch in _batches(images):
-        shape = "×".join(map(str, batch.shape))
+    for batch in _batches(example):
+        shape = ", ".join("×".join(map(str, t.shape)) for t in batch)
         with torch.no_grad():
-            expected = network(batch)
-        if not bool(expected.isfinite().all()):
-            raise ExportError(
-                f"PyTorch itself produced NaN or infinity in output {OUTPUT!r} for images of shape "
-                f"{shape}, so nothing can be compared"
-            )
+            expected = flatten_tensors(network(*batch))
         try:
-            found = run(batch)
+            found = flatten_tensors(run(*batch))
         except Exception as error:
             raise ExportError(
                 f"{kind.runtime} fails on images of shape {shape} ({_first_line(error)})"
             ) from error
-        if found.shape != expected.shape:
+        if len(found) != len(expected):
             raise ExportError(
-                f"{kind.runtime} produced output {OUTPUT!r} of shape {tuple(found.shape)} for "
-                f"images of shape {shape}, PyTorch {tuple(expected.shape)}"
+                f"{kind.runtime} has {len(found)} outputs, PyTorch {len(expected)} "
+                f"({', '.join(network.outputs)})"
             )
-        difference = (expected - found).abs().nan_to_num(nan=float("inf"))
-        worst = float(difference.max())
-        limit = tolerance * max(1.0, float(expected.abs().max()))
-        if worst > limit:
-            place = [int(i) for i in torch.unravel_index(difference.argmax(), difference.shape)]
-            raise ExportError(
-                f"{kind.runtime} differs from PyTorch by {worst:.2g} in output {OUTPUT!r} at "
-                f"{place} for images of shape {shape}, more than the tolerance of {limit:.2g}"
-            )
-        largest = max(largest, worst)
-    return Parity(largest, tolerance, len(images))
+        for name, one, other in zip(network.outputs, expected, found, strict=True):
+            worst = _difference(name, one, other, shape, kind, tolerance)
+            largest = max(largest, worst)
+    return Parity(largest, tolerance, example.size)
 
 
-def _batches(images: Tensor) -> Iterator[Tensor]:
-    """Yield images at two batch sizes: all of them (a single one twice), and only the first."""
-    images = images.detach().cpu().float()
-    yield images if len(images) > 1 else torch.cat([images, images])
-    yield images[:1]
+def _difference(
+    name: str, expected: Tensor, found: Tensor, shape: str, kind: Format, tolerance: float
+) -> float:
+    """Return the largest difference of one output.
+
+    Raises:
+        ExportError: it is above the tolerance, or the shapes differ.
+    """
+    if expected.is_floating_point() and not bool(expected.isfinite().all()):
+        raise ExportError(
+            f"PyTorch itself produced NaN or infinity in output {name!r} for images of shape "
+            f"{shape}, so nothing can be compared"
+        )
+    if found.shape != expected.shape:
+        raise ExportError(
+            f"{kind.runtime} produced output {name!r} of shape {tuple(found.shape)} for "
+            f"images of shape {shape}, PyTorch {tuple(expected.shape)}"
+        )
+    if not expected.numel():
+        return 0.0
+    expected, found = expected.double(), found.double()
+    difference = (expected - found).abs().nan_to_num(nan=float("inf"))
+    worst = float(difference.max())
+    limit = tolerance * max(1.0, float(expected.abs().max()))
+    if worst > limit:
+        place = [int(i) for i in torch.unravel_index(difference.argmax(), difference.shape)]
+        raise ExportError(
+            f"{kind.runtime} differs from PyTorch by {worst:.2g} in output {name!r} at "
+            f"{place} for images of shape {shape}, more than the tolerance of {limit:.2g}"
+        )
+    return worst
+
+
+def _batches(example: Inputs) -> Iterator[list[Tensor]]:
+    """Yield inputs at two batch sizes: all of them (a single one twice), and only the first."""
+    inputs = example.detached().to("cpu", torch.float32)
+    yield (inputs if inputs.size > 1 else inputs.repeated(2)).tensors
+    yield inputs.first(1).tensors
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no text"])[0].rstrip(".")
+    """Return the first line that says something: exporters number their steps, in colour."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error.__cause__ or error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    return lines[0][:300].rstrip(".") if lines else "no text"

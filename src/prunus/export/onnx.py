@@ -8,7 +8,9 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from prunus.export.format import FORMATS, INPUT, OUTPUT, Format, Runner, quiet
+from prunus.batches import Example
+from prunus.export.exportable import Exportable
+from prunus.export.format import FORMATS, Format, Runner, dynamic_shapes, one_or_all, quiet
 from prunus.export.gate import Parity, export_model
 
 __all__ = ["Onnx", "export_onnx"]
@@ -21,16 +23,16 @@ class Onnx(Format):
     runtime = "ONNX Runtime"
     suffixes = (".onnx",)
 
-    def write(self, network: nn.Module, example: Tensor, path: Path) -> None:
+    def write(self, network: Exportable, example: tuple[Tensor, ...], path: Path) -> None:
         """Write one .onnx file."""
         with quiet():
             program = torch.onnx.export(
                 network,
-                (example,),
+                example,
                 dynamo=True,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+                input_names=list(network.inputs),
+                output_names=list(network.outputs),
+                dynamic_shapes=dynamic_shapes(network),
             )
         assert program is not None
         path.write_bytes(program.model_proto.SerializeToString())
@@ -38,12 +40,20 @@ class Onnx(Format):
     def open(self, path: Path) -> Runner:
         """Open the file in ONNX Runtime on the CPU."""
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        return lambda images: torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
+        names = [given.name for given in session.get_inputs()]
+
+        def run(*tensors: Tensor) -> Tensor | list[Tensor]:
+            feed = {name: t.numpy() for name, t in zip(names, tensors, strict=True)}
+            return one_or_all([torch.from_numpy(each) for each in session.run(None, feed)])
+
+        return run
 
 
 FORMATS.register("onnx")(Onnx())
 
 
-def export_onnx(model: nn.Module, images: Tensor, path: Path, *, tolerance: float = 1e-4) -> Parity:
+def export_onnx(
+    model: nn.Module, images: Example, path: Path, *, tolerance: float = 1e-4
+) -> Parity:
     """Write `model` as ONNX through the gate: `export_model` with the format `onnx`."""
     return export_model(model, images, path, "onnx", tolerance=tolerance)

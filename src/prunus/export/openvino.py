@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prunus.core import ConfigError
-from prunus.export.format import FORMATS, INPUT, OUTPUT, Format, Runner, quiet
+from prunus.export.exportable import Exportable
+from prunus.export.format import FORMATS, Format, Runner, one_or_all, quiet
 
 __all__ = ["OpenVino"]
 
@@ -33,7 +34,7 @@ class OpenVino(Format):
                 "installed: pip install openvino"
             )
 
-    def write(self, network: nn.Module, example: Tensor, path: Path) -> None:
+    def write(self, network: Exportable, example: tuple[Tensor, ...], path: Path) -> None:
         """Write the .xml file and, next to it, the .bin file."""
         source = path.with_suffix(".onnx")
         FORMATS["onnx"].write(network, example, source)
@@ -51,7 +52,13 @@ class OpenVino(Format):
         """
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         compiled = _core().compile_model(path, "CPU", settings)
-        return lambda images: torch.from_numpy(compiled({INPUT: images.numpy()})[OUTPUT].copy())
+        names = [given.any_name for given in compiled.inputs]
+
+        def run(*tensors: Tensor) -> Tensor | list[Tensor]:
+            found = compiled({name: t.numpy() for name, t in zip(names, tensors, strict=True)})
+            return one_or_all([torch.from_numpy(found[p].copy()) for p in compiled.outputs])
+
+        return run
 
 
 @functools.cache

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from prunus.export.format import FORMATS, INPUT, Format, Runner, quiet
+from prunus.batches import flatten_tensors
+from prunus.export.exportable import Exportable
+from prunus.export.format import FORMATS, Format, Runner, dynamic_shapes, one_or_all, quiet
 
 __all__ = ["Pt2"]
 
@@ -19,11 +21,10 @@ class Pt2(Format):
     runtime = "torch.export.load"
     suffixes = (".pt2",)
 
-    def write(self, network: nn.Module, example: Tensor, path: Path) -> None:
+    def write(self, network: Exportable, example: tuple[Tensor, ...], path: Path) -> None:
         """Write one .pt2 file."""
-        dynamic = {INPUT: {0: torch.export.Dim("batch")}}
         with quiet():
-            program = torch.export.export(network, (example,), dynamic_shapes=dynamic)
+            program = torch.export.export(network, example, dynamic_shapes=dynamic_shapes(network))
             torch.export.save(program, path)
 
     def open(self, path: Path) -> Runner:
@@ -31,10 +32,9 @@ class Pt2(Format):
         with quiet():
             module = torch.export.load(path).module()
 
-        def run(images: Tensor) -> Tensor:
+        def run(*tensors: Tensor) -> Tensor | list[Tensor]:
             with torch.no_grad():
-                output: Tensor = module(images)
-            return output
+                return one_or_all(flatten_tensors(module(*tensors)))
 
         return run
 

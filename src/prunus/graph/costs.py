@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunus.batches import Example, Inputs
+from prunus.core import TraceError, keeping_random_state
 from prunus.graph.probe import Probe
 from prunus.modules import (
     CONVOLUTIONS,
@@ -196,21 +198,43 @@ def count_bytes(model: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in saved.values())
 
 
-def count_macs(model: nn.Module, example: Tensor) -> int:
-    """Return the multiply-accumulates of one forward pass of one image (half its FLOPs).
+def count_macs(model: nn.Module, example: Example) -> int:
+    """Return the multiply-accumulates of one forward pass of one example (half its FLOPs).
 
     Counted by PyTorch's operator counter on a copy without storage, so functional operations and
-    products of activations are included, and nothing is computed. Normalisation, pooling and
+    products of activations are included, and nothing is computed; only a network that looks at
+    values, or holds tensors that are no buffers, is run on one example. Normalisation, pooling and
     activations count 0. PyTorch's fused transformer layers are disabled, because it does not count
     them.
+
+    Args:
+        example: inputs as for `find_groups`; the first is counted.
+
+    Raises:
+        TraceError: the network does not run on the example.
     """
-    ghost = private_copy(model).to("meta").eval()
-    one = torch.empty((1, *example.shape[1:]), device="meta", dtype=example.dtype)
+    one = Inputs.of(example).like(model).first(1).detached()
+    ghost = private_copy(model).to("meta").eval().requires_grad_(False)
+    try:
+        return _counted(ghost, one.to("meta"))
+    except Exception:  # networks' code can raise anything on tensors without values
+        pass
+    try:
+        with keeping_random_state():
+            return _counted(private_copy(model).eval().requires_grad_(False), one)
+    except Exception as error:
+        raise TraceError(
+            f"the MACs of {type(model).__name__} cannot be counted: it fails on one example of "
+            f"shape {one.shapes()} ({type(error).__name__}: {str(error).strip()[:200]})"
+        ) from error
+
+
+def _counted(model: nn.Module, inputs: Inputs) -> int:
     with (
         FlopCounterMode(display=False) as counter, torch.no_grad(), plain_attention(),
         without_checkpoints(),
     ):  # fmt: skip
-        ghost(one)
+        inputs(model)
     return int(counter.get_total_flops()) // 2
 
 

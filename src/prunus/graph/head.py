@@ -11,7 +11,7 @@ from prunus.graph.consumers import find_consumers
 from prunus.graph.groups import Groups
 from prunus.graph.probe import probe
 from prunus.graph.trace import find_groups
-from prunus.modules import is_mixing, module_at, shared_layers, widen
+from prunus.modules import is_mixing, module_at, shared_layers, unwrapped, widen
 
 __all__ = ["head_groups"]
 
@@ -28,6 +28,7 @@ def head_groups(model: nn.Module, example: Example, *, feature_limit: int = 4096
             matrix.
         TraceError: the network cannot be run; names the module.
     """
+    model = unwrapped(model)
     wide = widen(model).eval()
     seen = probe(wide, Inputs.of(example).detached(gradient=True))
     heads = tuple(sorted(seen.heads))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunus.batches import Example, Inputs
 from prunus.core import NonFiniteError, TraceError, first_non_finite
@@ -19,7 +19,15 @@ from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
 from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
 from prunus.graph.probe import Probe, probe
-from prunus.modules import can_select, is_mixing, module_at, named_layers, shared_layers, widen
+from prunus.modules import (
+    can_select,
+    is_mixing,
+    module_at,
+    named_layers,
+    shared_layers,
+    unwrapped,
+    widen,
+)
 
 __all__ = ["find_groups"]
 
@@ -58,6 +66,7 @@ def find_groups(
 
     Raises:
         TraceError: the network cannot be run or traced; names the module.
+        ConfigError: the network is quantised, sharded or not initialised.
         NonFiniteError: a weight is NaN or infinite; names the tensor.
 
     Example:
@@ -70,6 +79,7 @@ def find_groups(
         >>> list(groups), groups["0"].units, groups.total_params
         (['0'], 8, 58)
     """
+    model = unwrapped(model)
     _check_finite(model)
     arguments = Inputs.of(example).detached(gradient=True)
     wide = widen(model).eval()
@@ -132,12 +142,7 @@ def _all_macs(model: nn.Module, layers: dict[str, Layer], arguments: Inputs) -> 
     if anything, met with a margin.
     """
     own = sum(layer.macs(layer.out, count_inputs(model, n, layer)) for n, layer in layers.items())
-    if len(arguments.args) != 1 or arguments.kwargs or not isinstance(arguments.args[0], Tensor):
-        return own
-    try:
-        return max(own, count_macs(model, arguments.args[0]))
-    except Exception:  # networks' code can raise anything on tensors without values
-        return own
+    return max(own, count_macs(model, arguments))
 
 
 def _probe_all(wide: nn.Module, arguments: Inputs) -> tuple[Probe, Inputs, nn.Module]:

@@ -35,6 +35,7 @@ from prunus.modules.products import PRODUCTS, Products
 from prunus.modules.scripts import OPAQUE, Scripted
 from prunus.modules.select import SelectLinear, can_select, read_all_, select_, widen
 from prunus.modules.uncalled import Calling, calling, plain_attention
+from prunus.modules.wrappers import unwrapped
 
 __all__ = [
     "BATCHNORMS",
@@ -77,6 +78,7 @@ __all__ = [
     "set_in_projection_",
     "set_input_columns_",
     "shared_layers",
+    "unwrapped",
     "widen",
     "without_checkpoints",
 ]

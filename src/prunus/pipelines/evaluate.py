@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 from scipy.stats import binomtest
@@ -16,7 +15,7 @@ from prunus.batches import Batch, Inputs, read
 from prunus.core import STRICT, Task, html_table
 from prunus.evaluation import count_bytes, count_params, measure
 from prunus.graph import count_macs
-from prunus.modules import private_copy
+from prunus.modules import private_copy, unwrapped
 from prunus.runs import (
     Loader,
     Watch,
@@ -117,6 +116,7 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
         >>> found.images, found.params, found.macs, found.bytes
         (8, 10, 8, 40)
     """
+    model = unwrapped(model)
     network = private_copy(model).eval()
     seen: list[Inputs] = []
     count = 0
@@ -131,7 +131,6 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
 
     quality = measure(network, counted())
     share = quality.get("accuracy")
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
     return Evaluation(
         model=type(model).__name__,
         data="",
@@ -141,7 +140,7 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
         quality=quality,
         interval=None if share is None else wilson(share, count),
         params=count_params(network),
-        macs=count_macs(network, seen[0].tensors[0].to(device)),
+        macs=count_macs(network, seen[0]),
         bytes=count_bytes(network),
         input_shape=tuple(seen[0].tensors[0].shape[1:]),
     )

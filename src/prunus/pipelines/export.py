@@ -116,6 +116,7 @@ def _export(
     try:
         parity = export_model(network, images, files[0], name)
     except ExportError as error:
+        record.append("failed", key=name, reason=str(error))
         return Exported(format=name, runtime=kind.runtime, files=files, error=str(error))
     if name == "onnx":  # the artefact that the report is about
         record.append("export", onnx=files[0].name, **asdict(parity))

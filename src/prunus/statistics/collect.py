@@ -11,6 +11,7 @@ from torch import nn
 from prunus.batches import Loader, OutputChoice, choose_output, read, rereadable
 from prunus.core import ConfigError, DataError
 from prunus.graph import Groups
+from prunus.modules import unwrapped
 from prunus.statistics.all_reduce import all_reduce_
 from prunus.statistics.loader import class_weights, count_classes, taken
 from prunus.statistics.ranks import gathered, rank_and_size, require_one_model, together
@@ -94,6 +95,7 @@ def collect(
         >>> statistics["2"].gram.shape, statistics["2"].samples
         (torch.Size([8, 8]), 32.0)
     """
+    model = unwrapped(model)
     how = Sampling.parse(sampling)
     if blocks < 1:
         raise ConfigError(f"blocks is {blocks}, expected at least 1")

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from prunus.batches import Inputs, Loader, read
 from prunus.core import ConfigError, DataError, unknown_name
 from prunus.graph import Consumer, Groups
-from prunus.modules import calling, module_at
+from prunus.modules import calling, module_at, unwrapped
 from prunus.statistics.guards import only_activations
 from prunus.statistics.sampling import Sampling, take_samples
 
@@ -151,6 +151,7 @@ def trace_utility(
     """
     if rule not in TRACE_RULES:
         raise ConfigError(f"trace rule {rule!r}: expected one of {', '.join(TRACE_RULES)}")
+    model = unwrapped(model)
     head = groups.head
     kept = _checked(groups.consumers[head], dimensions)
     tracer = _UtilityTracer(model, groups, head, kept, rule)

@@ -9,7 +9,7 @@ from torch import nn
 from prunus.batches import Loader, read, rereadable
 from prunus.core import ConfigError, DataError
 from prunus.graph import Groups, find_groups
-from prunus.modules import private_copy
+from prunus.modules import private_copy, unwrapped
 from prunus.plan import Plan
 from prunus.statistics import Statistics
 from prunus.surgery.batchnorm import reestimate_batchnorm_
@@ -97,6 +97,7 @@ def apply_(
         >>> receipt.params[0], receipt.params[1] < 58, net(torch.zeros(1, 4)).shape
         (58, True, torch.Size([1, 2]))
     """
+    model = unwrapped(model, in_place=True)
     config = RepairConfig(compensate=compensate, ridge=ridge, batchnorm=batchnorm, shrink=shrink)
     sources = _Sources(statistics=statistics, loader=loader, groups=groups)
     config = _settled(config, sources)

@@ -155,9 +155,11 @@ def _take_(module: nn.Module, name: str, kept: Tensor, dim: int) -> None:
         setattr(module, name, taken)
 
 
-def follow_width_(owner: nn.Module, old: int, new: int) -> None:
+def follow_width_(axis: RawAxis, old: int, new: int) -> None:
     """Write a parameter's new width into the numbers of its module that held the old one."""
-    for name in WIDTHS:
+    owner = axis.owner
+    recurrent = isinstance(owner, (nn.RNNBase, nn.RNNCellBase))
+    for name in ("input_size",) if recurrent and axis.dim == 1 else WIDTHS:
         value = owner.__dict__.get(name)
         if isinstance(value, tuple) and value and value[-1] == old:
             setattr(owner, name, (*value[:-1], new))
@@ -204,7 +206,7 @@ def _cut_out_(module: nn.Module, kept: Tensor) -> None:
             return
         old, tensor = module.num_channels, getattr(module.owner, module.key)
         _take_(module.owner, module.key, kept.to(tensor.device), module.dim)
-        follow_width_(module.owner, old, len(kept))
+        follow_width_(module, old, len(kept))
     else:
         raise PlanError(f"no rule to cut the channels of a {type(module).__name__}")
 

@@ -11,6 +11,7 @@ from torch import nn
 from prunus.batches import Example, Inputs
 from prunus.graph import Groups
 from prunus.graph import find_groups as trace_groups
+from prunus.modules import unwrapped
 from prunus.surgery.verify import sound_branches, unsound_groups
 
 __all__ = ["find_groups"]
@@ -68,6 +69,7 @@ def find_groups(
         >>> list(groups), groups["0"].units, groups.total_params
         (['0'], 8, 58)
     """
+    model = unwrapped(model)
     groups = trace_groups(
         model,
         example,

@@ -22,6 +22,7 @@ from prunus.modules import (
     private_copy,
     read_all_,
     select_,
+    unwrapped,
 )
 from prunus.plan import Edit, Plan
 from prunus.surgery.cut import follow_width_, replay_, shared_tensors, tie_
@@ -66,6 +67,7 @@ def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) ->
         >>> prunus.undo_(net, receipt)[0].weight.shape
         torch.Size([8, 4])
     """
+    whole, model = model, unwrapped(model, in_place=True)
     memory = receipt.memory
     if memory is None:
         raise PlanError(
@@ -77,7 +79,7 @@ def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) ->
     if keep_training:
         positions = state_of(replay_(_numbered(model, memory.dense), receipt.plan))
         _fill_(model, {**memory.dense, **_trained(memory, now, positions)})
-    return model
+    return whole
 
 
 def restore_(model: nn.Module, plan: Plan, dense: Mapping[str, Tensor]) -> None:
@@ -132,7 +134,7 @@ def _widen_(
         if module.dim is None:
             setattr(module.owner, module.key, axes["out"].of)
         else:
-            follow_width_(module.owner, module.num_channels, axes["out"].of)
+            follow_width_(module, module.num_channels, axes["out"].of)
         return
     out = axes["out"].of if "out" in axes else channel_count(module, "out")
     incoming = next((axes[a].of for a in ("in", "select") if a in axes), None)

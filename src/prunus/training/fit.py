@@ -25,7 +25,13 @@ from prunus.batches import (
     read,
     rereadable,
 )
-from prunus.core import DataError, NonFiniteError, seed_everything, writing_whole
+from prunus.core import (
+    DataError,
+    NonFiniteError,
+    keeping_random_state,
+    seed_everything,
+    writing_whole,
+)
 from prunus.evaluation import measure
 from prunus.training.config import TrainConfig
 from prunus.training.local import LocalTeachers
@@ -39,6 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["fit_"]
 
 Epoch = dict[str, float]
+
+#: How PyTorch's norms say that a channel has one value in a batch, which has no variance.
+ONE_VALUE = ("Expected more than 1 value per channel", "Expected more than 1 spatial element")
 
 
 @runtime_checkable
@@ -98,7 +107,9 @@ def fit_(
     interrupted phase repeats at most one epoch and ends with the same weights (on CPU): the random
     numbers of an epoch depend only on `seed` and its number.
 
-    All parameters except frozen ones are trained. The last epoch's weights are kept.
+    All parameters except frozen ones are trained. The last epoch's weights are kept. A batch of one
+    image that a BatchNorm cannot normalise, because it has one value per channel, is passed over; a
+    row then has `batches_passed_over`.
 
     With `channels_last`, kernels and maps are stored with the channels of a pixel adjacent during
     training: the same network, summed in another order. Networks of dense convolutions train
@@ -132,7 +143,12 @@ def fit_(
     if teacher is not None:
         teacher = teacher.to(device).eval()
     loader = rereadable(loader)
-    with torch.enable_grad(), choose_output(output), _laid_out((model, teacher), channels_last):
+    with (
+        keeping_random_state(),
+        torch.enable_grad(),
+        choose_output(output),
+        _laid_out((model, teacher), channels_last),
+    ):
         listeners = _listeners(model, config, parents)
         batches = _length(loader)
         steps = max(1, config.epochs * batches)
@@ -215,7 +231,7 @@ def _epoch(
 ) -> Epoch:
     start = time.perf_counter()
     total = torch.zeros((), dtype=torch.float64)
-    right = judged = count = 0
+    right = judged = count = passed_over = 0
     means: dict[str, tuple[float, int]] = {}  # sum over images, and images
     lr = optimizer.param_groups[0]["lr"]
     with ExitStack() as stack:
@@ -225,7 +241,15 @@ def _epoch(
             if batch.labels is None:
                 raise DataError("the training batches have no labels: give (images, labels)")
             y = batch.labels.to(fabric.device)
-            output = batch.inputs(model)
+            try:
+                output = batch.inputs(model)
+            except ValueError as error:
+                if batch.size > 1 or not str(error).startswith(ONE_VALUE):
+                    raise
+                if schedule.last_epoch:  # the batch counts, though one value has no variance
+                    schedule.step()
+                passed_over += 1
+                continue
             loss = task_loss(output, y, config)
             if teacher is not None and config.distill:
                 with torch.no_grad():
@@ -256,11 +280,14 @@ def _epoch(
             count += batch.size
     if not count:
         raise DataError(
-            "the training loader yields no batch: it needs at least one image per class"
+            "the training loader yields no batch that can be trained on: it needs at least one "
+            "image per class, and two in a batch where a BatchNorm sees one value per channel"
         )
     row = {"loss": float(total) / count, "lr": lr, "seconds": time.perf_counter() - start}
     if judged:
         row["train_accuracy"] = right / judged
+    if passed_over:
+        row["batches_passed_over"] = passed_over
     return row | {name: summed / images for name, (summed, images) in means.items()}
 
 

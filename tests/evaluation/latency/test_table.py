@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from prunus.batches import Inputs
 from prunus.core.errors import ConfigError, DataError
 from prunus.evaluation import Comparison, Grid, LatencyTable, measure_latency_table
 from prunus.evaluation.latency import measure_steps, measure_table
@@ -45,7 +46,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """
 
     def fake(module: nn.Module, x: torch.Tensor, repeats: int) -> float:
-        made = module(x)  # it must run on that input
+        made = x(module) if isinstance(x, Inputs) else module(x)  # it must run on that input
         if not isinstance(module, nn.Module):
             return 0.01 * made.shape[-1]
         own = [

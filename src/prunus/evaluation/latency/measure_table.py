@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prunus.batches import flatten_tensors
+from prunus.batches import Example, Inputs, flatten_tensors
 from prunus.core import ConfigError
 from prunus.evaluation.latency.alone import (
     Shape,
@@ -44,7 +44,7 @@ _WARM_UP = 3
 def measure_latency_table(
     model: nn.Module,
     groups: Groups,
-    example: Tensor,
+    example: Example,
     *,
     batch: int = 1,
     grid: Collection[float] = (0.25, 0.5, 0.75, 1.0),
@@ -63,7 +63,7 @@ def measure_latency_table(
 
     Args:
         groups: `find_groups(model, example)`; its layers are timed.
-        example: at least one image; the first is repeated to a batch.
+        example: at least one image, or several inputs; the first is repeated to a batch.
         grid: shares of each layer's width, in (0, 1]; the full and the least width are added.
         steps: whether the costliest layers are also timed at consecutive widths
             (`measure_steps`), to choose a multiple of widths.
@@ -91,8 +91,7 @@ def measure_latency_table(
             "of at least 1 and shares in (0, 1]"
         )
     network = private_copy(model).cpu().eval()
-    image = example[:1].detach().cpu()
-    x = image.expand(batch, *image.shape[1:]).contiguous()
+    x = Inputs.of(example).detached().to("cpu").repeated(batch)
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
         calls = _calls(network, groups, x)
         gathers = _gathers(network, groups, calls)
@@ -129,7 +128,7 @@ def measure_latency_table(
     )
 
 
-def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[TimedCall]]:
+def _calls(network: nn.Module, groups: Groups, x: Inputs) -> dict[str, list[TimedCall]]:
     """Return the calls of each timed layer in one forward pass: a key, and what to time."""
     calls: dict[str, list[TimedCall]] = {}
     hooks = []
@@ -144,7 +143,7 @@ def _calls(network: nn.Module, groups: Groups, x: Tensor) -> dict[str, list[Time
             mine.append((layer_key(module, shape), (module, shape)))
 
         hooks.append(module.register_forward_hook(note))
-    network(x)
+    x(network)
     for hook in hooks:
         hook.remove()
     return calls
@@ -189,12 +188,12 @@ def _knots(width: int, step: int, grid: Collection[float]) -> tuple[int, ...]:
     return tuple(sorted({step, width} | inner))
 
 
-def _median(call: Callable[[Tensor], object], x: Tensor, repeats: int) -> float:
+def _median(call: Callable[[Any], object], x: Any, repeats: int) -> float:
     """Return the median of the milliseconds of `repeats` calls, after a warm-up."""
     spent = []
     for turn in range(_WARM_UP + repeats):
         begin = time.perf_counter()
-        call(x)
+        x(call) if isinstance(x, Inputs) else call(x)
         if turn >= _WARM_UP:
             spent.append(1e3 * (time.perf_counter() - begin))
     return statistics.median(spent)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prunus.batches import flatten_tensors
+from prunus.batches import Example, Inputs, flatten_tensors
 from prunus.core import PrunusError
 
 __all__ = ["RUNTIMES", "RuntimeUnavailableError", "compiled_call", "eager_call", "onnx_call"]
@@ -24,14 +24,14 @@ class RuntimeUnavailableError(PrunusError):
     """A runtime cannot run a network on this machine; the message gives the reason."""
 
 
-def eager_call(model: nn.Module, images: Tensor) -> Callable[[], object]:
-    """Return the forward pass of `model` on `images`, on the CPU, in eval mode."""
-    network, images = model.cpu().eval(), images.cpu()
-    return lambda: network(images)
+def eager_call(model: nn.Module, inputs: Example) -> Callable[[], object]:
+    """Return the forward pass of `model` on `inputs`, on the CPU, in eval mode."""
+    network, given = model.cpu().eval(), Inputs.of(inputs).to("cpu")
+    return lambda: given(network)
 
 
-def compiled_call(model: nn.Module, images: Tensor) -> Callable[[], object]:
-    """Compile `model` for the shape of `images` and return that forward pass.
+def compiled_call(model: nn.Module, inputs: Example) -> Callable[[], object]:
+    """Compile `model` for the shapes of `inputs` and return that forward pass.
 
     It takes seconds to minutes. The outputs are compared with those of `model`. PyTorch caches at
     most 8 compiled networks per class; `torch.compiler.reset()` empties the cache. A ninth is an
@@ -40,7 +40,7 @@ def compiled_call(model: nn.Module, images: Tensor) -> Callable[[], object]:
     Raises:
         RuntimeUnavailableError: it does not compile (e.g. no C++ compiler), or its outputs differ.
     """
-    network, images = model.cpu().eval(), images.cpu()
+    network, given = model.cpu().eval(), Inputs.of(inputs).to("cpu")
     compiled = torch.compile(network, dynamic=False)
     try:
         with (
@@ -49,7 +49,7 @@ def compiled_call(model: nn.Module, images: Tensor) -> Callable[[], object]:
             torch._dynamo.config.patch(fail_on_recompile_limit_hit=True),
         ):
             warnings.simplefilter("ignore")
-            expected, found = (flatten_tensors(each(images)) for each in (network, compiled))
+            expected, found = (flatten_tensors(given(each)) for each in (network, compiled))
     except Exception as error:
         text = " ".join(str(error).strip().partition("\n\n")[0].split())  # drop the advice after it
         raise RuntimeUnavailableError(
@@ -60,10 +60,10 @@ def compiled_call(model: nn.Module, images: Tensor) -> Callable[[], object]:
             raise RuntimeUnavailableError(
                 f"torch.compile changes the outputs of {type(model).__name__}"
             )
-    return lambda: compiled(images)
+    return lambda: given(compiled)
 
 
-def onnx_call(path: Path, images: Tensor) -> Callable[[], object]:
+def onnx_call(path: Path, inputs: Example) -> Callable[[], object]:
     """Return a call of the ONNX file at `path` in ONNX Runtime, with PyTorch's number of threads.
 
     Raises:
@@ -73,15 +73,16 @@ def onnx_call(path: Path, images: Tensor) -> Callable[[], object]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    feed = images.cpu().numpy()
+    tensors = Inputs.of(inputs).to("cpu").tensors
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        (given,) = session.get_inputs()
-        session.run(None, {given.name: feed})
+        names = [given.name for given in session.get_inputs()]
+        feed = {name: t.numpy() for name, t in zip(names, tensors, strict=True)}
+        session.run(None, feed)
     except Exception as error:
         raise RuntimeUnavailableError(
             f"ONNX Runtime cannot run {path.name}: {str(error).splitlines()[0]}"
         ) from error
-    return lambda: session.run(None, {given.name: feed})
+    return lambda: session.run(None, feed)

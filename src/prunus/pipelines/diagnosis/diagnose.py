@@ -12,11 +12,25 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from prunus.batches import flatten_tensors
-from prunus.core import NonFiniteError, TraceError, derive_seed, html_table, share_svg
+from prunus.batches import Example, Inputs, flatten_tensors
+from prunus.core import (
+    NonFiniteError,
+    TraceError,
+    derive_seed,
+    html_table,
+    keeping_random_state,
+    share_svg,
+)
 from prunus.graph import Group, Groups, counts_heads, find_groups, probe
 from prunus.models import usual_input
-from prunus.modules import OPAQUE, Scripted, private_copy, projection_name, widen
+from prunus.modules import (
+    OPAQUE,
+    Scripted,
+    private_copy,
+    projection_name,
+    unwrapped,
+    widen,
+)
 from prunus.pipelines.diagnosis.hints import OUTPUTS, advise
 from prunus.plan import CostTracker, least_costs
 from prunus.reports import print_diagnosis
@@ -146,7 +160,7 @@ class Diagnosis:
         return text.getvalue()
 
 
-def diagnose(model: nn.Module, example: Tensor) -> Diagnosis:
+def diagnose(model: nn.Module, example: Example) -> Diagnosis:
     """Trace `model`, test the cut of every group on a random image, and report what prevents it.
 
     The cut is tested on a copy in which every parameter or running statistic that is still
@@ -154,7 +168,8 @@ def diagnose(model: nn.Module, example: Tensor) -> Diagnosis:
     branch that adds nothing would hide a wrong cut. `model` is not changed.
 
     Args:
-        example: one input batch; only its shape matters.
+        example: one input batch, a tuple of positional or a mapping of named arguments; numbers
+            are drawn anew, integers (tokens, indices) kept.
 
     Raises:
         TraceError: the network cannot be copied, run or traced; names the place.
@@ -167,12 +182,17 @@ def diagnose(model: nn.Module, example: Tensor) -> Diagnosis:
         >>> diagnose(net, torch.zeros(1, 3, 9, 9)).status
         'healthy'
     """
+    with keeping_random_state():
+        return _diagnose(unwrapped(model), example)
+
+
+def _diagnose(model: nn.Module, example: Example) -> Diagnosis:
     own = private_copy(model).eval()
-    device = next((p.device for p in own.parameters()), torch.device("cpu"))
-    image = _random_like(example).to(device)
+    inputs = Inputs.of(example)
+    image = _random_like(inputs).like(own)
     try:
         groups = find_groups(own, image)
-        ends = probe(widen(own), (_with_gradient(image),)).ends
+        ends = probe(widen(own), image.detached(gradient=True)).ends
     except TraceError as error:
         where = source_line(error.__cause__, own) if error.__cause__ else ""
         if not where:
@@ -183,7 +203,7 @@ def diagnose(model: nn.Module, example: Tensor) -> Diagnosis:
     findings = [*_findings(sound, ends), *_strangers(own, sound)]
     return Diagnosis(
         network=type(model).__name__,
-        input_shape=tuple(example.shape[1:]),
+        input_shape=tuple(inputs.tensors[0].shape[1:]) if inputs.tensors else (),
         params=groups.total_params,
         macs=groups.total_macs,
         bytes=groups.total_bytes,
@@ -227,20 +247,20 @@ def run_doctor(
         ) from error
 
 
-def _random_like(example: Tensor) -> Tensor:
-    """Return a random batch of the same shape; integers (tokens) are kept."""
-    if not example.is_floating_point():
-        return example
+def _random_like(example: Inputs) -> Inputs:
+    """Return random arguments of the same shapes; integers (tokens) are kept."""
     generator = torch.Generator().manual_seed(derive_seed(0, "doctor", "image"))
-    return torch.randn(example.shape, generator=generator).to(example.dtype)
 
+    def draw(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
 
-def _with_gradient(image: Tensor) -> Tensor:
-    return image.clone().requires_grad_(image.is_floating_point())
+    return example.map(draw)
 
 
 @torch.no_grad()
-def _shaken(model: nn.Module, image: Tensor) -> nn.Module:
+def _shaken(model: nn.Module, image: Inputs) -> nn.Module:
     """Return a copy whose constant tensors are random, or `model` if the copy overflows.
 
     Constant zeros become small values of either sign, all others become values around one.
@@ -262,7 +282,7 @@ def _shaken(model: nn.Module, image: Tensor) -> nn.Module:
             drawn = torch.rand(tensor.shape, generator=generator)
             tensor.copy_((drawn - 0.5) / 5 if float(first) == 0 else drawn + 0.5)
     for candidate in (shaken, model):
-        if all(bool(t.isfinite().all()) for t in flatten_tensors(candidate(image))):
+        if all(bool(t.isfinite().all()) for t in flatten_tensors(image(candidate))):
             return candidate
     raise NonFiniteError(
         f"{type(model).__name__} produced NaN or infinite outputs for a random image: check its "

@@ -6,15 +6,28 @@ import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
-from prunus.core import DataError, Record, html_table, last, share_svg, to_dict, write_whole
+from prunus.batches import Example, Loader, OutputChoice, choose_output, read, rereadable
+from prunus.core import (
+    DataError,
+    ExportError,
+    Record,
+    html_table,
+    keeping_random_state,
+    last,
+    share_svg,
+    to_dict,
+    write_whole,
+)
 from prunus.evaluation import layer_rows
 from prunus.export import Parity, export_onnx, save_weights
-from prunus.modules import private_copy
+from prunus.modules import private_copy, unwrapped
 from prunus.pipelines.pruning.checks import checked
+from prunus.pipelines.pruning.examples import one_example, say_output
 from prunus.pipelines.pruning.groups import find_sound_groups, require_reachable
 from prunus.pipelines.pruning.latency import keep_table, table_for
 from prunus.pipelines.pruning.measure import result_row, validation_accuracies
@@ -24,7 +37,6 @@ from prunus.plan import Budget, BudgetLike, Plan
 from prunus.reports import print_headline, render_page
 from prunus.runs import (
     Journal,
-    Loader,
     Loaders,
     PruneConfig,
     Session,
@@ -33,6 +45,9 @@ from prunus.runs import (
     open_fabric,
     require_one_process,
 )
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["Report", "prune"]
 
@@ -59,7 +74,7 @@ class Report:
     record: Record
     config: PruneConfig
     model: nn.Module
-    example: Tensor
+    example: Example
 
     def __repr__(self) -> str:
         changes = ", ".join(f"{was} → {now} {what}" for what, was, now, _ in self._changes())
@@ -100,22 +115,35 @@ class Report:
         return render_page(self.record.rows, config, json.loads(self.plan.to_json()))
 
     def save(self, folder: str | Path) -> Parity:
-        """Write the plan, weights, ONNX, journal and page of a run; return the parity.
+        """Write the plan, weights, journal, page and ONNX file of a run; return the parity.
 
         `prunus.load(folder, model=<a freshly built dense network>)` restores the model.
 
         Raises:
-            ExportError: the outputs of ONNX Runtime differ from PyTorch's.
+            ExportError: the network cannot be exported to ONNX, or the outputs of ONNX Runtime
+                differ from PyTorch's. Everything else has been written then; the journal and the
+                page give the reason.
         """
         folder = Path(folder)
         write_whole(folder / "plan.json", self.plan.to_json())
         save_weights(self.model, folder / "model.safetensors")
-        parity = export_onnx(self.model, self.example, folder / "model.onnx")
+        self._write_record(folder)
+        parity, failed = None, None
+        try:
+            parity = export_onnx(self.model, self.example, folder / "model.onnx")
+        except ExportError as error:
+            failed = error
+            self.record.append("failed", key="onnx", reason=str(error))
+        self._write_record(folder)
+        if parity is None:
+            raise ExportError(f"{failed}; everything else is in {folder}") from failed
+        return parity
+
+    def _write_record(self, folder: Path) -> None:
         seal = {"event": "files", "sha256": fingerprints(folder)}
         rows = "".join(json.dumps(row) + "\n" for row in (*self.record.rows, seal))
         write_whole(folder / "record.jsonl", rows)
         write_whole(folder / "report.html", self.to_html())
-        return parity
 
 
 def prune(
@@ -131,12 +159,14 @@ def prune(
     precision: str = "32-true",
     channels_last: bool = False,
     watch: Watch | None = None,
+    output: OutputChoice | None = None,
 ) -> tuple[nn.Module, Report]:
     """Prune a trained classifier to a budget, with repair and retraining after each cut.
 
     Args:
-        model: any `nn.Module` from images to class scores; it is not changed.
-        loader: training batches (images, labels); statistics are collected on them too.
+        model: any `nn.Module` from inputs to class scores; it is not changed.
+        loader: training batches, in any form that `read` knows; statistics are collected on them
+            too.
         budget: upper limits such as `"macs=50%"`, `"params=20000"`, `"bytes=200k"`, `"ms=60%"`
             (from a latency table measured first), comma-separated; and a minimum:
             `"accuracy>=97%"` searches for the smallest network that reaches it on `validation`.
@@ -146,6 +176,8 @@ def prune(
         channels_last: train in that memory format, see `fit_`.
         config: the settings; `PruneConfig(iterations=1, finetune=TrainConfig(epochs=0),
             final=TrainConfig(epochs=0))` cuts and repairs in one shot, without training.
+        output: which of several outputs are the class scores: its name or index, or a function from
+            what the network returns to them.
 
     Returns:
         The pruned network, on the CPU in eval mode, and a `Report`.
@@ -171,36 +203,66 @@ def prune(
     require_one_process()
     config = checked(config or PruneConfig())
     limits = Budget.of(budget)
+    model = unwrapped(model)
     fabric = open_fabric(device, precision)
-    first = next(iter(loader), None)
+    with keeping_random_state(), choose_output(output):
+        return _prune(
+            model,
+            Loaders(
+                train=(loader := rereadable(loader)),
+                calibration=loader,
+                validation=loader if validation is None else rereadable(validation),
+            ),
+            limits,
+            None if test is None else rereadable(test),
+            config,
+            fabric,
+            seed=seed,
+            channels_last=channels_last,
+            watch=watch or Watch(),
+        )
+
+
+def _prune(
+    model: nn.Module,
+    loaders: Loaders,
+    limits: Budget,
+    test: Loader | None,
+    config: PruneConfig,
+    fabric: Fabric,
+    *,
+    seed: int,
+    channels_last: bool,
+    watch: Watch,
+) -> tuple[nn.Module, Report]:
+    dense = private_copy(model)
+    first = next(iter(read(loaders.train, dense)), None)
     if first is None:
         raise DataError("the loader yields no batch: it needs at least one image per class")
-    dense = private_copy(model)
-    example = first[0][:64].cpu()
-    groups = find_sound_groups(dense, example[:1], config)
+    say_output(dense, first, watch)
+    example = first.inputs.first(64).to("cpu")
+    one = one_example(dense, example)
+    groups = find_sound_groups(dense, one, config)
     table = table_for(limits, dense, groups, example, config, watch=watch)
     require_reachable(groups, limits, config, table=table)
-    held_out = validation if validation is not None else loader
     session = Session(
-        loaders=Loaders(train=loader, calibration=loader, validation=held_out),
+        loaders=loaders,
         fabric=fabric,
         seed=seed,
         journal=Journal(),
-        watch=watch or Watch(),
+        watch=watch,
         table=table,
         channels_last=channels_last,
     )
     keep_table(table, groups, session.journal)
     on_device = private_copy(dense).to(fabric.device)
     groups = replace(groups, model=on_device)
-    pruned, plan = ps_iteration(
-        on_device, limits, config, session, example=example[:1], groups=groups
-    )
+    pruned, plan = ps_iteration(on_device, limits, config, session, example=one, groups=groups)
     record = session.journal.record
     found = validation_accuracies(record.rows)
     result = result_row(dense, pruned, example=example, validation=found, test=test, table=table)
     record.append("result", **result)
-    record.append("layers", layers=layer_rows(dense.cpu(), pruned, example[:1]))
+    record.append("layers", layers=layer_rows(dense.cpu(), pruned, one))
     for runtime in ("eager", *(each for each in config.runtimes if each == "compile")):
         row = timing_row(runtime, dense, pruned, example, table=table)
         record.append("timing", runtime=runtime, **row)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Example, Inputs
 from prunus.core import ConfigError
 from prunus.evaluation import LatencyTable
 from prunus.graph import Groups, find_groups
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 
-def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
+def trace(model: nn.Module, example: Example, config: PruneConfig) -> Groups:
     """Find the groups of `model` according to `config`.
 
     Raises:
@@ -32,7 +33,7 @@ def trace(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
     """
     if config.drop_branches and (reason := why_branches_stay(config)):
         raise ConfigError(f"{reason}: turn drop_branches off, or choose another allocation")
-    example = example.to(next(model.parameters()).device)
+    example = Inputs.of(example).like(model)
     groups = find_groups(
         model,
         example,
@@ -49,10 +50,10 @@ def why_branches_stay(config: PruneConfig) -> str | None:
     return "allocation 'dp' cannot remove whole branches" if config.allocation == "dp" else None
 
 
-def find_sound_groups(model: nn.Module, example: Tensor, config: PruneConfig) -> Groups:
+def find_sound_groups(model: nn.Module, example: Example, config: PruneConfig) -> Groups:
     """Trace `model` and drop the groups whose cut is not equivalent to their mask."""
     groups = trace(model, example, config)
-    return groups.without(unsound_groups(groups, example.to(next(model.parameters()).device)))
+    return groups.without(unsound_groups(groups, example))
 
 
 def ignoring(config: PruneConfig, groups: Groups) -> PruneConfig:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Example
 from prunus.core import BudgetError, write_whole
 from prunus.evaluation import MULTIPLES, LatencyTable, measure_latency_table
 from prunus.graph import Groups
@@ -24,7 +25,7 @@ def table_for(
     budget: Budget,
     dense: nn.Module,
     groups: Groups,
-    example: Tensor,
+    example: Example,
     config: PruneConfig,
     *,
     folder: Path | None = None,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Inputs, Loader, read
 from prunus.core import ResultRow, Row, SideRow, last, of_event, trajectory
 from prunus.evaluation import LatencyTable, accuracy, count_bytes, count_params
 from prunus.graph import collapsed_modules, count_macs, find_groups
 from prunus.pipelines.pruning.latency import costs_of
-from prunus.runs import Loader
 
 __all__ = ["result_row"]
 
@@ -37,7 +37,7 @@ def result_row(
     dense: nn.Module,
     pruned: nn.Module,
     *,
-    example: Tensor,
+    example: Inputs,
     validation: Mapping[str, float],
     test: Loader | None,
     table: LatencyTable | None = None,
@@ -59,7 +59,7 @@ def result_row(
             "bytes": count_bytes(network),
         }
         if table is not None:
-            found["predicted_ms"] = costs_of(find_groups(network, example[:1]), table)["ms"]
+            found["predicted_ms"] = costs_of(find_groups(network, example.first(1)), table)["ms"]
         if test is not None:
             found["test_accuracy"] = accuracy(network, test)
         return found
@@ -71,5 +71,5 @@ def result_row(
     if collapsed := collapsed_modules(pruned):
         row["collapsed"] = collapsed
     if test is not None:
-        row["test_images"] = sum(len(y) for _, y in test)
+        row["test_images"] = sum(batch.size for batch in read(test, dense))
     return row

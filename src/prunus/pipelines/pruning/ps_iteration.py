@@ -7,8 +7,9 @@ while the budget is not met and accuracy ≥ threshold:
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Example
 from prunus.core import BudgetError
 from prunus.evaluation import accuracy
 from prunus.graph import Groups
@@ -38,7 +39,7 @@ def ps_iteration(
     config: PruneConfig,
     session: Session,
     *,
-    example: Tensor,
+    example: Example,
     groups: Groups | None = None,
 ) -> tuple[nn.Module, Plan]:
     """Prune a copy of `dense` down to `budget`; return it with its plan relative to `dense`.

@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from prunus.batches import Inputs
 from prunus.core import ConfigError, ExportError, write_whole
 from prunus.evaluation import layer_rows
 from prunus.export import require_formats, save_weights
@@ -108,20 +109,23 @@ def _finish(dense: nn.Module, job: Job[RunConfig], session: Session) -> None:
         found = result_row(
             dense,
             pruned,
-            example=images,
+            example=Inputs.of(images),
             validation=validation_accuracies(journal.record.rows),
             test=data.test,
             table=session.table,
         )
         journal.record.append("result", **found)
     journal.append_once("layers", {"layers": layer_rows(dense.cpu(), pruned, images[:1])})
+    write_report(out)
     formats = [name for name in config.export if not exported(journal.record, name)]
     done = export_all(pruned, images, out, formats, journal.record, watch)
-    if failed := [each.error for each in done if each.parity is None]:
-        raise ExportError("; ".join(failed))
     _time(dense, pruned, images, config, session)
     journal.clean(keep_networks=config.prune.keep_networks)
     write_report(out)
+    if failed := [each.error for each in done if each.parity is None]:
+        raise ExportError(
+            f"{'; '.join(failed)}; everything else is in {out}, and --resume exports again"
+        )
 
 
 def _time(

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+from prunus.batches import Example, Inputs
 from prunus.core import seed_everything
 from prunus.criteria import needs_of, rank_layers, score
 from prunus.evaluation import accuracy
@@ -132,11 +131,12 @@ def s_phase_(
     return Cut(state=reached, edit=plan, row=row)
 
 
-def _repair_images(groups: Groups, example: Tensor) -> int:
+def _repair_images(groups: Groups, example: Example) -> int:
     """Return how many images a repair uses: enough for the widest linear layer, within 1 GB."""
     widths = [layer.in_ for layer in groups.layers.values() if layer.kind == "Linear"]
+    size = sum(t.nbytes for t in Inputs.of(example).first(1).tensors)
     wanted = max([2_048, *(16 * width for width in widths)])
-    return max(1, min(wanted, 10**9 // max(example[:1].nbytes, 1)))
+    return max(1, min(wanted, 10**9 // max(size, 1)))
 
 
 def measure_information(pruning: Pruning, state: PruningState) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Example
 from prunus.graph import Groups
 from prunus.modules import private_copy
 from prunus.plan import Budget, Plan
@@ -27,7 +28,7 @@ class Pruning:
     budget: Budget
     config: PruneConfig
     session: Session
-    example: Tensor
+    example: Example
     teacher: nn.Module | None
     costs: Mapping[str, float]
     protected: Mapping[str, list[int]]

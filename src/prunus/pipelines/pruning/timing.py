@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.batches import Example, Inputs
 from prunus.core import ExportError
 from prunus.evaluation import (
     LatencyTable,
@@ -28,15 +29,15 @@ __all__ = ["BATCHES", "timing_row"]
 #: Batch sizes at which networks are timed.
 BATCHES = (1, 64)
 
-#: Makes one call per network, for given images.
-Calls = Callable[[Tensor], Mapping[str, Callable[[], object]]]
+#: Makes one call per network, for given inputs.
+Calls = Callable[[Inputs], Mapping[str, Callable[[], object]]]
 
 
 def timing_row(
     runtime: str,
     dense: nn.Module,
     pruned: nn.Module,
-    example: Tensor,
+    example: Example,
     *,
     table: LatencyTable | None = None,
     onnx: Path | None = None,
@@ -45,7 +46,7 @@ def timing_row(
 
     Args:
         runtime: `eager`, `compile` or `onnxruntime`.
-        example: images; the first is repeated to a batch.
+        example: inputs; the first example is repeated to a batch.
         onnx: the pruned network's ONNX file, if it exists; that of the dense network is temporary.
 
     Returns:
@@ -53,6 +54,7 @@ def timing_row(
         paired by round; each a median with its 95 % interval. If the runtime cannot run one of the
         networks, `skipped` is the reason instead.
     """
+    example = Inputs.of(example)
     row: dict[str, Any] = {"threads": torch.get_num_threads()}
     try:
         with _prepared(runtime, {"dense": dense, "pruned": pruned}, example, onnx) as calls:
@@ -63,9 +65,8 @@ def timing_row(
     return row
 
 
-def _compared(calls: Calls, example: Tensor, batch: int) -> dict[str, Any]:
-    images = example[:1].expand(batch, *example.shape[1:]).contiguous()
-    found = compare_latency(calls(images))
+def _compared(calls: Calls, example: Inputs, batch: int) -> dict[str, Any]:
+    found = compare_latency(calls(example.repeated(batch)))
     return {
         "dense": asdict(found.latency("dense")),
         "pruned": asdict(found.latency("pruned")),
@@ -76,7 +77,7 @@ def _compared(calls: Calls, example: Tensor, batch: int) -> dict[str, Any]:
 
 @contextmanager
 def _prepared(
-    runtime: str, networks: Mapping[str, nn.Module], example: Tensor, onnx: Path | None
+    runtime: str, networks: Mapping[str, nn.Module], example: Inputs, onnx: Path | None
 ) -> Iterator[Calls]:
     """Yield a function that makes one call per network; ONNX files exist only within the block."""
     if runtime == "onnxruntime":
@@ -90,7 +91,7 @@ def _prepared(
             yield lambda images: {name: onnx_call(path, images) for name, path in paths.items()}
     elif runtime == "compile":
 
-        def compiled(images: Tensor) -> Mapping[str, Callable[[], object]]:
+        def compiled(images: Inputs) -> Mapping[str, Callable[[], object]]:
             torch.compiler.reset()  # compilations for other shapes count towards PyTorch's limit
             return {name: compiled_call(network, images) for name, network in networks.items()}
 

@@ -124,6 +124,7 @@ def render_page(
         accuracy=_accuracy(rows),
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
         export=export,
+        export_failed=words.failed_exports(rows),
         export_difference=scientific(export["largest_difference"]) if export else "",
         export_tolerance=scientific(export["tolerance"]) if export else "",
         files=[

@@ -13,6 +13,7 @@ from prunus.reports.run.tables import knowledge, timings, untimed
 __all__ = [
     "accuracy_caption",
     "collapsed",
+    "failed_exports",
     "headline_caption",
     "knowledge_caption",
     "knowledge_name",
@@ -78,6 +79,14 @@ def missing(rows: Sequence[Row]) -> str:
         "This run is not finished: its journal ends before the final comparison, "
         f"after “{row['event']}”{at}. The page shows what has been measured so far."
     )
+
+
+def failed_exports(rows: Sequence[Row]) -> list[Row]:
+    """Return the formats that were not written, each once with the last reason."""
+    written = {row["format"] for row in of_event(rows, "artefact")}
+    written |= {"onnx"} if of_event(rows, "export") else set()
+    failed = {row["key"]: row for row in of_event(rows, "failed")}
+    return [row for key, row in failed.items() if key not in written]
 
 
 def headline_caption(rows: Sequence[Row]) -> str:

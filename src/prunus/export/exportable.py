@@ -1,0 +1,87 @@
+"""A network as exporters take it: tensors in, all output tensors out, each with a name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.batches import Inputs, flatten_tensors, name_tensors
+from prunus.modules import private_copy, unwrapped
+
+__all__ = ["INPUT", "OUTPUT", "Exportable"]
+
+#: Names of the input and the output of a network that has one of each.
+INPUT, OUTPUT = "images", "logits"
+
+
+class Exportable(nn.Module):
+    """A private float32 copy of a network, on the CPU in eval mode.
+
+    Attributes:
+        inputs: the names of its input tensors: those of the forward pass, `images` for one alone.
+        outputs: the names of its output tensors, in order: those that the network gives them (the
+            keys of a mapping, the fields of a named tuple), `logits` for one alone.
+        batched: for each input whether its first axis is that of the batch.
+    """
+
+    def __init__(self, model: nn.Module, example: Inputs) -> None:
+        """Copy `model`, and run it once on `example` for the names of its outputs."""
+        super().__init__()
+        model = unwrapped(model)
+        self.model = private_copy(model).cpu().float().eval()
+        self.given = _without_tensors(example)
+        given = example.to("cpu", torch.float32)
+        size = given.size
+        self.batched = tuple(bool(t.dim()) and len(t) == size for t in given.tensors)
+        with torch.no_grad():
+            found = name_tensors(given(self.model))
+        self.inputs = _input_names(model, example)
+        self.outputs = tuple(name for name, _ in found) if len(found) > 1 else (OUTPUT,)
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """Return the only output, or all of them in order."""
+        remaining = iter(tensors)
+
+        def fill(value: Any) -> Any:
+            if value is _HOLE:
+                return next(remaining)
+            if isinstance(value, (tuple, list)):
+                return type(value)(fill(item) for item in value)
+            if isinstance(value, dict):
+                return {key: fill(item) for key, item in value.items()}
+            return value
+
+        args, kwargs = fill(list(self.given.args)), fill(self.given.kwargs)
+        found = flatten_tensors(self.model(*args, **kwargs))
+        return found[0] if len(found) == 1 else tuple(found)
+
+
+class _Hole:
+    """The place of a tensor among the arguments."""
+
+    def __reduce__(self) -> str:
+        return "_HOLE"
+
+    def __deepcopy__(self, memo: Any) -> _Hole:
+        return self
+
+
+_HOLE = _Hole()
+
+
+def _without_tensors(example: Inputs) -> Inputs:
+    """Return the arguments with a hole in place of every tensor."""
+    return example.map(lambda _: _HOLE)  # type: ignore[arg-type,return-value]
+
+
+def _input_names(model: nn.Module, example: Inputs) -> tuple[str, ...]:
+    """Return a name for each input tensor."""
+    if len(example.args) == 1 and not example.kwargs and isinstance(example.args[0], Tensor):
+        return (INPUT,)
+    names = list(inspect.signature(model.forward).parameters)
+    names += [f"input_{i}" for i in range(len(names), len(example.args))]
+    given = dict(zip(names, example.args, strict=False)) | example.kwargs
+    return tuple(name for name, _ in name_tensors(given))
