@@ -23,7 +23,7 @@ from prunus.core import TraceError
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
 from prunus.graph.numbers import counts_heads, numbered, sizes_read
 from prunus.graph.operations import (
-    FRESH,
+    LABELLING,
     RULES,
     Call,
     CallSite,
@@ -296,7 +296,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tracks[0] = Track(tracks[0].shape, kept)
         where = self.running[-1] if self.running else ""
         scripted = isinstance(module_at(self.model, where), Scripted)
-        labelled = name in FRESH or any(t.labelled for t in tracks)
+        labelled = name in LABELLING or any(t.labelled for t in tracks)
         if not outputs or not (scripted or labelled):
             return result
         if name.endswith("_") and not name.endswith("__") and name[:-1]:

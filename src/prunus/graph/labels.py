@@ -34,11 +34,22 @@ class Labels:
         self._size, self._done = 1, 0
         self._edges: list[tuple[Nodes, Nodes]] = []
         self._fixes: list[tuple[Nodes, str]] = []
+        self._loose: list[Nodes] = []
 
-    def new(self, count: int) -> Tensor:
-        """Return `count` new labels, each in its own class."""
+    def new(self, count: int, *, loose: bool = False) -> Tensor:
+        """Return `count` new labels, each in its own class; `loose` if no parameter has them."""
         first, self._size = self._size, self._size + count
-        return torch.arange(first, self._size)
+        made = torch.arange(first, self._size)
+        if loose:
+            self._loose.append(made.numpy())
+        return made
+
+    def loose(self, labels: Tensor) -> bool:
+        """Return whether no parameter has any of these labels, as far as is known."""
+        part = self.settled()
+        owned = np.ones(self._size, dtype=bool)
+        owned[np.concatenate([np.zeros(0, dtype=np.int64), *self._loose])] = False
+        return not np.isin(part[np.unique(labels.numpy())], part[owned]).any()
 
     def join(self, one: Tensor, other: Tensor) -> None:
         """Merge labels, elementwise after broadcasting."""

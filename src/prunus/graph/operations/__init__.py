@@ -15,11 +15,11 @@ from prunus.graph.operations.call import (
     TraceState,
     opaque,
 )
-from prunus.graph.operations.elementwise import FRESH, elementwise
+from prunus.graph.operations.elementwise import LABELLING, elementwise
 from prunus.graph.operations.single import follow_single
 
 __all__ = [
-    "FRESH",
+    "LABELLING",
     "RULES",
     "Call",
     "CallSite",

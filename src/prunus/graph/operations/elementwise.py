@@ -5,12 +5,14 @@ from __future__ import annotations
 from prunus.graph.labels import Track
 from prunus.graph.operations.call import Call, meet, rule
 
-__all__ = ["FRESH", "elementwise", "same"]
+__all__ = ["LABELLING", "elementwise", "same"]
 
 #: Operations that make a tensor filled with one number (or to be filled).
 FRESH = (
     "zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty",
 )  # fmt: skip
+#: Operations whose results have labels even if no operand has any.
+LABELLING = frozenset((*FRESH, "expand"))
 
 
 @rule(
@@ -56,7 +58,7 @@ def _fresh(call: Call) -> list[Track]:
     track = Track(shape, fresh=True)
     for axis, size in enumerate(shape):
         if size > 1:
-            nodes = call.labels.new(size)
+            nodes = call.labels.new(size, loose=True)
             track.arrays.append(nodes.view([-1 if d == axis else 1 for d in range(len(shape))]))
             call.trace.sized(track.arrays[-1], call.site.module)
     return [track]

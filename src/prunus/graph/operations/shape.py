@@ -43,7 +43,9 @@ def _apart(call: Call, source: Track) -> list[Tensor]:
             if not varying(k) & varying(array)
             and _laid_out(k, source, call.shape) & _laid_out(array, source, call.shape)
         ]
-        if clash and all(_stays(labels, k) for k in clash):
+        if clash and (_stays(labels, array) or labels.loose(array)):
+            continue
+        if clash and all(_stays(labels, k) or labels.loose(k) for k in clash):
             kept = [k for k in kept if all(k is not c for c in clash)]
         elif clash:
             labels.fix(array, f"{call.name!r} puts it on one axis with heads that are removed")
@@ -63,7 +65,7 @@ def _stays(labels: Labels, array: Tensor) -> bool:
 
 
 @rule(
-    "permute", "transpose", "t", "expand", "unsqueeze", "squeeze", "flip", "roll", "repeat",
+    "permute", "transpose", "t", "unsqueeze", "squeeze", "flip", "roll", "repeat",
     "unfold", "movedim", "diagonal", "expand_as", "squeeze_",
     "unsqueeze_", "transpose_", "t_", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
     "native_channel_shuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
@@ -82,6 +84,21 @@ def moved(call: Call, source: Track, run: Callable[[Tensor], Tensor] | None = No
         shape = tuple(made.shape)
         arrays.append(compress(made.long()))
     return Track(shape, [a for a in arrays if a.shape and varying(a)])
+
+
+@rule("expand")
+def _expand(call: Call) -> list[Track]:
+    """Copies along an axis are as many as their size, which is taken from elsewhere."""
+    source, shape = call.tracks[0], call.shape
+    made = moved(call, source)
+    lead = len(shape) - len(source.shape)
+    for axis in range(min(1, len(shape) - 1), len(shape)):
+        before = source.shape[axis - lead] if axis >= lead else 1
+        if before == 1 < shape[axis]:
+            nodes = call.labels.new(shape[axis], loose=True)
+            made.arrays.append(nodes.view([-1 if d == axis else 1 for d in range(len(shape))]))
+            call.trace.sized(made.arrays[-1], call.site.module)
+    return [made]
 
 
 @rule("view_as_complex")
