@@ -74,7 +74,7 @@ def test_channels_of_both_operands_are_one(what: Callable[[Tensor, Tensor], Tens
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        (warped, "a slice by fixed numbers|reads positions from it"),
+        (warped, "'grid_sampler_2d' reads positions from it"),
         (indexed, "'index' takes places from it"),
     ],
 )
@@ -83,7 +83,7 @@ def test_what_says_where_stays(what: Callable[[Tensor, Tensor], Tensor], reason:
     model, x = Two(what).eval(), torch.randn(1, 3, 6, 6)
     groups = find_groups(model, x)
     assert list(groups) == ["a"]
-    assert reasons(groups)["b"] in reason or reason in reasons(groups)["b"]
+    assert reasons(groups)["b"] == reason
     assert unsound_groups(groups, x) == {}
 
 

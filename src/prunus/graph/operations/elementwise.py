@@ -20,7 +20,8 @@ LABELLING = frozenset((*FRESH, "expand"))
     "copy_", "rrelu_with_noise", "fill_", "zero_", "dropout", "alpha_dropout", "hardswish",
     "hardsigmoid", "hardtanh", "elu", "celu", "selu", "mish", "silu", "gelu", "leaky_relu",
     "threshold", "softplus", "softshrink", "hardshrink", "log_sigmoid_forward", "relu6", "prelu",
-    "nan_to_num", "isnan",
+    "nan_to_num", "isnan", "floor_divide", "rsub", "polar", "complex", "fill", "copy",
+    "fake_quantize_per_tensor_affine_cachemask",
 )  # fmt: skip
 def elementwise(call: Call) -> list[Track]:
     """Join the labels that meet."""
@@ -34,7 +35,7 @@ def elementwise(call: Call) -> list[Track]:
 @rule(
     "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "bernoulli",
     "normal", "uniform", "exponential", "detach", "clone", "_to_copy", "to", "contiguous", "alias",
-    "lift_fresh", "_conj",
+    "lift_fresh", "lift_fresh_copy", "_conj", "_neg_view",
 )  # fmt: skip
 def same(call: Call) -> list[Track]:
     """Pass labels on unchanged."""

@@ -78,7 +78,7 @@ def _index_put(call: Call) -> list[Track]:
     indices, values = call.argument(1, "indices"), others[-1]
     _fix_places(call, others[:-1])
     there = moved(call, into, lambda t: torch.ops.aten.index.Tensor(t, indices))
-    if not any(there.arrays) and not values.arrays:
+    if not there.arrays and not values.arrays:
         return [Track(call.shape, into.arrays)]
     meet(call.trace, [there, values], there.shape, call.name)
     return [Track(call.shape, into.arrays)]

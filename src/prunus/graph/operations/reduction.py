@@ -38,8 +38,10 @@ def along_axis(vector: Tensor | None, shape: tuple[int, ...], axis: int = 1) -> 
     "max_pool1d", "max_pool2d", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool1d",
     "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "_adaptive_avg_pool2d",
     "adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "adaptive_max_pool3d", "fractional_max_pool2d", "fractional_max_pool3d",
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d",
     "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d", "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact1d", "_upsample_nearest_exact3d",
     "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d",
     "grid_sampler_3d", "roi_align", "roi_pool", "mkldnn_max_pool2d",
     "quantized_max_pool2d", "max_pool2d_with_indices_backward",
@@ -91,6 +93,7 @@ def _sum(call: Call) -> list[Track]:
 @rule(
     "mean", "amax", "amin", "max", "min", "argmax", "argmin", "var", "std", "var_mean", "std_mean",
     "linalg_vector_norm", "norm", "logsumexp", "prod", "any", "all", "median", "nanmean",
+    "aminmax", "count_nonzero", "mode",
 )  # fmt: skip
 def _mean(call: Call) -> list[Track]:
     if len(call.tracks) > 1:  # the elementwise form of max and min
@@ -100,7 +103,7 @@ def _mean(call: Call) -> list[Track]:
 
 @rule(
     "_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax", "cumsum", "cumprod",
-    "sort", "topk",
+    "logcumsumexp", "cummax", "cummin", "sort", "topk",
 )  # fmt: skip
 def _over(call: Call) -> list[Track]:
     x = call.tracks[0]
@@ -114,6 +117,16 @@ def _over(call: Call) -> list[Track]:
         else:
             call.labels.fix(array, f"{call.name.strip('_')!r} runs over its channels")
     return [Track(tuple(t.shape), arrays) for t in call.outputs]
+
+
+@rule("tril", "triu")
+def _triangle(call: Call) -> list[Track]:
+    """Positions of the last two axes decide what stays."""
+    x = call.tracks[0]
+    last = {len(x.shape) - 1, len(x.shape) - 2}
+    for array in (a for a in x.arrays if varying(a) & last):
+        call.labels.fix(array, f"{call.name!r} clears its channels by their positions")
+    return [Track(call.shape, x.arrays)]
 
 
 @rule(

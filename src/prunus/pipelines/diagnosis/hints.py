@@ -41,6 +41,7 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
         "nothing while heads are removed; or give every head its own",
         False,
     ),
+    (r"(places|positions) from it|at given places|by their positions", NOTHING, False),
     (r"at fixed places", "compute that tensor from x, or make it a parameter", True),
     (r"slice by fixed numbers", "use chunk, or a separate layer for each part", True),
     (r"unequal parts of fixed sizes", "use equal parts, or a separate layer for each part", True),
