@@ -1,5 +1,6 @@
 """Groups do not depend on gradients: where nothing needs them, or the network switches them off."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
@@ -9,7 +10,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from prunus.graph import find_groups
-from tests.graph.test_groups import reasons
+from prunus.surgery import unsound_groups
+from tests.graph.test_groups import members, reasons
 
 
 class Chain(nn.Module):
@@ -113,3 +115,38 @@ def test_a_decision_is_not_a_source() -> None:
             return self.head(self.up(x).relu()).index_select(0, self.router(x).argmax(1) * 0)
 
     assert find_groups(Routed(), torch.zeros(1, 4)).heads == ("head",)
+
+
+class Projected(nn.Module):
+    """The last product is with a parameter of the network, as in CLIP."""
+
+    def __init__(self, what: Callable[[Tensor, Tensor], Tensor], *sizes: int) -> None:
+        super().__init__()
+        self.what = what
+        self.a, self.b = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 8, 3)
+        self.project = nn.Parameter(torch.randn(*sizes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.b(F.relu(self.a(x))))
+        return self.what(x if self.project.dim() > 2 else x.mean((2, 3)), self.project)
+
+
+@pytest.mark.parametrize(
+    ("what", "sizes", "axis"),
+    [
+        (lambda x, w: x @ w, (8, 5), 0),
+        (F.linear, (5, 8), 1),
+        (lambda x, w: torch.einsum("bi,oi->bo", x, w), (5, 8), 1),
+        (F.conv2d, (5, 8, 1, 1), 1),
+    ],
+)
+def test_what_a_parameter_multiplies_is_no_output(
+    what: Callable[[Tensor, Tensor], Tensor], sizes: tuple[int, ...], axis: int
+) -> None:
+    torch.manual_seed(0)
+    model, x = Projected(what, *sizes).eval(), torch.randn(2, 3, 9, 9)
+    groups = find_groups(model, x)
+    assert members(groups) == {"a": "a.out b.in", "b": f"b.out project:{axis}.out"}
+    assert not groups.unprunable
+    assert not groups.heads
+    assert unsound_groups(groups, x) == {}

@@ -119,7 +119,7 @@ TOKENS, IMAGE, ROW = torch.arange(6)[None], torch.zeros(1, 3, 9, 9), torch.zeros
             },
         ),
         (Mirror(), IMAGE, {"e1": "e1.out e2.in d2.out d1.in", "e2": "e2.out d2.in"}),
-        (Called(), IMAGE, {"e1": "e1.out e2.in"}),
+        (Called(), IMAGE, {"e1": "e1.out e2.in", "e2": "e2.out"}),
         (Norms(), ROW, {"a": "a.out b.out n.out m.out head.in other.in"}),
     ],
 )

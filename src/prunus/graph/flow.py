@@ -10,9 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.batches import flatten_tensors
 
-__all__ = ["Dataflow"]
+__all__ = ["PARAMETER", "PRODUCT", "Dataflow"]
 
 NOTHING: frozenset[str] = frozenset()
+#: The source of a parameter, and of a product with one that no layer holds as its weight.
+PARAMETER, PRODUCT = ":parameter", ":product"
+ONLY_PARAMETERS = frozenset([PARAMETER])
+#: Operations whose last two operands are multiplied as matrices or filters.
+MATRICES = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv"}
+FILTERS = {"convolution", "_convolution"}
 
 
 class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -20,7 +26,8 @@ class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     It follows every ATen operation, in-place ones and views too, whether or not anything needs
     gradients. As gradients do, it follows numbers and not decisions: integers have no sources.
-    Views of one memory share their sources.
+    Views of one memory share their sources. A product with a parameter that is not a layer's has
+    no sources but `PRODUCT`: it mixes what it reads, as a layer does.
     """
 
     def __init__(self) -> None:
@@ -32,6 +39,9 @@ class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return the names that tensors were computed from."""
         if isinstance(tensors, Tensor):
             tensors = [tensors]
+        return self._known(tensors) - ONLY_PARAMETERS
+
+    def _known(self, tensors: Iterable[Tensor]) -> frozenset[str]:
         return NOTHING.union(*(self._sources.get(_memory(t)[0], NOTHING) for t in tensors))
 
     def put(self, tensor: Tensor, names: Iterable[str]) -> None:
@@ -41,10 +51,17 @@ class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def follow(self, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> None:
         """Add the sources of inputs to those of outputs computed from them."""
-        found = self.sources(inputs)
+        found = self._known(inputs)
         for tensor in outputs if found else ():
             if tensor.is_floating_point() or tensor.is_complex():
-                self.put(tensor, found | self.sources(tensor))
+                self.put(tensor, found | self._known([tensor]))
+
+    def _mixes(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Return whether an operation multiplies a parameter with what layers made."""
+        tensors = [a for a in args if isinstance(a, Tensor)]
+        pair = tensors[:2] if name in FILTERS else tensors[-2:] if name in MATRICES else []
+        known = [self._known([tensor]) for tensor in pair]
+        return ONLY_PARAMETERS in known and any(names - ONLY_PARAMETERS for names in known)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -53,7 +70,9 @@ class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = func._schema.name.split("::")[1]
-        if not (name.startswith("new_") or name.endswith("_like")):  # only the shape is read
+        if self._mixes(name, args):
+            self.put(result, [PRODUCT])
+        elif not (name.startswith("new_") or name.endswith("_like")):  # only the shape is read
             given = [*args, *kwargs.values()]
             known = func._schema.arguments
             written = [

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prunus.batches import Example, Inputs, flatten_tensors
 from prunus.core import TraceError
-from prunus.graph.flow import Dataflow
+from prunus.graph.flow import PARAMETER, PRODUCT, Dataflow
 from prunus.modules import (
     BATCHNORMS,
     CONVOLUTIONS,
@@ -39,9 +39,9 @@ class Probe:
     `positions`: kernel applications per example, by module. `normalizers`: for every call of a
     module the BatchNorm that reads its output, if it reads no other module's output and nothing
     else reads it, or None; only modules that have one. `ends`: modules whose output reaches the
-    network's output with no mixing module between, `heads` those of them that run in evaluation.
-    `starts`: linear modules that read the
-    network's input with no mixing module between. `dims`: axes of each module's first input.
+    network's output with no mixing module or product with a parameter between, `heads` those of
+    them that run in evaluation. `starts`: linear modules that read the network's input with no
+    mixing module between. `dims`: axes of each module's first input.
     `uncalled`: layers whose weights are read without calling them. `worked_out`: layers that
     compute the weight they use, as weight standardisation does. `composite`: layers whose output is
     more than W·x + b, because their forward pass goes on with a norm, an activation or a branch.
@@ -70,6 +70,8 @@ def probe(model: nn.Module, example: Example) -> Probe:
     """
     seen = Probe()
     flow = Dataflow()
+    for parameter in model.parameters():
+        flow.put(parameter, [PARAMETER])
     names = {module: name for name, module in named_layers(model)}
     running: list[str] = []
     kept: list[Tensor] = []  # keeps tensors alive, so that an id refers to one tensor
@@ -121,7 +123,7 @@ def probe(model: nn.Module, example: Example) -> Probe:
         runs[name] += 1
         seen.positions[name] += _positions(module, read, made, examples)
         if layer or isinstance(module, Scripted):
-            within = flow.sources(tensors)
+            within = flow.sources(read if filters else tensors)
             if not filters:
                 within = frozenset(n for n in within if n.startswith(f"{name}."))
             for tensor in tensors:
@@ -171,7 +173,7 @@ def probe(model: nn.Module, example: Example) -> Probe:
         )  # fmt: skip
         if any(norms):
             seen.normalizers[name] = norms
-    seen.ends = set(flow.sources(flatten_tensors(outputs)))
+    seen.ends = set(flow.sources(flatten_tensors(outputs)) - {PRODUCT})
     seen.heads = set(seen.ends)
     return seen
 

@@ -92,6 +92,11 @@ def _linear(call: Call) -> list[Track]:
     return [Track(shape, arrays)]
 
 
+def _of_axis(labels: Labels, weight: Track, axis: int) -> Tensor | None:
+    """Return one label for each index of an axis of a weight, whatever its other axes have."""
+    return channels(labels, Track(weight.shape, weight.along(axis)), axis)
+
+
 @rule("convolution", "_convolution", "mkldnn_convolution", "thnn_conv2d", "_slow_conv2d_forward")
 def _convolution(call: Call) -> list[Track]:
     x, weight, *bias = call.tracks
@@ -99,11 +104,10 @@ def _convolution(call: Call) -> list[Track]:
     transposed, groups = bool(call.args[6]), int(call.args[8])
     incoming, width = x.shape[1], shape[1]
     read, (own, out) = channels(labels, x), call.site.filters
-    if out is None and not transposed:  # a weight that was computed in the forward pass
-        for array in (a for a in weight.arrays if a.shape[0] > 1):
-            flat = array.flatten(1)
-            labels.join(flat, flat[:, :1])
-            out = flat[:, 0]
+    if out is None and (groups == 1 or not transposed):  # not a layer's own weight
+        out = _of_axis(labels, weight, int(transposed))
+    if own is None and groups == 1:
+        own = _of_axis(labels, weight, int(not transposed))
     if groups > 1 and groups == incoming:
         if read is not None and out is not None:
             labels.join(out, read.repeat_interleave(width // incoming))
