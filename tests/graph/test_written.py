@@ -75,7 +75,29 @@ class Image(nn.Module):
         return self.head(self.last(x).relu().mean((2, 3)))
 
 
-NORMS = {"rms": RootMeanSquareNorm2d, "response": ResponseNorm, "layer": FirstNorm}
+class Scale(nn.Module):
+    """The same, in a class whose name does not say that it normalises."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.g = nn.Parameter(torch.rand(width) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1) * self.g[:, None, None] * x.shape[1] ** 0.5
+
+
+class Centre(Scale):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(1, keepdim=True)) * self.g[:, None, None]
+
+
+NORMS = {
+    "unnamed": Scale,
+    "centre": Centre,
+    "rms": RootMeanSquareNorm2d,
+    "response": ResponseNorm,
+    "layer": FirstNorm,
+}
 
 
 @pytest.mark.parametrize("name", list(NORMS))
@@ -107,7 +129,17 @@ def test_what_is_no_norm_is_not_taken_for_one() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x * x.mean(1, keepdim=True) * self.weight[:, None, None]
 
+    class Gate(Pooled):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x.mean(1, keepdim=True).sigmoid() * self.weight[:, None, None]
+
+    class LayerScale(Pooled):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.weight[:, None, None]
+
     assert not is_written_norm(Pooled(8))
+    assert not is_written_norm(Gate(8))
+    assert not is_written_norm(LayerScale(8))
     assert not is_written_norm(nn.LayerNorm(8))
     assert not is_written_norm(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)))
     groups = find_groups(Image(Pooled(8)).eval(), torch.randn(2, 3, 9, 9))

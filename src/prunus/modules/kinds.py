@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import math
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -73,17 +77,59 @@ def has_own_forward(module: nn.Module) -> bool:
 
 
 def is_written_norm(module: nn.Module) -> bool:
-    """Return whether a module is a custom norm, judged by its name and parameters.
+    """Return whether a module is a custom norm, judged by its parameters and by what it does.
 
-    It has a scale, and perhaps a shift, for each channel, and no layer that mixes channels. Its
-    reductions over channels (a mean, a root mean square) run over the channels that are left.
+    It has a scale, and perhaps a shift, for each channel, and no layer that mixes channels; and its
+    name says so, or it computes what norms do. Its reductions over channels (a mean, a root mean
+    square) run over the channels that are left.
     """
-    if "norm" not in type(module).__name__.lower() or isinstance(module, (*PASSING, RawAxis)):
+    if isinstance(module, (*PASSING, RawAxis)):
         return False
     own = list(module.parameters(recurse=False))
     widths = {p.numel() for p in own if max(p.shape, default=0) == p.numel()}
-    mixing = any(isinstance(m, (CONVOLUTIONS, nn.Linear)) for m in module.modules())
-    return bool(own) and len(widths) == 1 and not mixing and all(p.numel() in widths for p in own)
+    if not own or len(widths) != 1 or any(p.numel() not in widths for p in own):
+        return False
+    if any(isinstance(m, (CONVOLUTIONS, nn.Linear)) for m in module.modules()):
+        return False
+    return "norm" in type(module).__name__.lower() or _normalises(module, widths.pop())
+
+
+#: Whether modules that may be norms are some.
+_NORMS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _normalises(module: nn.Module, width: int) -> bool:
+    """Return whether a module computes what norms do, by trying it on tokens and on maps."""
+    if module not in _NORMS:
+        _NORMS[module] = False  # while it runs, and where it cannot
+        twin = copy.deepcopy(module).eval()
+        for part in twin.modules():
+            part._forward_hooks.clear()
+            part._forward_pre_hooks.clear()
+        like = next(twin.parameters(recurse=False))
+        noise = torch.rand(2, 3, width, 5, generator=torch.Generator().manual_seed(0)) + 0.5
+        for shape, axis in (((2, 3, width), 2), ((2, width, 3, 5), 1)):
+            x = noise.flatten()[: math.prod(shape)].view(shape).to(like)
+            with contextlib.suppress(Exception), torch.no_grad():  # it may take no such input
+                _NORMS[module] |= _is_norm(twin, x, axis)
+    return _NORMS[module]
+
+
+def _is_norm(module: nn.Module, x: Tensor, axis: int) -> bool:
+    """Return whether another first channel changes the others, and the input's scale is no matter.
+
+    Apart from what it makes of zeros, its output does not change with the scale of x, or only in
+    proportion to it; a gate's does in other ways.
+    """
+    changed = x.clone()
+    changed.narrow(axis, 0, 1).mul_(3)
+    shift, one, other, twice = (module.forward(y) for y in (x * 0, x, changed, 2 * x))
+    if not isinstance(one, Tensor) or one.shape != x.shape:
+        return False
+    size = float((one - shift).abs().max())
+    rest = (one - other).narrow(axis, 1, x.shape[axis] - 1)
+    even = min(float((twice - shift - k * (one - shift)).abs().max()) for k in (1, 2))
+    return float(rest.abs().max()) > 1e-4 * size and even < 1e-2 * size
 
 
 def channel_count(module: nn.Module, axis: str) -> int:
