@@ -48,6 +48,11 @@ def _is_plain(groups: Groups, group: Group) -> bool:
         and len(makers) == 1
         and not groups.unfit(makers[0], outputs=True)
         and all(can_be_empty(module) and m.index.shape[1] == 1 for m, module in modules)
+        and all(
+            m.index.size == groups.layers[m.module].out
+            for m, module in modules
+            if is_mixing(module)
+        )
         and all(m.axis == "in" and m.module in groups.layers for m in group.consumers)
     )
 

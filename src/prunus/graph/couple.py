@@ -50,11 +50,6 @@ def checked_group(
             raise NotFollowedError(f"{name} ({type(module).__name__}) cannot be cut")
         index = _index(name, pairs, units)
         width = channel_count(module, axis)
-        if axis == "out" and is_mixing(module) and index.size != width:
-            raise NotFollowedError(
-                f"only {index.size} of the {width} channels of {name} are coupled to it: they are "
-                "padded, sliced or broadcast in between"
-            )
         if index.size and index.max() >= width:
             raise NotFollowedError(f"{name} has {width} channels, fewer than are coupled to it")
         if isinstance(module, nn.LayerNorm) and not (
@@ -74,7 +69,9 @@ def checked_group(
         members = [_by_quota(m, units, int(groups)) for m in members]
         for member in members:
             _check_spread(member, module_at(wide, member.module))
-    producer = next(m for m in members if m.axis == "out" and is_mixing(module_at(wide, m.module)))
+    made = [m for m in members if m.axis == "out" and is_mixing(module_at(wide, m.module))]
+    whole = [m for m in made if m.index.size == channel_count(module_at(wide, m.module), "out")]
+    producer = (whole or made)[0]
     kind = "channels"
     if isinstance(module_at(wide, producer.module), nn.Linear):
         kind = "heads" if any(counts_heads(m.module) for m in members) else "neurons"

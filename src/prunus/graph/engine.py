@@ -20,7 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from prunus.batches import Inputs, flatten_tensors
 from prunus.core import TraceError
-from prunus.graph.labels import FIXED, Labels, Track, compress, varying
+from prunus.graph.labels import FIXED, Labels, Nodes, Track, compress, varying
 from prunus.graph.numbers import counts_heads, numbered, sizes_read
 from prunus.graph.operations import (
     LABELLING,
@@ -40,6 +40,7 @@ from prunus.modules import (
     calling,
     channel_count,
     is_depthwise,
+    is_mixing,
     is_packed,
     is_written_norm,
     module_at,
@@ -392,15 +393,54 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             obstacle = ""
             if (classes == FIXED).any():
                 obstacle = why.get(int(own[classes == FIXED][0]), "its outputs stay")
-            order = {int(label): unit for unit, label in enumerate(dict.fromkeys(classes))}
-            coupling: Coupling = defaultdict(set)
-            for label, unit in order.items():
-                for name, axis, channel in owners[label]:
-                    coupling[name, axis].add((channel, unit))
-            if not coupling:
-                coupling[root, "out"] = {(c, c) for c in range(len(own))}
-            met.update(name for name, axis in coupling if axis == "out")
-            yield root, dict(coupling), obstacle
+            parts = [list(dict.fromkeys(int(label) for label in classes))]
+            if not obstacle:
+                parts = self._parts(parts[0], owners, part)
+            for labels in parts:
+                coupling: Coupling = defaultdict(set)
+                for unit, label in enumerate(labels):
+                    for name, axis, channel in owners[label]:
+                        coupling[name, axis].add((channel, unit))
+                if not coupling:
+                    coupling[root, "out"] = {(c, c) for c in range(len(own))}
+                met.update(name for name, axis in coupling if axis == "out")
+                yield root, dict(coupling), obstacle or self._padded(coupling, part)
+
+    def _parts(
+        self, labels: list[int], owners: dict[int, list[tuple[str, str, int]]], part: Nodes
+    ) -> list[list[int]]:
+        """Divide the labels of a layer whose channels others make: a gate of a concatenation.
+
+        Each part has the labels that the same axes own, and a layer that makes no others.
+        """
+        found: dict[frozenset[tuple[str, str]], list[int]] = defaultdict(list)
+        for label in labels:
+            found[frozenset((name, axis) for name, axis, _ in owners[label])].append(label)
+        if len(found) == 1:
+            return [labels]
+        for axes, own in found.items():
+            made = [self.axes[key][0].numpy() for key in axes if self._mixes(key)]
+            if not any(np.isin(part[nodes], own).all() for nodes in made):
+                return [labels]
+        return list(found.values())
+
+    def _padded(self, coupling: Coupling, part: Nodes) -> str:
+        """Say which layer has only some of its channels coupled, while others of it stay."""
+        for key, pairs in coupling.items():
+            if self._mixes(key):
+                nodes = self.axes[key][0].numpy()
+                count = len({channel for channel, _ in pairs})
+                if count < len(nodes) and (part[nodes] == FIXED).any():
+                    return (
+                        f"only {count} of the {len(nodes)} channels of {key[0]} are coupled to "
+                        "it: they are padded, sliced or broadcast in between"
+                    )
+        return ""
+
+    def _mixes(self, key: tuple[str, str]) -> bool:
+        """Return whether an axis is that of what a mixing layer makes."""
+        name, axis = key
+        return axis == "out" and is_mixing(module_at(self.model, name))
 
 
 def _place(tensor: Tensor) -> Any:

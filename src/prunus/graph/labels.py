@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-__all__ = ["FIXED", "Labels", "Track", "compress", "varying"]
+__all__ = ["FIXED", "Labels", "Nodes", "Track", "compress", "varying"]
 
 Nodes = NDArray[np.int64]
 
