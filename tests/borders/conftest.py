@@ -1,0 +1,43 @@
+"""Every wait has an end, and times are not measured: a row of the corpus takes half a second."""
+
+import functools
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+import prunus.pipelines.pruning.timing as timing
+from prunus.export import Parity
+
+#: Seconds after which a row is taken to hang.
+LIMIT = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _a_row_does_not_hang() -> Iterator[None]:
+    def stop(_: int, __: FrameType | None) -> None:
+        raise TimeoutError(f"hangs: no end after {LIMIT:.0f} seconds")
+
+    former = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, former)
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        timing, "compare_latency", functools.partial(timing.compare_latency, rounds=6)
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the ONNX file of `Report.save`, which takes two seconds; some rows export."""
+    monkeypatch.setattr(
+        "prunus.pipelines.pruning.api.export_onnx",
+        lambda *_: Parity(0.0, 1e-4, 0),
+        raising=False,
+    )

@@ -1,0 +1,176 @@
+"""What holds for every network that Prunus does not refuse: each function checks one part."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import prunus
+from prunus.evaluation import count_macs, count_params
+from prunus.surgery import mask_
+from tests.borders.case import Network, run, tensors
+from tests.borders.untouched import untouched, values
+from tests.conftest import random_plan
+
+__all__ = ["check_cut", "check_doctor", "check_prune", "check_steps"]
+
+UNTRAINED = prunus.TrainConfig(epochs=0)
+ONE_SHOT = prunus.PruneConfig(iterations=1, finetune=UNTRAINED, final=UNTRAINED)
+
+
+def check_doctor(case: Network) -> None:
+    """`diagnose` and `find_groups` agree, find what can be cut, and change nothing."""
+    model, example = case.used(), case.example()
+    with untouched(model, example, writes=case.writes):
+        if case.refused:
+            refused(lambda: healthy(prunus.diagnose(model, example)), case.refused)
+            refused(lambda: prunus.find_groups(model, example).require_any(), case.refused)
+            return
+        found = prunus.diagnose(model, example)
+        groups = prunus.find_groups(model, example)
+    made = {m.module for g in groups.values() for m in g.members}
+    lost = [name for name in case.cuts if name not in made]
+    reasons = {u.module: u.reason for u in groups.unprunable}
+    assert not lost, f"stays whole: {({name: reasons.get(name) for name in lost} or reasons)}"
+    odd = sorted({g.name for g in found.groups} ^ set(groups))
+    assert not odd, f"doctor and find_groups disagree about {odd}"
+    for what, told, own in (
+        ("params", found.params, count_params(model)),
+        ("MACs", found.macs, count_macs(model, example)),
+    ):
+        assert told == own, f"doctor counts {told} {what} of {own}"
+
+
+def check_cut(case: Network, seed: int) -> None:
+    """A random cut computes what its mask computes, and is undone bit for bit."""
+    groups = prunus.find_groups(case.used(), case.example())
+    plan = random_plan(groups, seed, case.most)
+    example = case.example(3, seed=5)
+    model = case.used()
+    dense = run(model.eval(), example)
+    masked = run(mask_(case.used(), plan).eval(), example)
+    cut = case.used()
+    before = values(cut)
+    receipt = prunus.apply_(cut, plan, compensate="none")
+    if not case.random:
+        after = run(cut.eval(), example)
+        far = max(distance(one, other) for one, other in zip(masked, after, strict=True))
+        assert far <= case.tolerance, f"masked and cut differ by {far:.1e}"
+        changed = max(distance(one, other) for one, other in zip(dense, after, strict=True))
+        assert changed > 1e-7, "the cut changes nothing"
+    for name, module in case.used().named_modules():  # the modes before `eval`
+        cut.get_submodule(name).training = module.training
+    prunus.undo_(cut, receipt)
+    same(before, values(cut))
+    assert same_outputs(dense, run(cut.eval(), example)), "undone, it computes something else"
+
+
+def check_steps(case: Network) -> None:
+    """README's steps meet the budget by the counter that reports it."""
+    model, example, loader = case.used(), case.example(), case.loader()
+    groups = prunus.find_groups(model, example)
+    with untouched(model, example, *loader, writes=case.writes):
+        statistics = prunus.collect(model, loader, groups, case.teacher, output=case.output)
+        scores = prunus.score(groups, statistics)
+        budget = reachable(case, "macs")
+        plan = prunus.make_plan(groups, scores, budget)
+    before = values(model)
+    dense = count_macs(model, example)
+    receipt = prunus.apply_(model, plan, statistics, loader=loader)
+    holds(budget, dense, count_macs(model, example))
+    assert all(bool(t.isfinite().all()) for t in run(model.eval(), example))
+    for name, module in case.used().named_modules():
+        model.get_submodule(name).training = module.training
+    prunus.undo_(model, receipt)
+    same(before, values(model))
+
+
+def check_prune(case: Network, folder: Path) -> None:
+    """`prune` meets the budget, reloads bit for bit, and exports."""
+    model, loader = case.used(), case.loader()
+    budget = "params=70%" if case.refused else reachable(case, "params")
+
+    def go() -> tuple[nn.Module, prunus.Report]:
+        chosen = {} if case.output is None else {"output": case.output}
+        return prunus.prune(model, loader, budget, config=ONE_SHOT, device="cpu", **chosen)
+
+    with untouched(model, *loader, writes=case.writes):
+        if case.refused or case.prune_refused:
+            refused(go, case.refused or case.prune_refused)
+            return
+        small, report = go()
+    holds(budget, count_params(model), count_params(small))
+    result = report.record.find("result")
+    for side in ("dense", "pruned"):
+        assert 0 <= result[side]["validation_accuracy"] <= 1, result
+    for what, told, own in (
+        ("params", result["dense"]["params"], count_params(model)),
+        ("params after the cut", result["pruned"]["params"], count_params(small)),
+        ("MACs after the cut", result["pruned"]["macs"], count_macs(small, case.example())),
+    ):
+        assert told == own, f"the record says {told} {what}, counted are {own}"
+    report.save(folder)
+    example = case.example(3, seed=5)
+    again = prunus.load(folder, model=case.fresh())
+    assert same_outputs(run(small, example), run(again, example)), "reloaded, it differs"
+    if case.export:
+        path = folder / f"exported.{case.export}"
+        with untouched(small, writes=case.writes):
+            if case.export_refused:
+                refused(lambda: prunus.export(small, example, path), case.export_refused)
+            else:
+                prunus.export(small, example, path)
+
+
+def healthy(found: prunus.Diagnosis) -> None:
+    """Raise a refusal where doctor finds nothing that can be pruned."""
+    if found.status == "unprunable":
+        raise prunus.PrunusError("; ".join(f"{f.module}: {f.reason}" for f in found.findings))
+
+
+def refused(call: Any, words: str) -> None:
+    with pytest.raises(prunus.PrunusError) as caught:
+        call()
+    text = str(caught.value)
+    assert re.search(words, text), f"refused in other words: {text}"
+    assert len(text) < 1500, f"{len(text)} characters: {text[:300]}"
+
+
+def reachable(case: Network, currency: str) -> str:
+    """Return a budget halfway to the smallest network."""
+    found = prunus.diagnose(case.fresh(), case.example())
+    whole = {"macs": found.macs, "params": found.params}
+    if not whole[currency]:
+        currency = "params"
+    share = 100 * found.least[currency] / whole[currency]
+    return f"{currency}={(100 + share) / 2:.1f}%"
+
+
+def holds(budget: str, dense: int, cut: int) -> None:
+    currency, _, share = budget.partition("=")
+    limit = float(share.rstrip("%")) / 100 * dense
+    if currency == "macs" or dense:
+        assert cut <= limit + 1e-6, f"{cut} of {dense} {currency}, allowed {share}"
+        assert cut < dense, f"nothing of the {currency} is saved"
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    assert one.shape == other.shape, (one.shape, other.shape)
+    scale = max(1e-6, float(one.double().abs().max()))
+    return float((one.double() - other.double()).abs().max()) / scale if one.numel() else 0.0
+
+
+def same(before: dict[str, Any], after: dict[str, Any]) -> None:
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    assert not changed, f"not restored: {', '.join(changed[:6])}"
+
+
+def same_outputs(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return len(tensors(one)) == len(tensors(other)) and all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(one, other, strict=True)
+    )

@@ -1,0 +1,39 @@
+"""Each network of the corpus is right or refused by name: never a traceback, never a hang."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.borders import contract, networks
+from tests.borders.case import NETWORKS
+from tests.borders.known import KNOWN
+
+assert networks.__all__
+
+STEPS = [
+    pytest.param(name, marks=[pytest.mark.xfail(strict=False, reason=KNOWN["steps", name])])
+    if ("steps", name) in KNOWN
+    else name
+    for name in NETWORKS
+]
+PRUNE = [
+    pytest.param(name, marks=[pytest.mark.xfail(strict=False, reason=KNOWN["prune", name])])
+    if ("prune", name) in KNOWN
+    else name
+    for name in NETWORKS
+]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_steps(name: str) -> None:
+    case = NETWORKS[name]
+    contract.check_doctor(case)
+    if not case.refused:
+        for seed in range(2):
+            contract.check_cut(case, seed)
+        contract.check_steps(case)
+
+
+@pytest.mark.parametrize("name", PRUNE)
+def test_prune(name: str, tmp_path: Path) -> None:
+    contract.check_prune(NETWORKS[name], tmp_path)
