@@ -40,13 +40,13 @@ class Network:
     Attributes:
         cuts: modules whose outputs, or axes of parameters that, some group must hold.
         refused: the network as a whole is refused, in words that match.
+        steps_refused: the groups are found, but `collect` refuses the network in words that match.
         prune_refused: the steps work, but `prune()` refuses it in words that match.
         writes: attributes that the network's own forward pass writes.
         random: its output is random in evaluation, so outputs are not compared.
         teacher: what `collect` learns from, if not the classes.
         export: a format that the pruned network is exported to.
         export_refused: the export is refused in words that match.
-        known: why the row fails today.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Network:
     labels: Draw
     cuts: tuple[str, ...] = ()
     refused: str = ""
+    steps_refused: str = ""
     prune_refused: str = ""
     writes: tuple[str, ...] = ()
     random: bool = False
@@ -167,7 +168,8 @@ def stirred_(model: nn.Module) -> nn.Module:
             module.running_mean.uniform_(-0.3, 0.3)
             module.running_var.uniform_(0.6, 1.6)
     for parameter in model.parameters():
-        if is_lazy(parameter) or not parameter.is_floating_point() or parameter.numel() < 2:
+        skipped = is_lazy(parameter) or parameter.is_meta or parameter.numel() < 2
+        if skipped or not parameter.is_floating_point():
             continue
         first = float(parameter.flatten()[0])
         if bool((parameter == first).all()):

@@ -13,7 +13,7 @@ from torch import nn
 import prunus
 from prunus.evaluation import count_macs, count_params
 from prunus.surgery import mask_
-from tests.borders.case import Network, run, tensors
+from tests.borders.case import Network, is_lazy, run, tensors
 from tests.borders.untouched import untouched, values
 from tests.conftest import random_plan
 
@@ -36,15 +36,19 @@ def check_doctor(case: Network) -> None:
     made = {m.module for g in groups.values() for m in g.members}
     lost = [name for name in case.cuts if name not in made]
     reasons = {u.module: u.reason for u in groups.unprunable}
-    assert not lost, f"stays whole: {({name: reasons.get(name) for name in lost} or reasons)}"
+    assert not lost, f"stays whole: { ({name: reasons.get(name) for name in lost} or reasons) }"
     can = {g.name for g in groups.values() if g.units > g.least}
     odd = sorted({g.name for g in found.groups} ^ can)
     assert not odd, f"doctor and find_groups disagree about {odd}"
-    for what, told, own in (
+    told = {name.partition(":")[0] for f in found.findings for name in (f.module,)}
+    told |= {name.partition(":")[0] for name in (*found.outputs, *made)}
+    unnamed = [n for n, m in model.named_modules() if heavy(m, found.params) and not known(n, told)]
+    assert not unnamed, f"neither prunable nor named: {unnamed}"
+    for what, count, own in (
         ("params", found.params, count_params(model)),
         ("MACs", found.macs, count_macs(model, example)),
     ):
-        assert told == own, f"doctor counts {told} {what} of {own}"
+        assert count == own, f"doctor counts {count} {what} of {own}"
 
 
 def check_cut(case: Network, seed: int) -> None:
@@ -76,6 +80,9 @@ def check_steps(case: Network) -> None:
     model, example, loader = case.used(), case.example(), case.loader()
     groups = prunus.find_groups(model, example)
     with untouched(model, example, *loader, writes=case.writes):
+        if case.steps_refused:
+            refused(lambda: prunus.collect(model, loader, groups, case.teacher), case.steps_refused)
+            return
         statistics = prunus.collect(model, loader, groups, case.teacher, output=case.output)
         scores = prunus.score(groups, statistics)
         budget = reachable(case, "macs")
@@ -132,6 +139,19 @@ def healthy(found: prunus.Diagnosis) -> None:
     """Raise a refusal where doctor finds nothing that can be pruned."""
     if found.status == "unprunable":
         raise prunus.PrunusError("; ".join(f"{f.module}: {f.reason}" for f in found.findings))
+
+
+def heavy(module: nn.Module, whole: int) -> bool:
+    """Return whether a module holds a share of the parameters that is worth a line."""
+    own = sum(p.numel() for p in module.parameters(recurse=False) if not is_lazy(p))
+    return own >= max(1, 0.02 * whole)
+
+
+def known(name: str, told: set[str]) -> bool:
+    """Return whether a module, a parameter of it, or what holds it is named."""
+    parts = name.split(".")
+    above = {".".join(parts[:i]) for i in range(1, len(parts) + 1)}
+    return bool(above & told) or any(f"{each}.".startswith(f"{name}.") for each in told)
 
 
 def refused(call: Any, words: str) -> None:

@@ -18,9 +18,7 @@ __all__ = ["state", "untouched", "values"]
 
 
 @contextmanager
-def untouched(
-    model: nn.Module, *examples: Any, writes: tuple[str, ...] = ()
-) -> Iterator[None]:
+def untouched(model: nn.Module, *examples: Any, writes: tuple[str, ...] = ()) -> Iterator[None]:
     """Raise AssertionError if the block changes the network, the examples or the process.
 
     `writes` names attributes that the network's own forward pass writes.

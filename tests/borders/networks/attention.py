@@ -43,7 +43,12 @@ class Attention(nn.Module):
 class Block(nn.Module):
     def __init__(self, attention: nn.Module, width: int = WIDTH, scale: bool = False) -> None:
         super().__init__()
-        self.n1, self.attn, self.n2, self.mlp = nn.LayerNorm(width), attention, nn.LayerNorm(width), Mlp(width)
+        self.n1, self.attn, self.n2, self.mlp = (
+            nn.LayerNorm(width),
+            attention,
+            nn.LayerNorm(width),
+            Mlp(width),
+        )
         self.g1 = nn.Parameter(torch.full((width,), 1e-5)) if scale else None
         self.g2 = nn.Parameter(torch.full((width,), 1e-5)) if scale else None
 
@@ -67,7 +72,7 @@ class Vit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x).flatten(2).transpose(1, 2)
-        cls = self.cls.expand(len(x), -1, -1)
+        cls = self.cls.expand(x.shape[0], -1, -1)
         if self.how == "after":
             x = torch.cat((cls, x), 1) + self.pos
         elif self.how == "before":
@@ -110,7 +115,11 @@ class DistilledVit(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.block, self.norm = nn.Conv2d(3, WIDTH, 4, 4), Block(Attention()), nn.LayerNorm(WIDTH)
+        self.embed, self.block, self.norm = (
+            nn.Conv2d(3, WIDTH, 4, 4),
+            Block(Attention()),
+            nn.LayerNorm(WIDTH),
+        )
         self.cls = nn.Parameter(torch.randn(1, 1, WIDTH))
         self.dist = nn.Parameter(torch.randn(1, 1, WIDTH))
         self.pos = nn.Parameter(torch.randn(1, 6, WIDTH))
@@ -195,7 +204,11 @@ class ShiftedWindows(nn.Module):
         self.qkv, self.proj, self.mlp = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH), Mlp()
         self.table = nn.Parameter(torch.randn(9, 4) * 0.1)
         self.register_buffer("index", torch.arange(16).view(4, 4) % 9)
-        self.merge, self.last, self.head = nn.Linear(4 * WIDTH, 20), nn.LayerNorm(20), nn.Linear(20, 4)
+        self.merge, self.last, self.head = (
+            nn.Linear(4 * WIDTH, 20),
+            nn.LayerNorm(20),
+            nn.Linear(20, 4),
+        )
 
     def attend(self, x: Tensor) -> Tensor:
         b, n, c = x.shape
@@ -220,7 +233,11 @@ class ShiftedWindows(nn.Module):
 class MlpMixer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.n1, self.n2 = nn.Conv2d(3, WIDTH, 2, 2), nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.embed, self.n1, self.n2 = (
+            nn.Conv2d(3, WIDTH, 2, 2),
+            nn.LayerNorm(WIDTH),
+            nn.LayerNorm(WIDTH),
+        )
         self.positions, self.channels, self.head = Mlp(16, 20), Mlp(), nn.Linear(WIDTH, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -236,7 +253,11 @@ class GatedMlp(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed, self.norm = nn.Conv2d(3, WIDTH, 2, 2), nn.LayerNorm(WIDTH)
-        self.up, self.mix, self.down = nn.Linear(WIDTH, 32), nn.Conv1d(16, 16, 1), nn.Linear(16, WIDTH)
+        self.up, self.mix, self.down = (
+            nn.Linear(WIDTH, 32),
+            nn.Conv1d(16, 16, 1),
+            nn.Linear(16, WIDTH),
+        )
         self.inner, self.head = nn.LayerNorm(16), nn.Linear(WIDTH, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -249,7 +270,11 @@ class GatedMlp(nn.Module):
 class PoolFormer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.n1, self.n2 = nn.Conv2d(3, 12, 2, 2), nn.GroupNorm(1, 12), nn.GroupNorm(1, 12)
+        self.embed, self.n1, self.n2 = (
+            nn.Conv2d(3, 12, 2, 2),
+            nn.GroupNorm(1, 12),
+            nn.GroupNorm(1, 12),
+        )
         self.up, self.down, self.head = nn.Conv2d(12, 20, 1), nn.Conv2d(20, 12, 1), nn.Linear(12, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -265,7 +290,10 @@ class MultiheadAttention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.attn = nn.Linear(8, WIDTH), nn.MultiheadAttention(WIDTH, 4, batch_first=True)
+        self.first, self.attn = (
+            nn.Linear(8, WIDTH),
+            nn.MultiheadAttention(WIDTH, 4, batch_first=True),
+        )
         self.last = nn.Sequential(nn.Linear(WIDTH, 24), nn.ReLU(), nn.Linear(24, 4))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -99,7 +99,12 @@ class YoloSppf(nn.Module):
 class BasicBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.a, self.b, self.head = Conv(3, 12, 3), Conv(12, 16, 3), Conv(16, 12, 3), Head(12)
+        self.stem, self.a, self.b, self.head = (
+            Conv(3, 12, 3),
+            Conv(12, 16, 3),
+            Conv(16, 12, 3),
+            Head(12),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -183,7 +188,12 @@ class RepVgg(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c, self.head = self.Block(3, 12), self.Block(12, 12), self.Block(12, 10), Head(10)
+        self.a, self.b, self.c, self.head = (
+            self.Block(3, 12),
+            self.Block(12, 12),
+            self.Block(12, 10),
+            Head(10),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.c(self.b(self.a(x))))
@@ -316,7 +326,12 @@ class Squeezed(nn.Module):
 class StochasticDepth(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c, self.head = Conv(3, 12, 3)[0], nn.Conv2d(12, 16, 3, 1, 1), nn.Conv2d(16, 12, 1), Head(12)
+        self.a, self.b, self.c, self.head = (
+            Conv(3, 12, 3)[0],
+            nn.Conv2d(12, 16, 3, 1, 1),
+            nn.Conv2d(16, 12, 1),
+            Head(12),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.a(x))

@@ -13,7 +13,12 @@ class Gated(nn.Module):
 
     def __init__(self, gate: nn.Module, width: int = 16) -> None:
         super().__init__()
-        self.stem, self.gate, self.last, self.head = Conv(3, width, 3), gate, Conv(width, 12), Head(12)
+        self.stem, self.gate, self.last, self.head = (
+            Conv(3, width, 3),
+            gate,
+            Conv(width, 12),
+            Head(12),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.last(self.gate(self.stem(x))))
@@ -117,7 +122,12 @@ class GateBehindConcatenation(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b = Conv(3, 8, 3), Conv(3, 8, 1)
-        self.down, self.up, self.last, self.head = nn.Linear(16, 6), nn.Linear(6, 16), Conv(16, 12), Head(12)
+        self.down, self.up, self.last, self.head = (
+            nn.Linear(16, 6),
+            nn.Linear(6, 16),
+            Conv(16, 12),
+            Head(12),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat((self.a(x), self.b(x)), 1)
@@ -136,7 +146,12 @@ def gated_linear_unit() -> nn.Module:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.stem, self.glu, self.last, self.head = Conv(3, 24, 3), Glu(), Conv(12, 12), Head(12)
+            self.stem, self.glu, self.last, self.head = (
+                Conv(3, 24, 3),
+                Glu(),
+                Conv(12, 12),
+                Head(12),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.last(self.glu(self.stem(x))))
@@ -150,7 +165,12 @@ class AttentionPooling(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.score, self.f = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 16, 3), nn.Conv2d(16, 1, 1), nn.Linear(16, 4)
+        self.a, self.b, self.score, self.f = (
+            nn.Conv2d(3, 12, 3),
+            nn.Conv2d(12, 16, 3),
+            nn.Conv2d(16, 1, 1),
+            nn.Linear(16, 4),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.b(F.relu(self.a(x))))
