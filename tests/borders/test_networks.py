@@ -10,6 +10,16 @@ from tests.borders.known import KNOWN
 
 assert networks.__all__
 
+#: What PyTorch says of the networks themselves, with or without Prunus.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{text}")
+    for text in (
+        "None of the inputs have requires_grad",
+        "LSTM with projections is not supported",
+        "The .grad attribute of a Tensor that is not a leaf",
+    )
+]
+
 STEPS = [
     pytest.param(name, marks=[pytest.mark.xfail(strict=False, reason=KNOWN["steps", name])])
     if ("steps", name) in KNOWN

@@ -70,7 +70,7 @@ def state(
     return found
 
 
-def values(model: nn.Module) -> dict[str, Any]:
+def values(model: nn.Module, writes: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what `undo_` brings back: modes, values, gradients' flags, hooks, attributes.
 
     Objects may be new.
@@ -79,6 +79,8 @@ def values(model: nn.Module) -> dict[str, Any]:
     for name, module in model.named_modules(remove_duplicate=False):
         found[f"{name} (module)"] = (type(module), module.training)
         for key, value in vars(module).items():
+            if key in writes:
+                continue
             if "hooks" in key and isinstance(value, dict):
                 found[f"{name}.{key}"] = [id(hook) for hook in value.values()]
             elif isinstance(value, (bool, int, float, str, Tensor)):

@@ -187,7 +187,7 @@ class LogitsAndFeatures(Trunk):
         return self.f(h), h
 
 
-@network(image(), cuts=("a.0", "b.0"))
+@network(image(), cuts=("b.0",))
 class NamedLogits(Trunk):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = self.a(x)
@@ -290,7 +290,7 @@ class AuxiliaryHead(Trunk):
         return Heads((main, self.aux(F.relu(self.early(x.mean((2, 3)))))))
 
 
-@network(image(), cuts=("a.0", "b.0"), output=lambda made: made["out"]["kind"])
+@network(image(), cuts=("b.0",), output=lambda made: made["out"]["kind"])
 class NestedOutput(Trunk):
     def forward(self, x: Tensor) -> dict[str, Any]:
         h = self.a(x)

@@ -148,7 +148,7 @@ def regression() -> nn.Module:
     )
 
 
-@network(rows(6), cuts=("0",), labels=lambda n: torch.randn(n), **NO_CLASSES)
+@network(rows(6), cuts=("0",), labels=torch.randn, **NO_CLASSES)
 def regression_of_one_number() -> nn.Module:
     """Its output has shape (B,)."""
     return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1), nn.Flatten(0))

@@ -281,7 +281,7 @@ class Involution(nn.Module):
         return self.head((F.unfold(x, 3, padding=1).view(b, c, 9, h, w) * kernel).sum(2))
 
 
-@network(image(), cuts=("stem.0", "last.0"))
+@network(image(), cuts=("last.0",))
 class DynamicConvolution(nn.Module):
     """CondConv: kernels are mixed by the input, and run as one grouped convolution."""
 
@@ -325,7 +325,7 @@ class SelectiveKernel(nn.Module):
         return self.head((parts * weights[..., None, None]).sum(1))
 
 
-@network(image(), cuts=("a.0",))
+@network(image(), cuts=("b.0",))
 class HalfChannels(nn.Module):
     """Slices by number: the first six channels are convolved, the others pass (FasterNet)."""
 
