@@ -7,8 +7,9 @@ from types import FrameType
 
 import pytest
 
-import prunus.pipelines.pruning.timing as timing
+import prunus
 from prunus.export import Parity
+from prunus.pipelines.pruning import timing
 
 #: Seconds after which a row is taken to hang.
 LIMIT = 30.0
@@ -33,11 +34,12 @@ def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.fixture(autouse=True)
-def _no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the ONNX file of `Report.save`, which takes two seconds; some rows export."""
+@pytest.fixture
+def no_artefacts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the ONNX file and the page of `Report.save`, which take seconds."""
     monkeypatch.setattr(
         "prunus.pipelines.pruning.api.export_onnx",
         lambda *_: Parity(0.0, 1e-4, 0),
         raising=False,
     )
+    monkeypatch.setattr(prunus.Report, "to_html", lambda _: "")

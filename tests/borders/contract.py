@@ -19,22 +19,35 @@ from tests.borders.case import Network, run, tensors
 from tests.borders.untouched import untouched, values
 from tests.conftest import random_plan
 
-__all__ = ["check_cut", "check_doctor", "check_prune", "check_steps"]
+__all__ = ["check_cut", "check_doctor", "check_prune", "check_refusal", "check_steps", "find"]
 
 UNTRAINED = prunus.TrainConfig(epochs=0)
 ONE_SHOT = prunus.PruneConfig(iterations=1, finetune=UNTRAINED, final=UNTRAINED)
 
 
-def check_doctor(case: Network) -> None:
-    """`diagnose` and `find_groups` agree, find what can be cut, and change nothing."""
+#: What `diagnose` found, by network: it gives the budgets that can be reached.
+FOUND: dict[str, prunus.Diagnosis] = {}
+
+
+def check_refusal(case: Network) -> None:
+    """`diagnose` and `find_groups` refuse the network by name, and change nothing."""
     model, example = case.used(), case.example()
     with untouched(model, example, writes=case.writes):
-        if case.refused:
-            refused(lambda: healthy(prunus.diagnose(model, example)), case.refused)
-            refused(lambda: prunus.find_groups(model, example).require_any(), case.refused)
-            return
-        found = prunus.diagnose(model, example)
-        groups = prunus.find_groups(model, example)
+        refused(lambda: healthy(prunus.diagnose(model, example)), case.refused)
+        refused(lambda: prunus.find_groups(model, example).require_any(), case.refused)
+
+
+def find(case: Network) -> prunus.Groups:
+    """Return the groups; nothing is changed by looking for them."""
+    model, example = case.used(), case.example()
+    with untouched(model, example, writes=case.writes):
+        FOUND[case.name] = prunus.diagnose(model, example)
+        return prunus.find_groups(model, example)
+
+
+def check_doctor(case: Network, groups: prunus.Groups) -> None:
+    """What is expected can be cut, doctor says the same as `find_groups`, and counts right."""
+    model, example, found = case.used(), case.example(), FOUND[case.name]
     made = {m.module for g in groups.values() for m in g.members}
     lost = [name for name in case.cuts if name not in made]
     reasons = {u.module: u.reason for u in groups.unprunable}
@@ -57,12 +70,11 @@ def check_doctor(case: Network) -> None:
         assert count == own, f"doctor counts {count} {what} of {own}"
 
 
-def check_cut(case: Network, seed: int) -> None:
+def check_cut(case: Network, groups: prunus.Groups) -> None:
     """A random cut computes what its mask computes, and is undone bit for bit."""
-    groups = prunus.find_groups(case.used(), case.example())
     if not groups:
         return
-    plan = random_plan(groups, seed, case.most)
+    plan = random_plan(groups, seed=1, most=case.most)
     example = case.example(3, seed=5)
     model = case.used()
     dense = run(model.eval(), example)
@@ -83,10 +95,9 @@ def check_cut(case: Network, seed: int) -> None:
     assert same_outputs(dense, run(cut.eval(), example)), "undone, it computes something else"
 
 
-def check_steps(case: Network) -> None:
+def check_steps(case: Network, groups: prunus.Groups) -> None:
     """README's steps meet the budget by the counter that reports it."""
     model, example, loader = case.used(), case.example(), case.loader()
-    groups = prunus.find_groups(model, example)
     with untouched(model, example, *loader, writes=case.writes):
         if case.steps_refused:
             refused(lambda: prunus.collect(model, loader, groups, case.teacher), case.steps_refused)
@@ -145,13 +156,20 @@ def check_prune(case: Network, folder: Path) -> None:
     example = case.example(3, seed=5)
     again = prunus.load(folder, model=case.fresh())
     assert same_outputs(run(small, example), run(again, example)), "reloaded, it differs"
-    if case.export:
-        path = folder / f"exported.{case.export}"
-        with untouched(small, writes=case.writes):
-            if case.export_refused:
-                refused(lambda: prunus.export(small, example, path), case.export_refused)
-            else:
-                prunus.export(small, example, path)
+    if case.export == "onnx":
+        assert (folder / "model.onnx").exists()
+    elif case.export:
+        export(case, small, folder / f"model.{case.export}")
+
+
+def export(case: Network, small: nn.Module, path: Path) -> None:
+    """Export a pruned network, or be refused by name."""
+    example = case.example(3, seed=5)
+    with untouched(small, writes=case.writes):
+        if case.export_refused:
+            refused(lambda: prunus.export(small, example, path), case.export_refused)
+        else:
+            prunus.export(small, example, path)
 
 
 def names_what_is_not_scored(error: Exception, scores: prunus.Scores) -> None:
@@ -188,7 +206,9 @@ def refused(call: Any, words: str) -> None:
 
 def reachable(case: Network, currency: str) -> str:
     """Return a budget halfway to the smallest network."""
-    found = prunus.diagnose(case.fresh(), case.example())
+    if case.name not in FOUND:
+        FOUND[case.name] = prunus.diagnose(case.fresh(), case.example())
+    found = FOUND[case.name]
     whole = {"macs": found.macs, "params": found.params}
     if not whole[currency]:
         currency = "params"

@@ -37,13 +37,18 @@ PRUNE = [
 @pytest.mark.parametrize("name", STEPS)
 def test_the_steps(name: str) -> None:
     case = NETWORKS[name]
-    contract.check_doctor(case)
-    if not case.refused:
-        for seed in range(2):
-            contract.check_cut(case, seed)
-        contract.check_steps(case)
+    if case.refused:
+        contract.check_refusal(case)
+        return
+    groups = contract.find(case)
+    contract.check_cut(case, groups)
+    contract.check_steps(case, groups)
+    contract.check_doctor(case, groups)
 
 
 @pytest.mark.parametrize("name", PRUNE)
-def test_prune(name: str, tmp_path: Path) -> None:
-    contract.check_prune(NETWORKS[name], tmp_path)
+def test_prune(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    case = NETWORKS[name]
+    if case.export != "onnx":
+        request.getfixturevalue("no_artefacts")
+    contract.check_prune(case, tmp_path)
