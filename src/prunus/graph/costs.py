@@ -14,10 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from prunus.batches import Example, Inputs
-from prunus.core import TraceError, keeping_random_state
 from prunus.graph.probe import Probe
 from prunus.modules import (
     CONVOLUTIONS,
@@ -29,12 +26,9 @@ from prunus.modules import (
     is_mixing,
     module_at,
     named_layers,
-    plain_attention,
-    private_copy,
-    without_checkpoints,
 )
 
-__all__ = ["Layer", "count_bytes", "count_inputs", "count_macs", "find_layers", "raw_layer"]
+__all__ = ["Layer", "count_bytes", "count_inputs", "find_layers", "raw_layer"]
 
 #: Bytes of one entry of `SelectLinear.index`.
 INDEX_BYTES = torch.int32.itemsize
@@ -68,11 +62,11 @@ class Layer:
 
     def params(self, out: int, in_: int) -> int:
         """Return the parameters left with `out` and `in_` channels."""
-        return self._kernel(out, in_) * self.learnt + out * self.per_out
+        return self.kernel(out, in_) * self.learnt + out * self.per_out
 
     def macs(self, out: int, in_: int) -> int:
         """Return the multiply-accumulates per example with `out` and `in_` channels."""
-        return self.positions * self._kernel(out, in_)
+        return self.positions * self.kernel(out, in_)
 
     def bytes(self, out: int, in_: int, arriving: int) -> int:
         """Return the bytes left with `out` and `in_` channels, when `arriving` channels arrive.
@@ -84,9 +78,10 @@ class Layer:
             return 0
         index = in_ * INDEX_BYTES if in_ < arriving else 0
         own = out * self.bytes_per_out + self.bytes_once
-        return self._kernel(out, in_) * self.element + own + index
+        return self.kernel(out, in_) * self.element + own + index
 
-    def _kernel(self, out: int, in_: int) -> int:
+    def kernel(self, out: int, in_: int) -> int:
+        """Return the numbers of the kernel with `out` and `in_` channels."""
         if self.mixing:
             return out * in_ * self.taps // self.groups
         return out * self.taps
@@ -196,46 +191,6 @@ def count_bytes(model: nn.Module) -> int:
     """Return the bytes of all parameters and buffers that are saved; a shared one counts once."""
     saved = {id(t): t for t in model.state_dict(keep_vars=True).values()}
     return sum(t.numel() * t.element_size() for t in saved.values())
-
-
-def count_macs(model: nn.Module, example: Example) -> int:
-    """Return the multiply-accumulates of one forward pass of one example (half its FLOPs).
-
-    Counted by PyTorch's operator counter on a copy without storage, so functional operations and
-    products of activations are included, and nothing is computed; only a network that looks at
-    values, or holds tensors that are no buffers, is run on one example. Normalisation, pooling and
-    activations count 0. PyTorch's fused transformer layers are disabled, because it does not count
-    them.
-
-    Args:
-        example: inputs as for `find_groups`; the first is counted.
-
-    Raises:
-        TraceError: the network does not run on the example.
-    """
-    one = Inputs.of(example).like(model).first(1).detached()
-    ghost = private_copy(model).to("meta").eval().requires_grad_(False)
-    try:
-        return _counted(ghost, one.to("meta"))
-    except Exception:  # networks' code can raise anything on tensors without values
-        pass
-    try:
-        with keeping_random_state():
-            return _counted(private_copy(model).eval().requires_grad_(False), one)
-    except Exception as error:
-        raise TraceError(
-            f"the MACs of {type(model).__name__} cannot be counted: it fails on one example of "
-            f"shape {one.shapes()} ({type(error).__name__}: {str(error).strip()[:200]})"
-        ) from error
-
-
-def _counted(model: nn.Module, inputs: Inputs) -> int:
-    with (
-        FlopCounterMode(display=False) as counter, torch.no_grad(), plain_attention(),
-        without_checkpoints(),
-    ):  # fmt: skip
-        inputs(model)
-    return int(counter.get_total_flops()) // 2
 
 
 def count_inputs(model: nn.Module, name: str, layer: Layer) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from prunus.graph.operations import (
     follow,
     follow_single,
 )
+from prunus.graph.products import Record
 from prunus.modules import (
     CONVOLUTIONS,
     OPAQUE,
@@ -64,6 +65,7 @@ def couplings(
     *,
     inside_heads: bool = False,
     singles: bool = False,
+    record: Record | None = None,
 ) -> Iterator[tuple[str, Coupling, str]]:
     """Yield (root, coupling, obstacle) for every root module not yet seen as a producer.
 
@@ -71,11 +73,12 @@ def couplings(
     copy, in the mode in which it is to be traced; `uncalled` layers are called (`calling`).
     With `inside_heads` the dimensions of all heads are units, not whole heads; with `singles` the
     channel of a layer with a single channel is traced too, as far as possible (`follow_single`).
+    The products that run are added to `record`.
 
     Raises:
         TraceError: the network could not be run.
     """
-    tracer = _ChannelTracer(model, inside_heads, singles)
+    tracer = _ChannelTracer(model, inside_heads, singles, record or Record())
     try:
         with (
             torch.no_grad(), plain_attention(), without_checkpoints(), tracer.watching(),
@@ -97,6 +100,7 @@ def couplings(
     tracer.bind_filters()
     tracer.settle_splits()
     tracer.find_numbers()
+    tracer.settle_products()
     yield from tracer.couplings(roots)
 
 
@@ -107,9 +111,11 @@ LINEAR = {("weight", 0): "out", ("weight", 1): "in", ("bias", 0): "out"}
 class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Propagates labels along with tensors while a network runs."""
 
-    def __init__(self, model: nn.Module, inside_heads: bool, singles: bool) -> None:
+    def __init__(
+        self, model: nn.Module, inside_heads: bool, singles: bool, record: Record
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.model, self.singles = model, singles
+        self.model, self.singles, self.record = model, singles, record
         self.state = TraceState(inside_heads=inside_heads)
         self.labels = self.state.labels
         self.tracks = WeakIdKeyDictionary()
@@ -122,6 +128,8 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         #: ids of the weights of embeddings, and of layers that mix channels.
         self.tokens: set[int] = set()
         self.mixed: set[int] = set()
+        #: The first label of the first axis of a layer's weight → the id of that weight.
+        self.weights: dict[int, int] = {}
         #: (module, axis) → the label of each of its channels.
         self.axes: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         self.running: list[str] = []
@@ -160,6 +168,8 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.tokens.add(id(tensor))
         if key == "weight" and mixing:
             self.mixed.add(id(tensor))
+        if (key == "weight" and mixing) or (key == "in_proj_weight" and is_packed(module)):
+            self.weights[int(shared[0][0])] = id(tensor)
         if isinstance(module, CONVOLUTIONS) and key == "weight":
             self._own_filters(name, module, tensor)
 
@@ -296,6 +306,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kept = [a for a in tracks[0].arrays if a.shape[0] == 1]  # for its rows: `fix_tokens`
             tracks[0] = Track(tracks[0].shape, kept)
         where = self.running[-1] if self.running else ""
+        self.record.note(func, args, kwargs, result, tracks, where, self.weight_of)
         scripted = isinstance(module_at(self.model, where), Scripted)
         labelled = name in LABELLING or any(t.labelled for t in tracks)
         if not outputs or not (scripted or labelled):
@@ -338,6 +349,34 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     continue
                 free = max(varying(array), key=lambda axis: (array.shape[axis], axis))
                 self.labels.join_along(array, varying(array) - {free})
+
+    def weight_of(self, track: Track) -> int | None:
+        """Return the id of the weight that a tensor is, or a view or a copy of: all of it."""
+        first = {int(a.reshape(-1)[0]): a.numel() for a in track.arrays}
+        for label in first:
+            found = self.weights.get(label)
+            if found is not None and all(
+                first.get(int(self.nodes[found][axis][0])) == len(self.nodes[found][axis])
+                for axis in (0, 1)
+            ):
+                return found
+        return None
+
+    def settle_products(self) -> None:
+        """Find the layer and the extents of every product that ran."""
+        weights, uses = {}, defaultdict(list)
+        for name, module in named_layers(self.model):
+            if is_mixing(module) or is_depthwise(module):
+                weight = cast(Tensor, module.weight)
+                weights[name] = tuple(weight.shape)
+                uses[id(weight)].append(name)
+        self.record.settle(self.labels, weights, uses)
+        part = self.labels.settled()
+        self.record.classes = {
+            name: part[self.axes[name, "out"][0].numpy()]
+            for name in weights
+            if self.axes[name, "out"]
+        }
 
     def find_numbers(self) -> None:
         """Couple a module's numeric attributes with the axes whose sizes are taken from them.

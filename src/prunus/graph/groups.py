@@ -30,7 +30,17 @@ from prunus.modules import (
     set_input_columns_,
 )
 
-__all__ = ["Axis", "Consumer", "Group", "Groups", "Member", "Unprunable", "trimmed"]
+__all__ = [
+    "Axis",
+    "Consumer",
+    "Extent",
+    "Group",
+    "Groups",
+    "Member",
+    "Product",
+    "Unprunable",
+    "trimmed",
+]
 
 #: `out`: channels a module makes (or a norm passes on). `in`: channels of its input, removed where
 #: they are made. `select`: features of its input that it stops reading, although they still arrive.
@@ -230,6 +240,26 @@ class _Name(str):
         return str, (str(self),)
 
 
+@dataclass(frozen=True, eq=False)
+class Extent:
+    """One axis of a product: its length, and how much of it each unit of each group holds."""
+
+    length: int
+    shares: dict[str, Index]
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """MACs per example, in proportion to what is left along each of `axes`.
+
+    With a `layer` they are those of its kernel, and shrink with its channels too.
+    """
+
+    layer: str
+    macs: int
+    axes: tuple[Extent, ...]
+
+
 @dataclass(frozen=True)
 class Unprunable:
     """Something that cannot be pruned, and why."""
@@ -248,7 +278,8 @@ class Groups(Mapping[str, Group]):
     `uncalled` are layers whose weights the network reads without calling them (`modules.uncalled`),
     `worked_out` those that compute the weight they use, `composite` those whose output is more than
     their product, `tied` those that share parameters, each with another owner; `heads` those whose
-    output is the network's in evaluation, with no mixing module between.
+    output is the network's in evaluation, with no mixing module between; `products` those whose
+    MACs do not depend on the channels of one layer alone: of activations, of raw parameters.
 
     Example:
         >>> import torch
@@ -278,6 +309,7 @@ class Groups(Mapping[str, Group]):
     tied: dict[str, str] = field(default_factory=dict)
     normalizers: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     heads: tuple[str, ...] = ()
+    products: tuple[Product, ...] = ()
 
     @classmethod
     def of_consumers(

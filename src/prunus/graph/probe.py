@@ -43,7 +43,8 @@ class Probe:
     them that run in evaluation. `starts`: linear modules that read the network's input with no
     mixing module between. `dims`: axes of each module's first input.
     `uncalled`: layers whose weights are read without calling them. `worked_out`: layers that
-    compute the weight they use, as weight standardisation does. `composite`: layers whose output is
+    compute the weight they use, as weight standardisation does. `thrice`: projections that run once
+    each for queries, keys and values. `composite`: layers whose output is
     more than W·x + b, because their forward pass goes on with a norm, an activation or a branch.
     """
 
@@ -57,6 +58,7 @@ class Probe:
     uncalled: tuple[str, ...] = ()
     worked_out: tuple[str, ...] = ()
     composite: tuple[str, ...] = ()
+    thrice: frozenset[str] = frozenset()
 
 
 def probe(model: nn.Module, example: Example) -> Probe:
@@ -161,6 +163,7 @@ def probe(model: nn.Module, example: Example) -> Probe:
         if id(layer.weight) not in calls.weights
     )
     seen.composite = tuple(composite)
+    seen.thrice = frozenset(calls.thrice)
     for name in calls.thrice:  # a third of its rows per call
         seen.positions[name] //= 3
     for name, count in runs.items():

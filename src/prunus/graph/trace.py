@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -14,19 +16,24 @@ from prunus.batches import Example, Inputs
 from prunus.core import NonFiniteError, TraceError, first_non_finite
 from prunus.graph.branches import let_branches_go
 from prunus.graph.consumers import find_consumers
-from prunus.graph.costs import Layer, count_bytes, count_inputs, count_macs, find_layers
+from prunus.graph.costs import Layer, count_bytes, count_inputs, find_layers
+from prunus.graph.counting import Counter, count_macs
 from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
-from prunus.graph.groups import Consumer, Group, Groups, Member, Unprunable
+from prunus.graph.groups import Consumer, Group, Groups, Member, Product, Unprunable
 from prunus.graph.probe import Probe, probe
+from prunus.graph.products import Record
 from prunus.modules import (
+    calling,
     can_select,
     is_mixing,
     module_at,
     named_layers,
+    plain_attention,
     shared_layers,
     unwrapped,
     widen,
+    without_checkpoints,
 )
 
 __all__ = ["find_groups"]
@@ -92,6 +99,7 @@ def find_groups(
     reasons |= dict.fromkeys(ignored_layers, "it is in ignored_layers")
 
     running = [n for n in mixing if n in seen.positions]
+    record = Record()
     found, rejected = _couple(
         wide,
         couplings(
@@ -101,6 +109,7 @@ def find_groups(
             seen.uncalled,
             inside_heads=heads == "dimensions",
             singles=drop_branches,
+            record=record,
         ),
         reasons,
     )
@@ -110,13 +119,15 @@ def find_groups(
     if inputs:
         found = _selections(model, found, consumers, seen, {*ignored_layers, *tied}) + found
     layers = find_layers(model, wide, seen, {m.module for g in found for m in g.members})
+    total_macs = count_macs(model, arguments)
+    layers, products = _multiplied(model, wide, arguments, seen, layers, record, found, total_macs)
     made = Groups(
         model=model,
         entries=tuple(found),
         consumers=consumers,
         layers=layers,
         total_params=sum(p.numel() for p in model.parameters()),
-        total_macs=_all_macs(model, layers, arguments),
+        total_macs=total_macs,
         total_bytes=count_bytes(model),
         unprunable=tuple(rejected),
         normalizer={n: one for n, norms in seen.normalizers.items() if (one := _sole(norms))},
@@ -126,6 +137,7 @@ def find_groups(
         tied=tied,
         normalizers=seen.normalizers,
         heads=tuple(sorted(seen.heads)),
+        products=products,
     )
     return let_branches_go(made) if drop_branches else made
 
@@ -135,14 +147,65 @@ def _sole(norms: tuple[str | None, ...]) -> str | None:
     return norms[0] if len(set(norms)) == 1 else None
 
 
-def _all_macs(model: nn.Module, layers: dict[str, Layer], arguments: Inputs) -> int:
-    """Return the MACs per example: the layers' and all others that PyTorch's counter finds.
+def _multiplied(
+    model: nn.Module,
+    wide: nn.Module,
+    arguments: Inputs,
+    seen: Probe,
+    layers: dict[str, Layer],
+    record: Record,
+    groups: list[Group],
+    total: int,
+) -> tuple[dict[str, Layer], tuple[Product, ...]]:
+    """Return the layers with the positions that their products have, and all other products.
 
-    Products of activations (attention) count as if no unit could make them cheaper, so a budget is,
-    if anything, met with a margin.
+    What was recorded is one evaluation of a batch, or of a network in training mode. Unless its
+    MACs are those of one example, times the batch, one example is run in evaluation.
     """
-    own = sum(layer.macs(layer.out, count_inputs(model, n, layer)) for n, layer in layers.items())
-    return max(own, count_macs(model, arguments))
+    kernels = {
+        name: layer.kernel(layer.out, layer.in_)
+        for name, layer in layers.items()
+        if name in seen.positions and layer.taps
+    }
+    unread = {  # columns of a layer that reads a subset of its input
+        name: kernels[name] - layer.kernel(layer.out, count_inputs(model, name, layer))
+        for name, layer in layers.items()
+        if name in kernels
+    }
+    single = None
+    for _ in range(2):
+        times, products = record.finish(groups, kernels, arguments.size, single, seen.thrice)
+        held = {p.layer for p in products}
+        whole = sum(p.macs for p in products)
+        whole += sum(n * kernels[name] for name, n in times.items() if name not in held)
+        if single is not None or whole - sum(n * unread[name] for name, n in times.items()) == total:
+            break
+        single = _single(wide, arguments, seen)
+    layers = {
+        name: replace(layer, positions=times.get(name, 0)) if name in kernels else layer
+        for name, layer in layers.items()
+    }
+    return layers, tuple(p for p in products if p.layer or p.axes)
+
+
+def _single(wide: nn.Module, arguments: Inputs, seen: Probe) -> list[tuple[str, str, int]]:
+    """Return module, operation and MACs of each product of one example in evaluation."""
+    model = copy.deepcopy(wide).eval()
+    names = {module: name for name, module in named_layers(model)}
+    running: list[str] = [""]
+    found: list[tuple[str, str, int]] = []
+    with ExitStack() as stack:
+        for module in names:
+            enter = module.register_forward_pre_hook(lambda m, _: running.append(names[m]))
+            leave = module.register_forward_hook(lambda *_: running.pop() and None)
+            stack.callback(enter.remove)
+            stack.callback(leave.remove)
+        for context in (torch.no_grad(), plain_attention(), without_checkpoints()):
+            stack.enter_context(context)
+        stack.enter_context(calling(model, seen.uncalled))
+        stack.enter_context(Counter(lambda name, macs: found.append((running[-1], name, macs))))
+        arguments.first(1)(model)
+    return found
 
 
 def _probe_all(wide: nn.Module, arguments: Inputs) -> tuple[Probe, Inputs, nn.Module]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prunus.evaluation import LatencyTable
-from prunus.graph import Axis, Branches, Group, Groups
+from prunus.graph import Axis, Branches, Group, Groups, Product
 
 __all__ = ["CostTracker"]
 
 Mask = NDArray[np.bool_]
-#: Channels left of a module: outputs, inputs read, inputs that arrive.
-Counts = tuple[int, int, int]
+#: Channels left of a module (outputs, inputs read, inputs that arrive), and its MACs.
+Counts = tuple[int, int, int, int]
+#: A change: a module and its axis, or a group whose units products hold, and the mask before.
+Change = tuple[str, Axis | Literal["units"], Mask]
 
 
 class CostTracker:
@@ -36,39 +40,80 @@ class CostTracker:
         for name, consumer in groups.consumers.items():
             self.reading[name][:] = consumer.feature_of >= 0
         self.left = {group.name: np.ones(group.units, dtype=bool) for group in groups.values()}
-        self._counts = {n: self._count(n) for n in groups.layers}
-        self._costs = {n: self._cost(n, counts) for n, counts in self._counts.items()}
+        self._products: dict[str, list[Product]] = defaultdict(list)
+        for i, product in enumerate(groups.products):
+            self._products[product.layer or f":{i}"].append(product)
+        #: The units left of each group that products hold, and which products those are.
+        self._held: dict[str, Mask] = {}
+        self._holding: dict[str, set[str]] = defaultdict(set)
+        for name, products in self._products.items():
+            for group in {g for p in products for axis in p.axes for g in axis.shares}:
+                if group in self.left:
+                    self._held[group] = self.left[group].copy()
+                    self._holding[group].add(name)
+        self._counts = {n: self._count(n) for n in {**groups.layers, **self._products}}
         self.totals: dict[str, float] = {
             "params": groups.total_params,
             "macs": groups.total_macs,
             "bytes": groups.total_bytes,
         }
+        self._costs = {n: self._cost(n, counts) for n, counts in self._counts.items()}
         self._add_up_ms()
 
+    def _multiplied(self, name: str, kernel: int) -> int:
+        """Return the MACs of the products `name`, of a layer with `kernel` numbers left."""
+        found = 0
+        for product in self._products[name]:
+            macs, whole = product.macs, 1
+            if product.layer:
+                layer = self.groups.layers[name]
+                macs, whole = macs * kernel, layer.kernel(layer.out, layer.in_)
+            for axis in product.axes:
+                held = ((self._held[g], n) for g, n in axis.shares.items() if g in self._held)
+                gone = sum(int(n[~mask[: len(n)]].sum()) for mask, n in held)
+                macs, whole = macs * (axis.length - gone), whole * axis.length
+            found += macs // whole
+        return found
+
     def _count(self, name: str) -> Counts:
+        layer = self.groups.layers.get(name)
+        if layer is None:
+            return 0, 0, 0, self._multiplied(name, 1)
         arriving = self.arriving[name]
-        return (
-            int(np.count_nonzero(self.out[name])),
-            int(np.count_nonzero(arriving & self.reading[name])),
-            int(np.count_nonzero(arriving)),
-        )
+        out = int(np.count_nonzero(self.out[name]))
+        in_ = int(np.count_nonzero(arriving & self.reading[name]))
+        own = name in self._products
+        macs = self._multiplied(name, layer.kernel(out, in_)) if own else layer.macs(out, in_)
+        return out, in_, int(np.count_nonzero(arriving)), macs
 
     def _cost(self, name: str, counts: Counts) -> dict[str, float]:
-        layer = self.groups.layers[name]
-        out, in_, arriving = counts
-        cost: dict[str, float] = {
-            "params": layer.params(out, in_),
-            "macs": layer.macs(out, in_),
-            "bytes": layer.bytes(out, in_, arriving),
-        }
+        out, in_, arriving, macs = counts
+        cost: dict[str, float] = dict.fromkeys(self.totals, 0.0)
+        layer = self.groups.layers.get(name)
+        cost["macs"] = macs
+        if layer is None:
+            return cost
+        cost["params"], cost["bytes"] = layer.params(out, in_), layer.bytes(out, in_, arriving)
         if self.table is not None:
             runs = layer.positions and out
             cost["ms"] = self.table.ms(name, out, in_, arriving) if runs else 0.0
         return cost
 
-    def _mask(self, module: str, axis: Axis) -> Mask | None:
-        masks = {"out": self.out, "in": self.arriving, "select": self.reading}[axis]
+    def _mask(self, module: str, axis: Axis | Literal["units"]) -> Mask | None:
+        masks = {
+            "out": self.out,
+            "in": self.arriving,
+            "select": self.reading,
+            "units": self._held,
+        }[axis]
         return masks.get(module)
+
+    def _touched(self, changed: Iterable[Change]) -> set[str]:
+        """Return the layers and products whose cost changes may change."""
+        names = set()
+        for name, axis, _ in changed:
+            names |= self._holding[name] if axis == "units" else {name}
+        return names
 
     def saving(
         self, group: Group, units: Iterable[int], *, selected: bool = False
@@ -84,16 +129,16 @@ class CostTracker:
         return saved
 
     def _saved(
-        self, changed: Iterable[tuple[str, Axis, Mask]], *, selected: bool = False
+        self, changed: Iterable[Change], *, selected: bool = False
     ) -> dict[str, float]:
         """Return what the changes `changed` save, in each currency."""
         saved = dict.fromkeys(self.totals, 0.0)
-        for name in {module for module, _, _ in changed}:
+        for name in self._touched(changed):
             before, after = self._costs[name], self._cost(name, self._count(name))
             if selected:
                 before, after = (
-                    self._cost(name, (out, in_, in_ + 1))
-                    for out, in_, _ in (self._counts[name], self._count(name))
+                    self._cost(name, (out, in_, in_ + 1, macs))
+                    for out, in_, _, macs in (self._counts[name], self._count(name))
                 )
             for currency in saved:
                 saved[currency] += before[currency] - after[currency]
@@ -124,13 +169,13 @@ class CostTracker:
             return saved
         for group in fallen:
             self.left[group.name][:] = False
-        self._update(module for module, _, _ in changed)
+        self._update(self._touched(changed))
         return saved
 
-    def _starved(self, changed: Iterable[tuple[str, Axis, Mask]]) -> bool:
+    def _starved(self, changed: Iterable[Change]) -> bool:
         """Return whether a layer with outputs would be left without inputs."""
-        counts = (self._count(name) for name in {module for module, _, _ in changed})
-        return any(made and not read for made, read, _ in counts)
+        counts = (self._count(name) for name in self._touched(changed))
+        return any(made and not read for made, read, _, _ in counts)
 
     def remove(self, group: Group, units: Iterable[int]) -> None:
         """Remove `units` of `group`.
@@ -147,17 +192,20 @@ class CostTracker:
                     self.remove(group, [unit])
             return
         self.left[group.name][units] = False
-        self._update(module for module, _, _ in changed)
+        self._update(self._touched(changed))
 
     def put_back(self, group: Group, units: Iterable[int]) -> None:
         """Undo the removal of `units`; units that were not removed stay as they are."""
         units = list(units)
-        touched = set()
+        touched: set[str] = set()
         for member in group.members:
             mask = self._mask(member.module, member.axis)
             if mask is not None:
                 mask[member.index[units].ravel()] = True
                 touched.add(member.module)
+        if group.name in self._held:
+            self._held[group.name][units] = True
+            touched |= self._holding[group.name]
         self.left[group.name][units] = True
         self._update(touched)
 
@@ -178,18 +226,22 @@ class CostTracker:
             spent = math.fsum(cost["ms"] for cost in self._costs.values())
             self.totals["ms"] = self.table.rest + spent
 
-    def _strike(self, group: Group, units: Iterable[int]) -> list[tuple[str, Axis, Mask]]:
+    def _strike(self, group: Group, units: Iterable[int]) -> list[Change]:
         """Clear the masks of `units`; return each touched mask as it was before."""
         units = list(units)
-        changed = []
+        changed: list[Change] = []
         for member in group.members:
             mask = self._mask(member.module, member.axis)
             if mask is not None:
                 changed.append((member.module, member.axis, mask.copy()))
                 mask[member.index[units].ravel()] = False
+        if group.name in self._held:
+            held = self._held[group.name]
+            changed.append((group.name, "units", held.copy()))
+            held[units] = False
         return changed
 
-    def _restore(self, changed: list[tuple[str, Axis, Mask]]) -> None:
+    def _restore(self, changed: list[Change]) -> None:
         """Undo a removal; a mask that was changed twice goes back to its first state."""
         for module, axis, old in reversed(changed):
             mask = self._mask(module, axis)
