@@ -109,9 +109,9 @@ def linear_attention():
         q, k, v = m.q(x).softmax(1), m.k(x).softmax(1), m.v(x)
         return m.h(q @ (k.transpose(1, 2) @ v))
 
-    return Net(run, q=nn.Linear(8, 12), k=nn.Linear(8, 12), v=nn.Linear(8, 16), h=nn.Linear(16, 5)), (
-        TOKENS
-    )
+    return Net(
+        run, q=nn.Linear(8, 12), k=nn.Linear(8, 12), v=nn.Linear(8, 16), h=nn.Linear(16, 5)
+    ), (TOKENS)
 
 
 def mixer():

@@ -127,10 +127,11 @@ def find_layers(
         counted.update(map(id, fresh))
         return fresh
 
-    found = [(n, m) for n, m in named_layers(wide) if is_mixing(m) or is_depthwise(m)]
+    every = list(named_layers(wide, seen.functional))
+    found = [(n, m) for n, m in every if is_mixing(m) or is_depthwise(m)]
     kernels = {name: take(_kernel(name, module, raw)) for name, module in found}
     layers = {}
-    for name, module in named_layers(wide):
+    for name, module in every:
         if not (name in kernels or isinstance(module, PASSING)):
             continue
         saved: dict[str, Tensor] = module.state_dict(keep_vars=True)

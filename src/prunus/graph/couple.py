@@ -15,6 +15,7 @@ from prunus.modules import (
     RawAxis,
     channel_count,
     is_depthwise,
+    is_functional,
     is_mixing,
     module_at,
     quotas,
@@ -62,8 +63,12 @@ def checked_group(
             members.append(Member(name, "in", index))
     if units % groups:
         raise NotFollowedError(f"its {units} channels do not divide into {groups} groups")
-    order = {n: i for i, n in enumerate(dict(wide.named_modules()))}
+    order: dict[str, float] = {n: i for i, n in enumerate(dict(wide.named_modules()))}
     last = len(order)  # parameters outside any rule come after the modules
+    for member in members:
+        if is_functional(module_at(wide, member.module)):  # right after the module that holds it
+            path = member.module.removesuffix(".T").rpartition(".")[0]
+            order[member.module] = order[path] + 0.5
     members.sort(key=lambda m: (order.get(m.module, last), m.axis))
     if groups > 1:
         members = [_by_quota(m, units, int(groups)) for m in members]

@@ -46,6 +46,7 @@ from prunus.modules import (
     is_written_norm,
     module_at,
     named_layers,
+    place_of,
     plain_attention,
     projection_name,
     without_checkpoints,
@@ -66,6 +67,7 @@ def couplings(
     inside_heads: bool = False,
     singles: bool = False,
     record: Record | None = None,
+    functional: Collection[str] = (),
 ) -> Iterator[tuple[str, Coupling, str]]:
     """Yield (root, coupling, obstacle) for every root module not yet seen as a producer.
 
@@ -73,12 +75,13 @@ def couplings(
     copy, in the mode in which it is to be traced; `uncalled` layers are called (`calling`).
     With `inside_heads` the dimensions of all heads are units, not whole heads; with `singles` the
     channel of a layer with a single channel is traced too, as far as possible (`follow_single`).
-    The products that run are added to `record`.
+    The products that run are added to `record`. Parameters of other modules that are layers
+    (`functional`) are layers here.
 
     Raises:
         TraceError: the network could not be run.
     """
-    tracer = _ChannelTracer(model, inside_heads, singles, record or Record())
+    tracer = _ChannelTracer(model, inside_heads, singles, record or Record(), functional)
     try:
         with (
             torch.no_grad(), plain_attention(), without_checkpoints(), tracer.watching(),
@@ -112,7 +115,12 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Propagates labels along with tensors while a network runs."""
 
     def __init__(
-        self, model: nn.Module, inside_heads: bool, singles: bool, record: Record
+        self,
+        model: nn.Module,
+        inside_heads: bool,
+        singles: bool,
+        record: Record,
+        functional: Collection[str],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.model, self.singles, self.record = model, singles, record
@@ -134,6 +142,8 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.axes: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         self.running: list[str] = []
         self.ran: set[str] = set()
+        #: Module and parameter → the layer that it is, and its name.
+        self.functional = {place_of(model, n)[:2]: (n, module_at(model, n)) for n in functional}
         for name, module in model.named_modules():
             for key, tensor in [
                 *module.named_parameters(recurse=False, remove_duplicate=False),
@@ -144,6 +154,10 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _own(self, name: str, module: nn.Module, key: str, tensor: Tensor) -> None:
         """Give every axis of a parameter or buffer its own labels, the same in all its modules."""
+        turned = False
+        if (module, key) in self.functional:
+            name, module = self.functional[module, key]
+            key, turned = "weight", name.endswith(".T")
         track: Track | None = self.tracks.get(tensor)  # type: ignore[no-untyped-call]
         if track is None:
             track = self.tracks[tensor] = Track(tuple(tensor.shape))
@@ -157,7 +171,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 nodes = shared[axis] = self.labels.new(size)
                 each = [-1 if d == axis else 1 for d in range(tensor.dim())]
                 track.arrays.append(nodes.view(each))
-            owner, kind = name, self._kind(module, key, axis, size)
+            owner, kind = name, self._kind(module, key, 1 - axis if turned else axis, size)
             if is_packed(module) and key.startswith("in_proj_"):
                 owner, kind = projection_name(name), LINEAR[key[8:], axis]
             if kind:
@@ -230,10 +244,14 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return "out"
         return ""
 
+    def layers(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the names and modules of the network, with the layers in parameters."""
+        return named_layers(self.model, [name for name, _ in self.functional.values()])
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Record which module runs."""
-        names = {module: name for name, module in named_layers(self.model)}
+        names = {m: name for name, m in self.layers()}
         handles = []
 
         def enter(module: nn.Module, _: Any) -> None:
@@ -365,9 +383,9 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def settle_products(self) -> None:
         """Find the layer and the extents of every product that ran."""
         weights, uses = {}, defaultdict(list)
-        for name, module in named_layers(self.model):
+        for name, module in self.layers():
             if is_mixing(module) or is_depthwise(module):
-                weight = cast(Tensor, module.weight)
+                weight = cast(Tensor, getattr(module, "source", module.weight))
                 weights[name] = tuple(weight.shape)
                 uses[id(weight)].append(name)
         self.record.settle(self.labels, weights, uses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +44,9 @@ class Probe:
     them that run in evaluation. `starts`: linear modules that read the network's input with no
     mixing module between. `dims`: axes of each module's first input.
     `uncalled`: layers whose weights are read without calling them. `worked_out`: layers that
-    compute the weight they use, as weight standardisation does. `thrice`: projections that run once
+    compute the weight they use, as weight standardisation does. `functional`: those of them that are parameters
+    of other modules; `refused`: parameters that are none, and the function that reads them.
+    `thrice`: projections that run once
     each for queries, keys and values. `composite`: layers whose output is
     more than W·x + b, because their forward pass goes on with a norm, an activation or a branch.
     """
@@ -59,10 +62,14 @@ class Probe:
     worked_out: tuple[str, ...] = ()
     composite: tuple[str, ...] = ()
     thrice: frozenset[str] = frozenset()
+    functional: tuple[str, ...] = ()
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def probe(model: nn.Module, example: Example) -> Probe:
-    """Run `model` once on `example` (`Inputs.of`), and return what was seen.
+    """Run `model` on `example` (`Inputs.of`), and return what was seen.
+
+    It runs once, and again where parameters of other modules turn out to be layers.
 
     What a tensor was computed from is followed operation by operation (`Dataflow`), so gradients
     make no difference: where nothing needs them, or the network switches them off.
@@ -70,11 +77,17 @@ def probe(model: nn.Module, example: Example) -> Probe:
     Raises:
         TraceError: the forward pass failed; names the innermost module that was running.
     """
+    seen = _observe(model, example, ())
+    return _observe(model, example, seen.functional) if seen.functional else seen
+
+
+def _observe(model: nn.Module, example: Example, functional: Collection[str]) -> Probe:
+    """Run `model` once; the parameters `functional` are layers."""
     seen = Probe()
     flow = Dataflow()
     for parameter in model.parameters():
         flow.put(parameter, [PARAMETER])
-    names = {module: name for name, module in named_layers(model)}
+    names = {module: name for name, module in named_layers(model, functional)}
     running: list[str] = []
     kept: list[Tensor] = []  # keeps tensors alive, so that an id refers to one tensor
     made_by: dict[int, tuple[str, int]] = {}  # the module, and which of its calls
@@ -141,7 +154,7 @@ def probe(model: nn.Module, example: Example) -> Probe:
             contexts.enter_context(without_checkpoints())
             contexts.enter_context(plain_attention())
             contexts.enter_context(Products(product))
-            calls = contexts.enter_context(Calling(model))
+            calls = contexts.enter_context(Calling(model, functional=functional))
             contexts.enter_context(flow)
             outputs = inputs(model)
     except Exception as error:
@@ -156,6 +169,7 @@ def probe(model: nn.Module, example: Example) -> Probe:
             hook.remove()
 
     seen.uncalled = tuple(calls.found)
+    seen.functional, seen.refused = calls.functional, calls.refused
     seen.worked_out = tuple(
         name
         for name in seen.order

@@ -75,7 +75,11 @@ class Record:
             lead = [_along((q, d), (k, d), (v, d)) for d in range(len(q.shape) - 2)]
             lasts = ((inner, _along((q, -1), (k, -1))), (width, _along((v, -1))))
             for i, (size, last) in enumerate(lasts):
-                part, axes, share = macs * size // (inner + width), [*lead, last], (size, inner + width)
+                part, axes, share = (
+                    macs * size // (inner + width),
+                    [*lead, last],
+                    (size, inner + width),
+                )
                 self.noted.append(
                     _Noted(module, name, part, axes, len(axes), share=share, second=i > 0)
                 )

@@ -91,7 +91,7 @@ def find_groups(
     arguments = Inputs.of(example).detached(gradient=True)
     wide = widen(model).eval()
     seen, arguments, whole = _probe_all(wide, arguments)
-    mixing = [n for n, m in named_layers(wide) if is_mixing(m)]
+    mixing = [n for n, m in named_layers(wide, seen.functional) if is_mixing(m)]
     reasons: dict[str, str] = {
         n: "it does not run in the forward pass" for n in mixing if n not in seen.positions
     }
@@ -110,6 +110,7 @@ def find_groups(
             inside_heads=heads == "dimensions",
             singles=drop_branches,
             record=record,
+            functional=seen.functional,
         ),
         reasons,
     )
@@ -178,7 +179,10 @@ def _multiplied(
         held = {p.layer for p in products}
         whole = sum(p.macs for p in products)
         whole += sum(n * kernels[name] for name, n in times.items() if name not in held)
-        if single is not None or whole - sum(n * unread[name] for name, n in times.items()) == total:
+        if (
+            single is not None
+            or whole - sum(n * unread[name] for name, n in times.items()) == total
+        ):
             break
         single = _single(wide, arguments, seen)
     layers = {
@@ -191,7 +195,7 @@ def _multiplied(
 def _single(wide: nn.Module, arguments: Inputs, seen: Probe) -> list[tuple[str, str, int]]:
     """Return module, operation and MACs of each product of one example in evaluation."""
     model = copy.deepcopy(wide).eval()
-    names = {module: name for name, module in named_layers(model)}
+    names = {module: name for name, module in named_layers(model, seen.functional)}
     running: list[str] = [""]
     found: list[tuple[str, str, int]] = []
     with ExitStack() as stack:

@@ -13,6 +13,13 @@ from prunus.modules.attention import (
 from prunus.modules.checkpoints import without_checkpoints
 from prunus.modules.copies import private_copy
 from prunus.modules.empty import Empty, can_be_empty, emptied, former_of
+from prunus.modules.functional import (
+    functional_layer,
+    is_functional,
+    place_of,
+    raw_weights,
+    set_functional_,
+)
 from prunus.modules.kinds import (
     BATCHNORMS,
     CONVOLUTIONS,
@@ -59,9 +66,11 @@ __all__ = [
     "emptied",
     "exchange_",
     "former_of",
+    "functional_layer",
     "has_own_forward",
     "input_columns",
     "is_depthwise",
+    "is_functional",
     "is_mixing",
     "is_packed",
     "is_written_norm",
@@ -69,12 +78,15 @@ __all__ = [
     "named_layers",
     "open_heads_",
     "opened",
+    "place_of",
     "plain_attention",
     "private_copy",
     "projection_name",
     "quotas",
+    "raw_weights",
     "read_all_",
     "select_",
+    "set_functional_",
     "set_in_projection_",
     "set_input_columns_",
     "shared_layers",

@@ -8,7 +8,7 @@ independently.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from prunus.modules.functional import functional_layer
 
 __all__ = [
     "HeadwiseAttention",
@@ -108,12 +110,22 @@ def attention_of(model: nn.Module, name: str) -> Any | None:
     return owner if is_packed(owner) else None
 
 
-def named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield names and modules as `named_modules` does, and the projections of attentions."""
+def named_layers(
+    model: nn.Module, functional: Collection[str] = ()
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yield names and modules as `named_modules` does, and the projections of attentions.
+
+    Layers that are parameters of a module (`functional`) follow that module.
+    """
+    within: dict[str, list[str]] = {}
+    for name in functional:
+        within.setdefault(name.removesuffix(".T").rpartition(".")[0], []).append(name)
     for name, module in model.named_modules():
         yield name, module
         if is_packed(module):
             yield projection_name(name), in_projection(module)
+        for own in within.get(name, ()):
+            yield own, functional_layer(model, own)
 
 
 def open_heads_(owner: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.modules.attention import in_projection, is_packed
+from prunus.modules.functional import functional_layer
 
 __all__ = [
     "BATCHNORMS",
@@ -170,7 +171,8 @@ class RawAxis(nn.Module):
 def module_at(model: nn.Module, name: str) -> nn.Module:
     """Return a module, or what `of.module.parameter:axis` or `of.module:number` refers to.
 
-    `of.attention.in_proj` is the linear layer in the parameters of an `nn.MultiheadAttention`.
+    `of.attention.in_proj` is the linear layer in the parameters of an `nn.MultiheadAttention`;
+    `of.module.parameter` and `of.module.parameter.T` are those in a parameter (`functional`).
 
     Raises:
         AttributeError: it does not exist.
@@ -180,7 +182,10 @@ def module_at(model: nn.Module, name: str) -> nn.Module:
         parent, _, leaf = name.rpartition(".")
         if leaf == "in_proj" and is_packed(owner := model.get_submodule(parent)):
             return in_projection(owner)
-        return model.get_submodule(name)
+        try:
+            return model.get_submodule(name)
+        except AttributeError:
+            return cast(nn.Module, functional_layer(model, name))
     if not last.isdecimal():
         owner = model.get_submodule(path)
         if not isinstance(getattr(owner, last), int):

@@ -17,8 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
+from prunus.batches import flatten_tensors
 from prunus.modules.attention import attend, in_projection, is_packed, projection_name
+from prunus.modules.functional import functional_layer, raw_weights
+from prunus.modules.kinds import CONVOLUTIONS
+from prunus.modules.products import PRODUCTS, Product, product_of
 
 __all__ = ["Calling", "calling", "plain_attention"]
 
@@ -26,38 +31,56 @@ __all__ = ["Calling", "calling", "plain_attention"]
 class Calling(TorchFunctionMode):
     """Calls the layers whose weights are passed to a function.
 
+    Parameters of other modules that are multiplied as a layer's weight is are layers too, where
+    they are named; all others are only looked for (`functional`).
+
     Attributes:
         found: names of the layers that were read without a call.
         thrice: names of projections that ran once each for queries, keys and values.
         weights: ids of the parameters that convolutions and linear layers read as weights.
+        refused: names of parameters that are no layers, because they are read otherwise; how.
     """
 
-    def __init__(self, model: nn.Module, only: Collection[str] | None = None) -> None:
-        """Watch all layers of `model`, or only those named in `only`."""
+    def __init__(
+        self,
+        model: nn.Module,
+        only: Collection[str] | None = None,
+        functional: Collection[str] = (),
+    ) -> None:
+        """Watch all layers of `model`, or only those named in `only`, and those of `functional`."""
         super().__init__()
         self.found: dict[str, None] = {}
         self.thrice: set[str] = set()
         self.weights: set[int] = set()
-        self.linears: dict[int, tuple[str, nn.Linear]] = {}
+        self.refused: dict[str, str] = {}
+        self.layers: dict[int, tuple[str, Any]] = {}
         self.attentions: dict[int, tuple[str, Any]] = {}
         self.running: set[nn.Module] = set()
         self.handles: list[Any] = []
+        self.model = model
+        #: ids of parameters that may be layers → their names, and the products that read them.
+        self.raw = raw_weights(model)
+        self.products: dict[str, dict[str, None]] = {}
+        names = set(self.raw.values())
+        self.chosen = {n for n in (*functional, *(only or ())) if n.removesuffix(".T") in names}
+        #: What a parameter was turned or scaled to: itself, whether turned, and whether computed.
+        self.forms = WeakIdKeyDictionary()
         named = dict(model.named_modules())
-        uses = Counter(id(m.weight) for m in named.values() if isinstance(m, nn.Linear))
+        uses = Counter(id(m.weight) for m in named.values() if isinstance(m, _CALLED))
         for name, module in named.items():
             if isinstance(module, nn.MultiheadAttention) and is_packed(module):
                 wanted = only is None or projection_name(name) in only
                 if wanted:
                     self.attentions[id(module.out_proj.weight)] = name, module
             elif (
-                isinstance(module, nn.Linear)
+                isinstance(module, _CALLED)
                 and uses[id(module.weight)] == 1
                 and (only is None or name in only)
             ):
-                self.linears[id(module.weight)] = name, module
+                self.layers[id(module.weight)] = name, module
 
     def __enter__(self) -> Calling:
-        for _, module in self.linears.values():
+        for _, module in self.layers.values():
             self.handles.append(module.register_forward_pre_hook(self._enter))
             self.handles.append(module.register_forward_hook(self._leave, always_call=True))
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -70,6 +93,16 @@ class Calling(TorchFunctionMode):
         self.handles.clear()
         self.running.clear()
 
+    @property
+    def functional(self) -> tuple[str, ...]:
+        """The names of the parameters that are layers: each is read as one weight, and no more."""
+        return tuple(
+            name
+            for parameter, names in self.products.items()
+            if len(names) == 1 and parameter not in self.refused
+            for name in names
+        )
+
     def _enter(self, module: nn.Module, _: Any) -> None:
         self.running.add(module)
 
@@ -81,23 +114,84 @@ class Calling(TorchFunctionMode):
     ) -> Any:
         """Call the layer when a function reads its weight."""
         kwargs = kwargs or {}
-        if func in _LAYERS and len(args) > 1:
+        if func in PRODUCTS and len(args) > 1:
             self.weights.add(id(args[1]))
-        if func is F.linear:
-            return self._linear(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             return self._attention(*args, **kwargs)
-        return func(*args, **kwargs)
+        if (what := product_of(func, args, kwargs)) is not None:
+            made = self._product(what)
+            if made is not None:
+                return made
+        result = func(*args, **kwargs)
+        if self.raw or self.layers:
+            self._read(func, args, kwargs, result, what is not None)
+        return result
 
-    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
-        name, layer = self.linears.get(id(weight), ("", None))
-        if layer is None or layer in self.running:
-            return F.linear(input, weight, bias)
-        if layer.bias is not None and layer.bias is not bias:
-            return F.linear(input, weight, bias)
-        self.found[name] = None
-        made: Tensor = layer(input)
-        return made if bias is None or layer.bias is not None else made + bias
+    def _form(self, tensor: Tensor) -> tuple[Tensor, bool, bool] | None:
+        """Return the parameter that a tensor is, whether turned, and whether computed from it."""
+        if id(tensor) in self.raw or id(tensor) in self.layers:
+            return tensor, False, False
+        found: tuple[Tensor, bool, bool] | None = self.forms.get(tensor)  # type: ignore[no-untyped-call]
+        return found
+
+    def _product(self, what: Product) -> Tensor | None:
+        """Call the layer that a product is; None where it is none, or runs already."""
+        form = self._form(what.weight)
+        if form is None:
+            return None
+        parameter, turned, computed = form
+        turned ^= what.turned
+        name, layer = self.layers.get(id(parameter), ("", None))
+        if layer is not None:
+            fits = not (turned or computed) and layer not in self.running and what.fits(layer)
+            if not fits or (layer.bias is not None and layer.bias is not what.bias):
+                return None
+            self.found[name] = None
+            made: Tensor = layer(what.input)
+            return made if what.bias is None or layer.bias is not None else what.added(made)
+        name = self.raw[id(parameter)]
+        if not what.plain:
+            return None
+        full = name + ".T" * turned
+        self.products.setdefault(name, {})[full] = None
+        if full not in self.chosen:
+            return None
+        layer = functional_layer(self.model, full)
+        self.found[full] = None
+        if not computed:
+            self.weights.add(id(layer.weight))
+        what.set_(layer)
+        layer.given = what.weight.T if what.turned else what.weight
+        try:
+            made = layer(what.input)
+        finally:
+            layer.given = None
+        return what.added(made)
+
+    def _read(self, func: Any, args: Any, kwargs: Any, result: Any, product: bool) -> None:
+        """Note what a function makes of a parameter: the same weight, or something else."""
+        read = [
+            (t, form)
+            for t in flatten_tensors([args, kwargs])
+            if (form := self._form(t)) is not None
+        ]
+        if not read or _asked(func) in _HARMLESS:
+            return
+        tensor, (parameter, turned, computed) = read[0]
+        name = _asked(func)
+        if len(read) == 1 and isinstance(result, Tensor):
+            form = None
+            if name in _TURNING and result.shape == tensor.shape[::-1] and tensor.dim() == 2:
+                form = parameter, not turned, computed
+            elif name in _SCALING and result.shape == tensor.shape and result is not tensor:
+                form = parameter, turned, True
+            if form is not None:
+                self.forms[result] = form
+                return
+        for _, (parameter, _, _) in read:
+            own = self.raw.get(id(parameter))
+            if own is not None and not (product and own in self.products):
+                self.refused.setdefault(own, name)
 
     def _attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """Run `F.multi_head_attention_forward` with the layers of its attention."""
@@ -129,10 +223,22 @@ class Calling(TorchFunctionMode):
         return made.transpose(0, 1) if batched else made, weights
 
 
-_LAYERS = {
-    F.linear, F.conv1d, F.conv2d, F.conv3d,
-    F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
+_CALLED = (nn.Linear, CONVOLUTIONS)
+_HARMLESS = {
+    "shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "layout", "size", "dim",
+    "numel", "is_floating_point", "is_complex", "is_contiguous", "stride", "grad", "is_leaf",
+    "is_meta", "is_sparse", "element_size", "__len__", "__hash__", "ndimension",
 }  # fmt: skip
+_TURNING = {"T", "mT", "t", "transpose", "swapaxes", "permute"}
+_SCALING = {"mul", "div", "__mul__", "__rmul__", "__truediv__", "true_divide", "multiply"}
+
+
+def _asked(func: Any) -> str:
+    """Return the name of a function, or of the attribute of a tensor that it reads."""
+    name = getattr(func, "__name__", "")
+    return getattr(func.__self__, "__name__", "") if name == "__get__" else name
+
+
 _POSITIONAL = (
     "query", "key", "value", "embed_dim_to_check", "num_heads", "in_proj_weight", "in_proj_bias",
     "bias_k", "bias_v", "add_zero_attn", "dropout_p", "out_proj_weight", "out_proj_bias",

@@ -128,9 +128,7 @@ class CostTracker:
         self._restore(changed)
         return saved
 
-    def _saved(
-        self, changed: Iterable[Change], *, selected: bool = False
-    ) -> dict[str, float]:
+    def _saved(self, changed: Iterable[Change], *, selected: bool = False) -> dict[str, float]:
         """Return what the changes `changed` save, in each currency."""
         saved = dict.fromkeys(self.totals, 0.0)
         for name in self._touched(changed):

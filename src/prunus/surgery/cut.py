@@ -20,12 +20,15 @@ from prunus.modules import (
     emptied,
     exchange_,
     is_depthwise,
+    is_functional,
     is_mixing,
     module_at,
     open_heads_,
+    place_of,
     quotas,
     read_all_,
     select_,
+    set_functional_,
     set_in_projection_,
 )
 from prunus.plan import Edit, Plan
@@ -61,11 +64,16 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
         if plan.empties(name):
             exchange_(model, name, emptied(module))
             continue
+        widths = tuple(channel_count(module, a) for a in ("out", "in") if is_functional(module))
         depthwise = is_depthwise(module)  # checked before the cut: one channel left looks plain
         if "out" in axes:
             _cut_out_(module, _kept(axes["out"], module))
         if not depthwise and ("in" in axes or "select" in axes):
             _cut_in_(module, axes.get("in"), axes.get("select"))
+        if is_functional(module):
+            set_functional_(model, name, module)
+            for axis, width in zip(("out", "in"), widths, strict=True):
+                follow_width_(place_of(model, name)[0], width, channel_count(module, axis), axis)
         if (owner := attention_of(model, name)) is not None:
             open_heads_(owner)
             if name.rpartition(".")[2] == "in_proj":
@@ -155,11 +163,19 @@ def _take_(module: nn.Module, name: str, kept: Tensor, dim: int) -> None:
         setattr(module, name, taken)
 
 
-def follow_width_(axis: RawAxis, old: int, new: int) -> None:
-    """Write a parameter's new width into the numbers of its module that held the old one."""
-    owner = axis.owner
+def follow_width_(
+    owner: nn.Module, old: int, new: int, axis: str = "", *, dim: int | None = None
+) -> None:
+    """Write a parameter's new width into the numbers of its module that held the old one.
+
+    With an axis, a number that is named after the other one keeps its value; the second dimension
+    `dim` of a recurrent layer's weight is the size of its input.
+    """
+    other = {"out": "in_", "in": "out_"}.get(axis)
     recurrent = isinstance(owner, (nn.RNNBase, nn.RNNCellBase))
-    for name in ("input_size",) if recurrent and axis.dim == 1 else WIDTHS:
+    for name in ("input_size",) if recurrent and dim == 1 else WIDTHS:
+        if old == new or (other is not None and name.startswith(other)):
+            continue
         value = owner.__dict__.get(name)
         if isinstance(value, tuple) and value and value[-1] == old:
             setattr(owner, name, (*value[:-1], new))
@@ -206,7 +222,7 @@ def _cut_out_(module: nn.Module, kept: Tensor) -> None:
             return
         old, tensor = module.num_channels, getattr(module.owner, module.key)
         _take_(module.owner, module.key, kept.to(tensor.device), module.dim)
-        follow_width_(module, old, len(kept))
+        follow_width_(module.owner, old, len(kept), dim=module.dim)
     else:
         raise PlanError(f"no rule to cut the channels of a {type(module).__name__}")
 

@@ -18,7 +18,9 @@ from prunus.modules import (
     close_heads_,
     exchange_,
     former_of,
+    is_functional,
     module_at,
+    place_of,
     private_copy,
     read_all_,
     select_,
@@ -130,11 +132,15 @@ def _widen_(
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         exchange_(model, name, former.to(device).train(module.training))
         module = former
+    if is_functional(module):  # the tensor follows in `_fill_`
+        for axis, edit in axes.items():
+            follow_width_(place_of(model, name)[0], channel_count(module, axis), edit.of, axis)
+        return
     if isinstance(module, RawAxis):  # the tensor follows in `_fill_`
         if module.dim is None:
             setattr(module.owner, module.key, axes["out"].of)
         else:
-            follow_width_(module, module.num_channels, axes["out"].of)
+            follow_width_(module.owner, module.num_channels, axes["out"].of, dim=module.dim)
         return
     out = axes["out"].of if "out" in axes else channel_count(module, "out")
     incoming = next((axes[a].of for a in ("in", "select") if a in axes), None)
