@@ -116,4 +116,5 @@ def count_macs(model: nn.Module, example: Example) -> int:
 def _count(model: nn.Module, inputs: Inputs) -> int:
     with Counter() as counter, torch.no_grad(), plain_attention(), without_checkpoints():
         inputs(model)
-    return counter.macs
+    total: int = counter.macs
+    return total

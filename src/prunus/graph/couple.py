@@ -76,7 +76,9 @@ def checked_group(
             _check_spread(member, module_at(wide, member.module))
     made = [m for m in members if m.axis == "out" and is_mixing(module_at(wide, m.module))]
     whole = [m for m in made if m.index.size == channel_count(module_at(wide, m.module), "out")]
-    producer = (whole or made)[0]
+    whole = whole or made
+    own = [m for m in whole if not is_functional(module_at(wide, m.module))]
+    producer = (own or whole)[0]  # a layer of its own gives the name
     kind = "channels"
     if isinstance(module_at(wide, producer.module), nn.Linear):
         kind = "heads" if any(counts_heads(m.module) for m in members) else "neurons"

@@ -42,13 +42,13 @@ class Probe:
     else reads it, or None; only modules that have one. `ends`: modules whose output reaches the
     network's output with no mixing module or product with a parameter between, `heads` those of
     them that run in evaluation. `starts`: linear modules that read the network's input with no
-    mixing module between. `dims`: axes of each module's first input.
-    `uncalled`: layers whose weights are read without calling them. `worked_out`: layers that
-    compute the weight they use, as weight standardisation does. `functional`: those of them that are parameters
-    of other modules; `refused`: parameters that are none, and the function that reads them.
-    `thrice`: projections that run once
-    each for queries, keys and values. `composite`: layers whose output is
-    more than W·x + b, because their forward pass goes on with a norm, an activation or a branch.
+    mixing module between. `dims`: axes of each module's first input. `uncalled`: layers whose
+    weights are read without calling them. `worked_out`: layers that compute the weight they use,
+    as weight standardisation does. `functional`: those of them that are parameters of other
+    modules; `refused`: parameters that are none, and the function that reads them. `thrice`:
+    projections that run once each for queries, keys and values. `composite`: layers whose output
+    is more than W·x + b, because their forward pass goes on with a norm, an activation or a
+    branch.
     """
 
     order: list[str] = field(default_factory=list)

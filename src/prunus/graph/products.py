@@ -1,4 +1,4 @@
-"""The products of one forward pass (matrix products, convolutions, attention) and what shrinks them.
+"""The products of one forward pass (matrices, convolutions, attention) and what shrinks them.
 
 Every ATen operation that multiplies and accumulates is recorded with the labels along its axes. A
 product with the weight of a layer is the layer's: its kernel, applied to so many positions. All
@@ -97,15 +97,15 @@ class Record:
         elif "mm" in name:
             one, other = tracks[-2:]
             axes = [_along((one, d), (other, d)) for d in range(len(one.shape) - 2)]
-            outer = len(axes) + 1
-            inner = _along((one, -1), (other, -2))
+            batch = len(axes)
+            summed = _along((one, -1), (other, -2))
             own = weight_of(other)
             turned = own is None and weight_of(one) is not None
             ends = [_along((one, -2)), _along((other, -1))]
-            axes += [ends[int(turned)], inner, ends[int(not turned)]]
+            axes += [ends[int(turned)], summed, ends[int(not turned)]]
             own = weight_of(one) if turned else own
             shapes = (other.shape[-2:], other.shape[:-3:-1])
-            self.noted.append(_Noted(module, name, macs, axes, outer, own, shapes))
+            self.noted.append(_Noted(module, name, macs, axes, batch + 1, own, shapes))
         else:
             self.noted.append(_Noted(module, name, macs, [], 0))
 
