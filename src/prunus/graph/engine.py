@@ -362,7 +362,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         for _ in range(2):
             for split in self.state.splits:
-                array = compress(self.labels.find(split.array))
+                array = self.labels.narrowed(split.array)
                 if len(varying(array)) < 2:
                     continue
                 free = max(varying(array), key=lambda axis: (array.shape[axis], axis))

@@ -85,6 +85,20 @@ class Labels:
         self._settle()
         return torch.from_numpy(self._roots(labels.numpy()))
 
+    def narrowed(self, array: Tensor) -> Tensor:
+        """Return an array with size 1 along every axis where all of its labels are merged.
+
+        It holds labels that it had, not the first ones of their classes, so that what is fixed
+        keeps its own reason.
+        """
+        found = self.find(array)
+        for axis in range(array.dim()):
+            if array.shape[axis] > 1:
+                first = found.narrow(axis, 0, 1)
+                if bool((found == first).all()):
+                    found, array = first, array.narrow(axis, 0, 1)
+        return array.contiguous()
+
     def settled(self) -> Nodes:
         """Return the first label of the class of every existing label."""
         self._settle()

@@ -185,3 +185,25 @@ def test_what_is_not_in_a_returned_cache_is_pruned() -> None:
     groups = find_groups(Decoder().eval(), torch.randn(2, TOKENS, 7), inputs=False)
     assert list(groups) == ["embed", "up"]
     assert reasons(groups)["attend.k"] == "its outputs are the network's outputs"
+
+
+class Mixer(nn.Module):
+    """Tokens are mixed by convolutions with one tap along the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(7, WIDTH)
+        self.up, self.down = nn.Conv1d(TOKENS, 6, 1), nn.Conv1d(6, TOKENS, 1)
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head((x + self.down(self.up(x).relu())).mean(1))
+
+
+def test_a_convolution_over_tokens_keeps_channels_apart() -> None:
+    torch.manual_seed(0)
+    model, x = Mixer().eval(), torch.randn(2, TOKENS, 7)
+    groups = find_groups(model, x, inputs=False)
+    assert members(groups) == {"embed": "embed.out head.in", "up": "up.out down.in"}
+    assert unsound_groups(groups, x) == {}

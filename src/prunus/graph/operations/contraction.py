@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from prunus.graph.labels import Labels, Track, compress, varying
+from prunus.graph.labels import Labels, Track, varying
 from prunus.graph.operations.call import Call, meet, opaque, rule
 from prunus.graph.operations.reduction import along_axis, channels
 
@@ -60,7 +60,7 @@ def contract(
 
 def _settled(labels: Labels, array: Tensor) -> Tensor:
     """Return an array with labels that have been merged written as one."""
-    return compress(labels.find(array)) if len(varying(array)) > 1 else array
+    return labels.narrowed(array) if len(varying(array)) > 1 else array
 
 
 @rule("mm", "bmm", "addmm", "baddbmm", "matmul", "mv", "addmv", "dot")
@@ -92,6 +92,19 @@ def _linear(call: Call) -> list[Track]:
     return [Track(shape, arrays)]
 
 
+def _passed_on(call: Call, x: Track, weight: Track) -> list[Tensor]:
+    """Return the labels of positions that a convolution with one tap along them keeps apart."""
+    rank = len(x.shape)
+    stride, padding = (list(call.args[i]) * (rank - 2 if len(call.args[i]) == 1 else 1)
+                       for i in (3, 4))  # fmt: skip
+    apart = {0} | {
+        axis
+        for axis in range(2, rank)
+        if weight.shape[axis] == stride[axis - 2] == 1 and padding[axis - 2] == 0
+    }
+    return [a for a in x.arrays if varying(a) and varying(a) <= apart]
+
+
 def _of_axis(labels: Labels, weight: Track, axis: int) -> Tensor | None:
     """Return one label for each index of an axis of a weight, whatever its other axes have."""
     return channels(labels, Track(weight.shape, weight.along(axis)), axis)
@@ -103,7 +116,9 @@ def _convolution(call: Call) -> list[Track]:
     labels, shape = call.labels, call.shape
     transposed, groups = bool(call.args[6]), int(call.args[8])
     incoming, width = x.shape[1], shape[1]
-    read, (own, out) = channels(labels, x), call.site.filters
+    passed = _passed_on(call, x, weight)
+    mixed = Track(x.shape, [a for a in x.arrays if all(a is not p for p in passed)])
+    read, (own, out) = channels(labels, mixed), call.site.filters
     if out is None and (groups == 1 or not transposed):  # not a layer's own weight
         out = _of_axis(labels, weight, int(transposed))
     if own is None and groups == 1:
@@ -124,8 +139,8 @@ def _convolution(call: Call) -> list[Track]:
             labels.join(own, read)
     elif read is not None:
         labels.fix(read, "a convolution that belongs to no module reads it")
-    track = Track(shape, along_axis(out, shape))
-    if bias and track.arrays:
+    track = Track(shape, [*along_axis(out, shape), *passed])
+    if bias and out is not None:
         b = bias[0]
         lifted = Track((1, *b.shape, *(1,) * (len(shape) - 2)), [
             a.view(1, -1, *(1,) * (len(shape) - 2)) for a in b.arrays

@@ -234,8 +234,9 @@ def _cat(call: Call) -> list[Track]:
 
 
 def _together(call: Call, track: Track, axis: int) -> Tensor | None:
-    """Return the labels along an axis as one array; None where there are none, or all are fixed."""
-    along = [array for array in track.along(axis) if not _stays(call.labels, array)]
+    """Return the labels along an axis as one array; None where there are none."""
+    along = track.along(axis)
+    along = [array for array in along if not _stays(call.labels, array)] or along[:1]
     for other in along[1:]:
         call.labels.join(along[0], other)
     return along[0] if along else None
