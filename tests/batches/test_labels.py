@@ -46,17 +46,25 @@ def test_smoothed_labels_are_shares() -> None:
     assert match(SCORES, smoothed, "mse").kind == "values"
 
 
-@pytest.mark.parametrize("axis", [1, -1])
-def test_classes_of_positions(axis) -> None:
+def test_classes_of_pixels() -> None:
     scores, labels = torch.randn(2, 5, 4, 3), torch.randint(0, 5, (2, 4, 3))
     labels[0, 0, 0] = -100
-    found = match(scores.movedim(1, axis), labels)
-    assert class_axis(scores.movedim(1, axis), labels) in (1, 3)
-    assert found.scores.shape == (23, 5)
+    assert class_axis(scores, labels) == 1
     expected = F.cross_entropy(scores, labels)
+    for given in (labels, labels[:, None]):
+        found = match(scores, given)
+        assert found.scores.shape == (23, 5)
+        torch.testing.assert_close(F.cross_entropy(found.scores, found.targets), expected)
+    with pytest.raises(DataError, match=r"output.*\(2, 5, 4, 3\).*labels have shape \(2, 5, 4\)"):
+        match(scores, torch.zeros(2, 5, 4, dtype=torch.long))
+
+
+def test_classes_of_tokens() -> None:
+    scores, labels = torch.randn(2, 4, 7), torch.randint(0, 7, (2, 4))
+    assert class_axis(scores, labels) == 2
+    found = match(scores, labels)
+    expected = F.cross_entropy(scores.transpose(1, 2), labels)
     torch.testing.assert_close(F.cross_entropy(found.scores, found.targets), expected)
-    mask = match(scores, labels[:, None])
-    torch.testing.assert_close(F.cross_entropy(mask.scores, mask.targets), expected)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ def test_a_data_parallel_network_is_read_but_not_changed() -> None:
     assert unwrapped(nn.DataParallel(net()))[0].out_features == 8
 
 
-@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 def test_a_quantised_network() -> None:
     quantised = quantize_dynamic(net(), {nn.Linear})
     with pytest.raises(ConfigError, match=r"module '0' \(Linear\).*quantised: prune first"):

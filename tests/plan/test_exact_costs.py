@@ -156,7 +156,7 @@ def gru_cell():
 
 def two_inputs():
     def run(m, x, y):
-        return m.h((m.a(x).relu() + m.b(y).relu()))
+        return m.h(m.a(x).relu() + m.b(y).relu())
 
     net = Net(run, a=nn.Linear(8, 20), b=nn.Linear(4, 20), h=nn.Linear(20, 5))
     return net, (torch.randn(1, 8), torch.randn(1, 4))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.core import DataError
+from prunus.core import DataError, PrunusError
 
 __all__ = ["Example", "Inputs"]
 
@@ -50,6 +50,24 @@ class Inputs:
     def __call__(self, model: Callable[..., Any]) -> Any:
         """Run `model` on these arguments."""
         return model(*self.args, **self.kwargs)
+
+    def run(self, model: nn.Module) -> Any:
+        """Run `model` on a batch of the user's data.
+
+        Raises:
+            DataError: the network fails on it; gives the shapes and the error.
+        """
+        try:
+            return self(model)
+        except (PrunusError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # networks' code can raise anything
+            text = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"{type(model).__name__} fails on a batch of shape {self.shapes()} "
+                f"({', '.join(sorted({str(t.dtype) for t in self.tensors}))}): "
+                f"{type(error).__name__}: {text}"
+            ) from error
 
     @property
     def tensors(self) -> list[Tensor]:

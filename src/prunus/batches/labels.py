@@ -45,7 +45,7 @@ def match(output: Tensor, labels: Tensor | None, loss: str = "auto") -> Matched:
     | integers (B,), (B, 1) | (B, L) | classes |
     | integers (B, G), the finest first | (B, L) | the classes of the first column |
     | integers (B, L), one 1 in each row | (B, L) | classes, one-hot |
-    | integers (B, *spatial) | (B, L, *spatial) or (B, *spatial, L) | classes of positions |
+    | integers (B, *spatial) | (B, L, *spatial), of tokens (B, T, L) | classes of positions |
     | floats (B, L), rows that sum to 1 | (B, L) | shares of classes (smoothed labels) |
     | floats of the output's shape, or (B,) for (B, 1) | any | values |
 
@@ -64,6 +64,8 @@ def match(output: Tensor, labels: Tensor | None, loss: str = "auto") -> Matched:
     """
     if labels is None:
         raise DataError("the batches have no labels: give (images, labels)")
+    if labels.is_complex():
+        raise DataError(f"the labels are {labels.dtype}, expected integers or real numbers")
     labels = labels.to(output.device)
     if labels.dim() == 0 or output.dim() == 0 or len(labels) != len(output):
         raise _mismatch(output, labels)
@@ -103,12 +105,12 @@ def class_labels(labels: Tensor, classes: int) -> Tensor:
 
 
 def class_axis(output: Tensor, labels: Tensor) -> int | None:
-    """Return the axis of the classes of positions: 1, the last, or None if labels are of images."""
+    """Return the axis of the classes of positions: 1, 2 of tokens, None if labels are of images."""
     if output.dim() < 3 or labels.dim() != output.dim() - 1:
         return None
     if (output.shape[0], *output.shape[2:]) == tuple(labels.shape):
         return 1
-    return output.dim() - 1 if output.shape[:-1] == labels.shape else None
+    return 2 if output.dim() == 3 and output.shape[:2] == labels.shape else None
 
 
 def _classes(output: Tensor, labels: Tensor) -> Matched:

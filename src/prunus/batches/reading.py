@@ -131,6 +131,11 @@ def read(
         >>> [(b.size, b.labels.tolist()) for b in read(loader, nn.Linear(4, 2))]
         [(2, [0, 1])]
     """
+    if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, str, bytes, Mapping)):
+        raise DataError(
+            f"the loader is a {type(loader).__name__}, expected an iterable of batches: give a "
+            "DataLoader or a list of (images, labels)"
+        )
     return _Reading(loader, model, progress, batches)
 
 
@@ -199,7 +204,7 @@ def parse(given: Any, model: nn.Module | None = None) -> Batch:
     if isinstance(given, Batch):
         return given
     if isinstance(given, (Tensor, np.ndarray)):
-        return Batch(Inputs((_array(given),)))
+        return Batch(Inputs((_input(given),)))
     if isinstance(given, Mapping):
         return _named(given, model)
     if isinstance(given, (tuple, list)) and given:
@@ -228,7 +233,9 @@ def _ordered(given: list[Any], model: nn.Module | None) -> Batch:
         inputs, rest = first, given[1:]
     elif isinstance(first, list) and len(first) == 1 and wanted <= 1:
         inputs, rest = Inputs((first[0],)), given[1:]
-    elif isinstance(first, (tuple, Mapping)) or (isinstance(first, list) and wanted > 1):
+    elif isinstance(first, (tuple, Mapping)) or (
+        isinstance(first, list) and (wanted > 1 or (model is None and _are_alike(first)))
+    ):
         inputs = Inputs.of(first if isinstance(first, Mapping) else tuple(first))
         rest = given[1:]
     elif wanted > 1:
@@ -238,6 +245,12 @@ def _ordered(given: list[Any], model: nn.Module | None) -> Batch:
     named = {name: _input(value) for name, value in inputs.kwargs.items()}
     inputs = Inputs(tuple(_input(value) for value in inputs.args), named)
     return Batch(inputs, _labels(rest[0]) if rest else None)
+
+
+def _are_alike(values: list[Any]) -> bool:
+    """Return whether a list holds arrays with equally many rows: several inputs of a network."""
+    arrays = [v for v in values if isinstance(v, (Tensor, np.ndarray)) and v.ndim]
+    return len(arrays) == len(values) > 1 and len({len(a) for a in arrays}) == 1
 
 
 def _named(given: Mapping[Any, Any], model: nn.Module | None) -> Batch:
@@ -289,7 +302,15 @@ def _nested(value: Any) -> Any:
 
 
 def _array(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.from_numpy(np.ascontiguousarray(value))
+    except TypeError:
+        raise DataError(
+            f"the inputs of a batch are an array of type {value.dtype}, expected numbers: give "
+            "arrays of one shape and of float32, for example"
+        ) from None
 
 
 def _labels(given: Any) -> Tensor | None:

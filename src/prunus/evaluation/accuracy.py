@@ -40,7 +40,7 @@ def accuracy(
         with torch.no_grad(), choose_output(output):
             batches = read(loader, model, progress)
             for batch in batches:
-                made = primary(batch.inputs(model))
+                made = primary(batch.inputs.run(model))
                 found = match(made, batch.labels)
                 if found.kind == "values":
                     raise DataError(

@@ -54,7 +54,7 @@ def _output(model: nn.Module, batch: Batch) -> Tensor:
     model.eval()
     try:
         with torch.no_grad():
-            output = primary(batch.inputs(model))
+            output = primary(batch.inputs.run(model))
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -73,7 +73,7 @@ def restoration_quality(
                 x, y = batch.inputs.tensors[0], batch.labels
                 if y is None:
                     raise DataError("the batches have no targets: give (images, targets)")
-                answer = primary(batch.inputs(model))
+                answer = primary(batch.inputs.run(model))
                 if answer.shape != y.shape:
                     raise ConfigError(
                         f"{type(model).__name__} maps {tuple(x.shape)} to "

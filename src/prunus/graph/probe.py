@@ -205,6 +205,8 @@ def _positions(module: nn.Module, read: list[Tensor], output: Tensor, examples: 
     tensor = output
     if isinstance(module, TRANSPOSED):
         tensor = read[0]
+    if not output.numel():
+        return 0
     if isinstance(module, CONVOLUTIONS):
         return tensor.numel() // tensor.shape[1] // examples
     if isinstance(module, nn.Linear):

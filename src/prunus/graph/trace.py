@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
@@ -30,6 +29,7 @@ from prunus.modules import (
     module_at,
     named_layers,
     plain_attention,
+    private_copy,
     shared_layers,
     unwrapped,
     widen,
@@ -103,7 +103,7 @@ def find_groups(
     found, rejected = _couple(
         wide,
         couplings(
-            copy.deepcopy(whole),
+            private_copy(whole),
             arguments,
             running,
             seen.uncalled,
@@ -194,7 +194,7 @@ def _multiplied(
 
 def _single(wide: nn.Module, arguments: Inputs, seen: Probe) -> list[tuple[str, str, int]]:
     """Return module, operation and MACs of each product of one example in evaluation."""
-    model = copy.deepcopy(wide).eval()
+    model = private_copy(wide).eval()
     names = {module: name for name, module in named_layers(model, seen.functional)}
     running: list[str] = [""]
     found: list[tuple[str, str, int]] = []
@@ -218,14 +218,14 @@ def _probe_all(wide: nn.Module, arguments: Inputs) -> tuple[Probe, Inputs, nn.Mo
     Returns what was seen, and the arguments and the network with which all of it runs; the
     network is in the mode in which it is to be followed.
     """
-    seen = probe(copy.deepcopy(wide), arguments)
+    seen = probe(private_copy(wide), arguments)
     idle = [n for n, m in named_layers(wide) if is_mixing(m) and n not in seen.positions]
     if not idle:
         return seen, arguments, wide
     twice = Inputs.joined([arguments, arguments]).detached(gradient=True)
-    training = copy.deepcopy(wide).train()
+    training = private_copy(wide).train()
     try:
-        full = probe(copy.deepcopy(training), twice)
+        full = probe(private_copy(training), twice)
     except TraceError:
         return seen, arguments, wide
     full.positions = seen.positions | full.positions.__class__(

@@ -6,6 +6,7 @@ import copy
 import types
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -29,7 +30,7 @@ def private_copy(model: M) -> M:
     """
     try:
         memo: dict[int, Any] = {}
-        with _Detaching():
+        with torch.no_grad(), _Detaching():  # copies of scripted parameters are leaves
             made = copy.deepcopy(model, memo)
         for module in made.modules():
             _rebind_(vars(module), memo)

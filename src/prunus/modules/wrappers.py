@@ -72,6 +72,13 @@ def _refuse(model: nn.Module) -> None:
                     f"{where} has no weights yet (its {key!r} is uninitialised): run the network "
                     "once on a batch first"
                 )
+            if tensor is not None and tensor.is_meta:
+                raise ConfigError(
+                    f"{where} has no values (its {key!r} is on the device 'meta'): load weights "
+                    "with to_empty() and load_state_dict() first"
+                )
+            if tensor is not None and key == "weight" and tensor.is_complex():
+                raise ConfigError(f"{where} has complex weights: only real ones can be pruned")
             if tensor is not None and _is_quantised(tensor):
                 raise ConfigError(
                     f"{where} is quantised (its {key!r} is a {type(tensor).__name__} of "

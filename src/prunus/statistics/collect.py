@@ -13,7 +13,7 @@ from prunus.core import ConfigError, DataError
 from prunus.graph import Groups
 from prunus.modules import unwrapped
 from prunus.statistics.all_reduce import all_reduce_
-from prunus.statistics.loader import class_weights, count_classes, taken
+from prunus.statistics.loader import class_weights, count_classes, counted_rows, taken
 from prunus.statistics.ranks import gathered, rank_and_size, require_one_model, together
 from prunus.statistics.request import Request
 from prunus.statistics.sampling import Sampling
@@ -134,9 +134,19 @@ def collect(
         for batch in read(loader, model, progress, batches):
             if sweep is None:  # the first images show how wide the network's output is
                 first = batch.inputs.first(2)
-                made = make_teacher(teacher, model, first, parents, heads=groups.heads, seed=rank)
+                made = make_teacher(
+                    teacher,
+                    model,
+                    first,
+                    parents,
+                    labels=batch.labels,
+                    heads=groups.heads,
+                    seed=rank,
+                )
                 sweep = Sweep(request, made)
-            sweep.batch(batch, weights)
+            batch = counted_rows(batch)  # noqa: PLW2901 - what does not count is left out
+            if batch.size:
+                sweep.batch(batch, weights)
         if sweep is None or not sweep.images:
             raise DataError(
                 "the calibration loader gave no batch: give it at least one image per class"

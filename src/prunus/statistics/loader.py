@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from prunus.batches import Batch, Loader, length
+from prunus.batches import IGNORED, Batch, Loader, length
 from prunus.core import DataError
 
-__all__ = ["class_weights", "count_classes", "taken", "weigh"]
+__all__ = ["class_weights", "count_classes", "counted_rows", "taken", "weigh"]
 
 
 def count_classes(batches: Iterable[Batch]) -> Tensor:
@@ -22,6 +22,16 @@ def count_classes(batches: Iterable[Batch]) -> Tensor:
     if (fine < 0).any():
         raise DataError(f"labels run from {int(fine.min())}, expected class indices from 0")
     return torch.bincount(fine).double()
+
+
+def counted_rows(batch: Batch) -> Batch:
+    """Return a batch without the images whose label says that they do not count (−100)."""
+    y = batch.labels
+    if y is None or y.dim() != 1 or y.is_floating_point() or not bool((y == IGNORED).any()):
+        return batch
+    kept, size = y != IGNORED, batch.size
+    inputs = batch.inputs.map(lambda t: t[kept] if t.dim() and len(t) == size else t)
+    return Batch(inputs, y[kept])
 
 
 def class_weights(counts: list[Tensor]) -> Tensor:

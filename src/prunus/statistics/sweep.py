@@ -77,7 +77,7 @@ class Sweep:
             only_activations(asked.model, asked.gradients),
             calling(asked.model, asked.groups.uncalled),
         ):
-            output = primary(given.inputs.detached(gradient=asked.gradients)(asked.model))
+            output = primary(given.inputs.detached(gradient=asked.gradients).run(asked.model))
             checks = [total.sum().to(asked.store) for total in sums.totals]
             if teacher.own or asked.gradients:
                 checks.append(output.detach().sum().to(asked.store))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.batches import Inputs, are_shares, class_axis, class_labels, match, primary
+from prunus.batches import IGNORED, Inputs, are_shares, class_axis, class_labels, match, primary
 from prunus.core import ConfigError, DataError
 from prunus.modules import module_at
 
@@ -60,6 +60,8 @@ class Classes:
                     "there is one label per image, but the network's output has positions: pass "
                     "teacher=<number of classes>, 'targets' or 'logits'"
                 )
+            if y.dim() > 2 and y.shape[1] == 1:
+                y = y[:, 0]  # maps of one channel
             self._check_range(y)
             return F.one_hot(y.long(), self.count).movedim(-1, 1).double()
         if are_shares(y, self.count):
@@ -94,6 +96,11 @@ class Classes:
             raise DataError(
                 f"labels have shape {tuple(y.shape)} and type {y.dtype}, expected one class index "
                 "(int64) per position; for targets pass teacher='targets'"
+            )
+        if bool((y == IGNORED).any()):
+            raise DataError(
+                f"labels hold {IGNORED} for positions that do not count, which statistics cannot "
+                "leave out: pass teacher='logits', or give labels for all positions"
             )
         if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.count:
             raise DataError(
@@ -192,6 +199,7 @@ def make_teacher(
     inputs: Inputs,
     parents: Sequence[Sequence[int]],
     *,
+    labels: Tensor | None = None,
     heads: Sequence[str] = (),
     seed: int = 0,
 ) -> Teacher:
@@ -199,6 +207,7 @@ def make_teacher(
 
     Args:
         inputs: some examples; the output for them shows how many classes there are.
+        labels: those of the first batch, whose shape says which axis holds the classes.
         heads: the modules that make the output: linear ones put the classes on its last axis.
         seed: that of the labels which `Logits` draws.
     """
@@ -206,13 +215,15 @@ def make_teacher(
     positions = False
     if teacher is None:
         with torch.no_grad():
-            output = primary(inputs(model))
+            output = primary(inputs.run(model))
         if output.dim() < 2:
             raise DataError(
                 f"the network's output has shape {tuple(output.shape)} for {inputs.size} examples, "
                 "expected (batch, classes): keep the axis of the batch and that of the classes"
             )
         positions = output.dim() > 2
+        if labels is not None and labels.dim() == output.dim() - 1 > 1:
+            axis = class_axis(output, labels[: len(output)]) or axis
         teacher = int(output.shape[axis])
     if isinstance(teacher, int):
         known = [torch.as_tensor(parent).long().cpu().clone() for parent in parents]

@@ -56,7 +56,7 @@ def reestimate_batchnorm_(
                 if batches is not None and i >= batches:
                     break
                 if batch.size > 1:
-                    batch.inputs(model)
+                    batch.inputs.run(model)
                     used += 1
         if not used:
             raise DataError(

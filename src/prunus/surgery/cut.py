@@ -33,7 +33,7 @@ from prunus.modules import (
 )
 from prunus.plan import Edit, Plan
 
-__all__ = ["check_plan", "follow_width_", "replay_", "shared_tensors", "tie_"]
+__all__ = ["check_plan", "follow_width_", "laid_out", "replay_", "shared_tensors", "tie_"]
 
 
 #: What has an `out` axis alone.
@@ -151,12 +151,21 @@ def _kept(edit: Edit, module: nn.Module) -> Tensor:
     return torch.tensor(edit.kept(), dtype=torch.long, device=device)
 
 
+def laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """Return a value in the memory format of `like`: channels last, or contiguous."""
+    last = torch.channels_last
+    four = like.dim() == value.dim() == 4
+    if four and not like.is_contiguous() and like.is_contiguous(memory_format=last):
+        return value.contiguous(memory_format=last)
+    return value.contiguous()
+
+
 def _take_(module: nn.Module, name: str, kept: Tensor, dim: int) -> None:
     """Replace a parameter or buffer by its slices `kept` along `dim`."""
     tensor = getattr(module, name, None)
     if not isinstance(tensor, Tensor) or tensor.dim() <= dim:
         return
-    taken = tensor.detach().index_select(dim, kept).contiguous()
+    taken = laid_out(tensor.detach().index_select(dim, kept), tensor)
     if isinstance(tensor, nn.Parameter):
         setattr(module, name, nn.Parameter(taken, requires_grad=tensor.requires_grad))
     else:

@@ -27,7 +27,7 @@ from prunus.modules import (
     unwrapped,
 )
 from prunus.plan import Edit, Plan
-from prunus.surgery.cut import follow_width_, replay_, shared_tensors, tie_
+from prunus.surgery.cut import follow_width_, laid_out, replay_, shared_tensors, tie_
 from prunus.surgery.receipt import Memory, Receipt, saved_shapes, state_of, tensors_of
 
 __all__ = ["restore_", "undo_"]
@@ -192,9 +192,11 @@ def _fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         if old.shape == value.shape and old.dtype == value.dtype:
             old.copy_(value)
         elif isinstance(old, nn.Parameter):
-            setattr(module, leaf, nn.Parameter(value.to(old.device), old.requires_grad))
+            setattr(
+                module, leaf, nn.Parameter(laid_out(value.to(old.device), old), old.requires_grad)
+            )
         else:
-            setattr(module, leaf, value.to(old.device, copy=True))
+            setattr(module, leaf, laid_out(value.to(old.device, copy=True), old))
     tie_(model, shared)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.batches import Example, Inputs, flatten_tensors
-from prunus.core import derive_seed, keeping_random_state
+from prunus.core import NonFiniteError, derive_seed, keeping_random_state
 from prunus.graph import Group, Groups
 from prunus.modules import private_copy
 from prunus.plan import CostTracker, plan_units
@@ -66,6 +66,7 @@ def _unsound(groups: Groups, example: Inputs) -> dict[str, str]:
     tried = [g for g in groups.values() if g.units > max(g.least, 1)]
     if not tried or _cuts_alike(groups, tried, example) is None:
         return {}
+    _check_finite(groups.model, example)
     if _is_random(groups.model, example):
         return dict.fromkeys((g.name for g in tried), RANDOM)
     alone = {g.name: _cuts_alike(groups, [g], example) for g in tried}
@@ -136,16 +137,18 @@ def _agrees(groups: Groups, removed: Mapping[str, Iterable[int]], example: Input
     cut = replay_(private_copy(groups.model), plan).eval()
     with torch.no_grad():
         torch.manual_seed(0)  # noise that does not depend on a width is the same in both
-        expected = flatten_tensors(example(masked))
+        try:
+            expected = flatten_tensors(example(masked))
+        except Exception as error:  # networks' code can raise anything
+            return f"it cannot be masked to compare: {_first_line(error)}"
         torch.manual_seed(0)
         try:
             found = flatten_tensors(example(cut))
         except Exception as error:
-            text = str(error).splitlines()
             where = source_line(error, groups.model)
             return (
                 f"the network fails when it is cut{where and f' (at {where})'}: "
-                f"{text[0] if text else type(error).__name__}"
+                f"{_first_line(error)}"
             )
     if len(expected) != len(found):
         return "cutting it changes how many outputs the network has"
@@ -157,6 +160,11 @@ def _agrees(groups: Groups, removed: Mapping[str, Iterable[int]], example: Input
     return None
 
 
+def _first_line(error: Exception) -> str:
+    text = str(error).splitlines()
+    return text[0] if text else type(error).__name__
+
+
 def _alike(one: Tensor, other: Tensor) -> bool:
     """Return whether two outputs agree to `TOLERANCE` of the largest."""
     if not (one.is_floating_point() or one.is_complex()):
@@ -165,6 +173,19 @@ def _alike(one: Tensor, other: Tensor) -> bool:
         return True
     scale = max(1e-6, float(one.abs().max()))
     return bool(float((one - other).abs().max()) <= TOLERANCE * scale)
+
+
+def _check_finite(model: nn.Module, example: Inputs) -> None:
+    """Raise `NonFiniteError` where a network answers an example with NaN or infinity."""
+    with torch.no_grad():
+        found = flatten_tensors(example(private_copy(model).eval()))
+    if not all(bool(t.isfinite().all()) for t in found):
+        given = all(bool(t.isfinite().all()) for t in example.tensors)
+        cause = "check its weights and divisions" if given else "the example holds them too"
+        raise NonFiniteError(
+            f"{type(model).__name__} produced NaN or infinite outputs for the example, so a cut "
+            f"cannot be compared: {cause}"
+        )
 
 
 def _is_random(model: nn.Module, example: Inputs) -> bool:

@@ -242,9 +242,9 @@ def _epoch(
                 raise DataError("the training batches have no labels: give (images, labels)")
             y = batch.labels.to(fabric.device)
             try:
-                output = batch.inputs(model)
-            except ValueError as error:
-                if batch.size > 1 or not str(error).startswith(ONE_VALUE):
+                output = batch.inputs.run(model)
+            except DataError as error:
+                if batch.size > 1 or not str(error.__cause__).startswith(ONE_VALUE):
                     raise
                 if schedule.last_epoch:  # the batch counts, though one value has no variance
                     schedule.step()

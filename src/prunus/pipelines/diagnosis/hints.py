@@ -33,6 +33,7 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
         f"{RESHAPE}, and x.shape[0] for the batch size",
         True,
     ),
+    (r"cannot be masked", SIZES, True),
     (r"random in evaluation", "turn dropout and sampling off in evaluation", True),
     (r"mixes or counts its channels", SIZES, True),
     (r"not an operation that can be traced", "use other torch operations", True),
