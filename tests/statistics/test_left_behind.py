@@ -65,7 +65,7 @@ def hooks(model: nn.Module) -> bool:
 def test_a_failing_network_is_left_as_it_was(gradients: bool) -> None:
     model = build("plain").train()
     groups = find_groups(model, images(1))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(DataError):
         collect(model, [(images(2)[:, :2], torch.tensor([0, 1]))], groups, 4, gradients=gradients)
     with pytest.raises(DataError):
         collect(model, [(images(2), torch.tensor([0, 9]))], groups, gradients=gradients)
