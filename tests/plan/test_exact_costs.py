@@ -226,11 +226,10 @@ def scaled_weight():
 
 def merged_weight():
     def run(m, x):
-        return m.h(F.linear(x, m.a.weight + m.B @ m.A, m.a.bias).relu())
+        return m.h(F.linear(m.e(x).relu(), m.a.weight + m.B @ m.A, m.a.bias).relu())
 
-    return Net(run, a=nn.Linear(8, 20), A=rand(4, 8), B=rand(20, 4), h=nn.Linear(20, 5)), (
-        torch.randn(3, 8)
-    )
+    parts = {"e": nn.Linear(8, 16), "a": nn.Linear(16, 20), "h": nn.Linear(20, 5)}
+    return Net(run, **parts, A=rand(4, 16), B=rand(20, 4)), torch.randn(3, 8)
 
 
 def transposed():
@@ -277,6 +276,8 @@ def test_a_plan_costs_what_the_cut_network_costs(network) -> None:
     groups = find_groups(model, example)
     assert groups.total_macs == count_macs(model, example) > 0
     scores = score(groups, None, "random", seed=0)
+    steps = [CostTracker(groups).saving(g, [0]) for g in groups.values()]
+    coarsest = {c: max(each[c] for each in steps) for c in ("macs", "params")}
     for currency in ("macs", "params"):
         for share in (85, 70, 50):
             try:
@@ -292,4 +293,4 @@ def test_a_plan_costs_what_the_cut_network_costs(network) -> None:
             whole = {"macs": groups.total_macs, "params": groups.total_params}
             assert found == {c: tracker.totals[c] for c in found}
             assert found[currency] <= share / 100 * whole[currency]
-            assert found[currency] > (share / 100 - 0.2) * whole[currency]
+            assert found[currency] > share / 100 * whole[currency] - coarsest[currency]

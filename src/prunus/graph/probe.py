@@ -43,12 +43,11 @@ class Probe:
     network's output with no mixing module or product with a parameter between, `heads` those of
     them that run in evaluation. `starts`: linear modules that read the network's input with no
     mixing module between. `dims`: axes of each module's first input. `uncalled`: layers whose
-    weights are read without calling them. `worked_out`: layers that compute the weight they use,
-    as weight standardisation does. `functional`: those of them that are parameters of other
-    modules; `refused`: parameters that are none, and the function that reads them. `thrice`:
-    projections that run once each for queries, keys and values. `composite`: layers whose output
-    is more than W·x + b, because their forward pass goes on with a norm, an activation or a
-    branch.
+    weights are read without calling them, among them the `functional` ones, which are parameters of
+    other modules; `refused`: parameters that are none, and a function that reads them. `thrice`:
+    projections that run once each for queries, keys and values. `worked_out`: layers that compute
+    the weight they use, as weight standardisation does. `composite`: layers whose output is more
+    than W·x + b, because their forward pass goes on with a norm, an activation or a branch.
     """
 
     order: list[str] = field(default_factory=list)
@@ -69,9 +68,7 @@ class Probe:
 def probe(model: nn.Module, example: Example) -> Probe:
     """Run `model` on `example` (`Inputs.of`), and return what was seen.
 
-    It runs once, and again where parameters of other modules turn out to be layers.
-
-    What a tensor was computed from is followed operation by operation (`Dataflow`), so gradients
+    It runs once, and again where parameters of other modules turn out to be layers. What a tensor was computed from is followed operation by operation (`Dataflow`), so gradients
     make no difference: where nothing needs them, or the network switches them off.
 
     Raises:

@@ -164,9 +164,7 @@ def _multiplied(
     MACs are those of one example, times the batch, one example is run in evaluation.
     """
     kernels = {
-        name: layer.kernel(layer.out, layer.in_)
-        for name, layer in layers.items()
-        if name in seen.positions and layer.taps
+        name: layer.kernel(layer.out, layer.in_) for name, layer in layers.items() if layer.taps
     }
     unread = {  # columns of a layer that reads a subset of its input
         name: kernels[name] - layer.kernel(layer.out, count_inputs(model, name, layer))

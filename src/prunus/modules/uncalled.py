@@ -118,7 +118,10 @@ class Calling(TorchFunctionMode):
             self.weights.add(id(args[1]))
         if func is F.multi_head_attention_forward:
             return self._attention(*args, **kwargs)
-        if (what := product_of(func, args, kwargs)) is not None:
+        what = product_of(func, args, kwargs)
+        if what is not None and self._form(what.input) is not None:  # of two parameters
+            what = None
+        if what is not None:
             made = self._product(what)
             if made is not None:
                 return made

@@ -29,8 +29,10 @@ from prunus.graph import Groups
 from prunus.modules import (
     CONVOLUTIONS,
     SelectLinear,
+    calling,
     channel_count,
     is_depthwise,
+    is_functional,
     is_mixing,
     module_at,
     private_copy,
@@ -143,7 +145,8 @@ def _calls(network: nn.Module, groups: Groups, x: Inputs) -> dict[str, list[Time
             mine.append((layer_key(module, shape), (module, shape)))
 
         hooks.append(module.register_forward_hook(note))
-    x(network)
+    with calling(network, [n for n in groups.uncalled if is_functional(module_at(network, n))]):
+        x(network)
     for hook in hooks:
         hook.remove()
     return calls
