@@ -9,6 +9,7 @@ from prunus.criteria.families import families_of, has_samples, score_family
 from prunus.criteria.intervals import add_replicates, has_intervals
 from prunus.criteria.scores import CRITERIA, Criterion, GroupScore, NotScoredError, Scores
 from prunus.graph import Group, Groups
+from prunus.modules import RawAxis, module_at
 from prunus.statistics import Statistics
 
 __all__ = ["make_criterion", "score"]
@@ -70,10 +71,7 @@ def score(
     skipped, read = {}, []
     for group in groups.values():
         if rule.needs_statistics and not _is_read(groups, group, statistics):
-            skipped[group.name] = (
-                "no consumer has statistics: it is too wide for a Gram matrix (feature_limit), or "
-                "did not run"
-            )
+            skipped[group.name] = _unread(groups, group)
         else:
             read.append(group)
     with one_blas_thread():
@@ -90,6 +88,27 @@ def score(
         if intervals:
             scored = add_replicates(groups, statistics, rule, scored)
     return Scores(scored, name, rule.unit, rule.comparable, skipped)
+
+
+def _unread(groups: Groups, group: Group) -> str:
+    """Return why no consumer of a group has statistics."""
+    if group.consumers:
+        return (
+            "no consumer has statistics: it is too wide for a Gram matrix (feature_limit), or "
+            "did not run"
+        )
+    raw = [
+        (member.module.rpartition(":")[0], module)
+        for member in group.producers
+        if isinstance(module := module_at(groups.model, member.module), RawAxis)
+    ]
+    readers = dict.fromkeys(
+        name
+        for name, axis in raw
+        if axis.dim is not None and getattr(axis.owner, axis.key).dim() > 1
+    )
+    read = f"only {' and '.join(readers)} read it" if readers else "no layer reads it"
+    return f"{read}, and no statistics are kept of that: criterion l1 or l2 scores it"
 
 
 def _is_read(groups: Groups, group: Group, statistics: Statistics) -> bool:

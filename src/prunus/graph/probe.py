@@ -68,8 +68,9 @@ class Probe:
 def probe(model: nn.Module, example: Example) -> Probe:
     """Run `model` on `example` (`Inputs.of`), and return what was seen.
 
-    It runs once, and again where parameters of other modules turn out to be layers. What a tensor was computed from is followed operation by operation (`Dataflow`), so gradients
-    make no difference: where nothing needs them, or the network switches them off.
+    It runs once, and again where parameters of other modules turn out to be layers. What a tensor
+    was computed from is followed operation by operation (`Dataflow`), so gradients make no
+    difference: where nothing needs them, or the network switches them off.
 
     Raises:
         TraceError: the forward pass failed; names the innermost module that was running.

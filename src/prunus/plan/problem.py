@@ -55,7 +55,7 @@ class Problem:
         dense = CostTracker(groups, table).totals
         limits = budget.absolute(dense)
         pool = [group for group in groups.values() if group.name in scores.groups]
-        rules.require_reachable(pool, limits, table)
+        rules.require_reachable(pool, limits, table, _left_out(scores))
         return cls(groups, pool, scores, limits, rules, table, curves)
 
     def tracker(self) -> CostTracker:
@@ -91,3 +91,14 @@ class Problem:
         if self.scores.comparable:
             return 1.0
         return 1.0 / max(float(self.scores[group.name].values.mean()), 1e-30)
+
+
+def _left_out(scores: Scores) -> str:
+    """Say which groups a criterion does not score, so that they stay whole; empty if none."""
+    if not scores.skipped:
+        return ""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in scores.skipped.items():
+        reasons.setdefault(reason, []).append(name)
+    each = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
+    return f"criterion {scores.criterion!r} does not score {'; '.join(each)}"

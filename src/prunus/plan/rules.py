@@ -169,9 +169,16 @@ class Rules:
                 going |= bool(fallen) and tracker.drop(fallen) is not None
 
     def require_reachable(
-        self, pool: list[Group], limits: Mapping[str, float], table: LatencyTable | None
+        self,
+        pool: list[Group],
+        limits: Mapping[str, float],
+        table: LatencyTable | None,
+        left_out: str = "",
     ) -> None:
-        """Raise `BudgetError`, with the reachable minimum, if a limit is below it."""
+        """Raise `BudgetError`, with the reachable minimum, if a limit is below it.
+
+        `left_out` says which groups are not in the pool, and why.
+        """
         dense = CostTracker(self.groups, table).totals
         lowest = self.least_costs(pool, table)
         bare = all(self.floor(group) == 1 for group in pool)
@@ -193,6 +200,7 @@ class Rules:
                     f"{written(currency, whole)}), with everything that cannot be pruned and "
                     f"{'one unit' if bare else 'the least share'} of every group left"
                     f"{whole_too}{', ' * bool(extra)}{extra}; give at least that"
+                    + f". What stays whole: {left_out}" * bool(left_out)
                 )
 
 
