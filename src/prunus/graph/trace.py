@@ -28,8 +28,10 @@ from prunus.modules import (
     is_mixing,
     module_at,
     named_layers,
+    place_of,
     plain_attention,
     private_copy,
+    raw_weights,
     shared_layers,
     unwrapped,
     widen,
@@ -37,6 +39,14 @@ from prunus.modules import (
 )
 
 __all__ = ["find_groups"]
+
+#: Functions that multiply, and what a parameter must be to be a layer's weight.
+MULTIPLYING = {
+    "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "tensordot",
+    "linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "mv", "inner",
+}  # fmt: skip
+ALONE = "only one that is multiplied whole, and in one way, as a layer's weight is can be a layer"
 
 
 @torch.inference_mode(False)
@@ -96,7 +106,9 @@ def find_groups(
         n: "it does not run in the forward pass" for n in mixing if n not in seen.positions
     }
     reasons |= dict.fromkeys(sorted(seen.ends), "its outputs are the network's outputs")
-    reasons |= dict.fromkeys(ignored_layers, "it is in ignored_layers")
+    ignored = {module for name, module in wide.named_modules() if name in ignored_layers}
+    within = [n for n in seen.functional if place_of(wide, n)[0] in ignored]
+    reasons |= dict.fromkeys([*ignored_layers, *within], "it is in ignored_layers")
 
     running = [n for n in mixing if n in seen.positions]
     record = Record()
@@ -115,6 +127,7 @@ def find_groups(
         reasons,
     )
     rejected += [Unprunable(n, reasons[n]) for n in mixing if n not in seen.positions]
+    rejected += _raw(wide, seen, found)
     consumers = find_consumers(model, wide, mixing, seen, found, feature_limit)
     tied = shared_layers(wide)
     if inputs:
@@ -256,6 +269,23 @@ def _couple(
         where = contested[group.name]
         rejected.append(Unprunable(group.name, f"{where} also belongs to another group (shared)"))
     return groups, rejected
+
+
+def _raw(wide: nn.Module, seen: Probe, groups: list[Group]) -> list[Unprunable]:
+    """Return the parameters that are multiplied as no layer's weight is, and not cut with a layer.
+
+    Where nothing at all can be cut, all parameters with an input and an output are named.
+    """
+    cut = {m.module.rpartition(":")[0] for group in groups for m in group.members}
+    found = []
+    for name in raw_weights(wide).values():
+        how = seen.refused.get(name)
+        sizes = [n for n in wide.get_parameter(name).shape if n > 1]
+        if how is None or name in cut or len(sizes) < 2:
+            continue
+        if how in MULTIPLYING or not groups:
+            found.append(Unprunable(name, f"it is a parameter that {how!r} reads: {ALONE}"))
+    return found
 
 
 def _selections(

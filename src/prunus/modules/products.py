@@ -40,6 +40,13 @@ class Product:
     groups: int = 1
 
     @property
+    def function(self) -> str:
+        """The name of the function, for messages."""
+        if self.settings:
+            return f"conv{self.weight.dim() - 2}d"
+        return "matmul" if self.turned else "linear"
+
+    @property
     def plain(self) -> bool:
         """Whether a layer without groups computes it."""
         rank = self.weight.dim()

@@ -66,18 +66,19 @@ class Calling(TorchFunctionMode):
         #: What a parameter was turned or scaled to: itself, whether turned, and whether computed.
         self.forms = WeakIdKeyDictionary()
         named = dict(model.named_modules())
-        uses = Counter(id(m.weight) for m in named.values() if isinstance(m, _CALLED))
+        weights = {m: m._parameters.get("weight") for m in named.values() if isinstance(m, _CALLED)}
+        uses = Counter(map(id, weights.values()))
         for name, module in named.items():
             if isinstance(module, nn.MultiheadAttention) and is_packed(module):
                 wanted = only is None or projection_name(name) in only
                 if wanted:
                     self.attentions[id(module.out_proj.weight)] = name, module
             elif (
-                isinstance(module, _CALLED)
-                and uses[id(module.weight)] == 1
+                (weight := weights.get(module)) is not None
+                and uses[id(weight)] == 1
                 and (only is None or name in only)
             ):
-                self.layers[id(module.weight)] = name, module
+                self.layers[id(weight)] = name, module
 
     def __enter__(self) -> Calling:
         for _, module in self.layers.values():
@@ -153,10 +154,10 @@ class Calling(TorchFunctionMode):
             made: Tensor = layer(what.input)
             return made if what.bias is None or layer.bias is not None else what.added(made)
         name = self.raw[id(parameter)]
-        if not what.plain:
-            return None
         full = name + ".T" * turned
         self.products.setdefault(name, {})[full] = None
+        if not what.plain or len(self.products[name]) > 1:
+            self.refused.setdefault(name, what.function)
         if full not in self.chosen:
             return None
         layer = functional_layer(self.model, full)
@@ -178,23 +179,23 @@ class Calling(TorchFunctionMode):
             for t in flatten_tensors([args, kwargs])
             if (form := self._form(t)) is not None
         ]
-        if not read or _asked(func) in _HARMLESS:
+        if not read or (name := _asked(func)) in _HARMLESS:
             return
-        tensor, (parameter, turned, computed) = read[0]
-        name = _asked(func)
-        if len(read) == 1 and isinstance(result, Tensor):
-            form = None
-            if name in _TURNING and result.shape == tensor.shape[::-1] and tensor.dim() == 2:
-                form = parameter, not turned, computed
-            elif name in _SCALING and result.shape == tensor.shape and result is not tensor:
-                form = parameter, turned, True
-            if form is not None:
-                self.forms[result] = form
-                return
-        for _, (parameter, _, _) in read:
+        first = args[0] if args else None
+        for tensor, (parameter, turned, computed) in read:
+            if isinstance(result, Tensor) and result is not tensor:
+                if _is_turned(name, first, tensor, result):
+                    self.forms[result] = parameter, not turned, computed
+                    continue
+                scaled = name in _SCALING or (name in _CASTING and tensor is first)
+                if scaled and tensor.shape == result.shape:
+                    if result not in self.forms:  # of two parameters the first is the weight
+                        self.forms[result] = parameter, turned, computed or name in _SCALING
+                    continue
             own = self.raw.get(id(parameter))
-            if own is not None and not (product and own in self.products):
-                self.refused.setdefault(own, name)
+            if own is None or name in _CASTING or (product and own in self.products):
+                continue
+            self.refused.setdefault(own, name)
 
     def _attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """Run `F.multi_head_attention_forward` with the layers of its attention."""
@@ -231,9 +232,18 @@ _HARMLESS = {
     "shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "layout", "size", "dim",
     "numel", "is_floating_point", "is_complex", "is_contiguous", "stride", "grad", "is_leaf",
     "is_meta", "is_sparse", "element_size", "__len__", "__hash__", "ndimension",
+    "zeros_like", "ones_like", "empty_like",
 }  # fmt: skip
 _TURNING = {"T", "mT", "t", "transpose", "swapaxes", "permute"}
+_CASTING = {"half", "float", "double", "bfloat16", "to", "type", "type_as", "contiguous"}
 _SCALING = {"mul", "div", "__mul__", "__rmul__", "__truediv__", "true_divide", "multiply"}
+
+
+def _is_turned(name: str, first: Any, tensor: Tensor, result: Tensor) -> bool:
+    """Return whether a function has exchanged the two axes of a matrix."""
+    if name not in _TURNING or tensor is not first or tensor.dim() != 2:
+        return False
+    return result.shape == tensor.shape[::-1] and result.stride() == tensor.stride()[::-1]
 
 
 def _asked(func: Any) -> str:

@@ -347,6 +347,7 @@ def _strangers(model: nn.Module, groups: Groups) -> Iterator[Finding]:
     """Yield the modules with many parameters that no group cuts, such as an LSTM."""
     known = {*groups.layers, *(m.module for g in groups.values() for m in g.members)}
     raw = {name.rpartition(":")[0] or name.removesuffix(".T") for name in known}
+    raw |= {one.module for one in groups.unprunable}
     for name, module in widen(model).named_modules():
         if isinstance(module, Scripted):
             own = dict(module.hidden[0].named_parameters())

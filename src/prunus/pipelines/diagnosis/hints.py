@@ -52,6 +52,11 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
         True,
     ),
     (r"convolution that belongs to no module", "use nn.Conv2d instead of F.conv2d", True),
+    (
+        r"as a layer's weight is",
+        "use nn.Linear or nn.Conv2d; or multiply by the whole parameter once: x @ w, F.linear",
+        True,
+    ),
     (r"tokens of an embedding", "nothing: each of them is a token", False),
     (r"convolution in groups masks or shares", "use a convolution without groups there", False),
     (r"there is no rule for that", "move that parameter into a layer or norm", False),
