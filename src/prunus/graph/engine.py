@@ -8,7 +8,7 @@ fused attention. What an operation mixes is kept whole, with the reason.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -270,6 +270,11 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for handle in handles:
                 handle.remove()
 
+    def given(self, tensors: Iterable[Tensor]) -> None:
+        """Take tensors as the network's input."""
+        for tensor in tensors:
+            self.tracks[tensor] = Track(tuple(tensor.shape), source="the network's input")
+
     def track(self, tensor: Tensor) -> Track:
         """Return a tensor's labels; a tensor that no operation made has none."""
         found: Track | None = self.tracks.get(tensor)  # type: ignore[no-untyped-call]
@@ -328,6 +333,11 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         scripted = isinstance(module_at(self.model, where), Scripted)
         labelled = name in LABELLING or any(t.labelled for t in tracks)
         if not outputs or not (scripted or labelled):
+            source = next(
+                (t.source for t in tracks if t.source), "" if tracks else f"made by {name!r}"
+            )
+            for tensor in outputs if source else ():
+                self.tracks[tensor] = Track(tuple(tensor.shape), source=source)
             return result
         if name.endswith("_") and not name.endswith("__") and name[:-1]:
             name = name if name in ("copy_", "fill_", "zero_") else name[:-1]
@@ -351,6 +361,8 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.singles and not scripted:
             follow_single(call, made)
         for tensor, track in zip(outputs, made, strict=False):
+            if not track.arrays:
+                track.source = f"the result of {name!r}"
             self.tracks[tensor] = track
         return result
 

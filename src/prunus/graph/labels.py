@@ -158,7 +158,8 @@ class Track:
     `arrays` have as many axes as the tensor, each of size 1 where the label does not vary.
     `single` is the label of the only channel (the second axis), if it is traced. `fresh` says that
     the tensor is filled with one number; `parts` are labels of such a tensor of which some were
-    taken by their position, each with the axis where they still are, if any.
+    taken by their position, each with the axis where they still are, if any. `source` says where
+    a tensor without labels comes from.
     """
 
     shape: tuple[int, ...]
@@ -166,11 +167,19 @@ class Track:
     single: Tensor | None = None
     fresh: bool = False
     parts: list[tuple[Tensor, int | None]] = field(default_factory=list)
+    source: str = ""
 
     @property
     def labelled(self) -> bool:
         """Whether an operation on the tensor concerns any label."""
         return bool(self.arrays or self.parts) or self.single is not None
+
+    @property
+    def fixed(self) -> str:
+        """What a tensor along whose axis no labels differ is, in a reason."""
+        if self.arrays:
+            return "an axis that stays whole"
+        return f"a tensor of fixed size{self.source and f' ({self.source})'}"
 
     def along(self, axis: int) -> list[Tensor]:
         """Return the arrays that vary along an axis."""

@@ -234,7 +234,7 @@ def meet(
                 if alone and alone != varying(array):  # the other has one label along it
                     array = labels.join_along(array, alone)  # noqa: PLW2901
                 elif alone:
-                    labels.fix(array, f"{name!r} joins it with a tensor of fixed size")
+                    labels.fix(array, f"{name!r} joins it with {tracks[j].fixed}")
                 if j > i:
                     for other in others:
                         if varying(array) & varying(other):

@@ -45,7 +45,7 @@ def contract(
             if not inner[1 - side] and headed[1 - side]:
                 labels.fix(array, f"{name!r} reads all of it in every head")
             elif not inner[1 - side] and track.shape[axis] > 1:
-                labels.fix(array, f"{name!r} sums over it with a tensor of fixed size")
+                labels.fix(array, f"{name!r} sums over it with {track.fixed}")
             for partner in inner[1 - side]:
                 labels.join(array, partner)
     kept: list[Tensor] = []

@@ -42,7 +42,12 @@ def _embedding(call: Call) -> list[Track]:
 @rule("gather")
 def _gather(call: Call) -> list[Track]:
     source, places = call.tracks
-    made = moved(call, source)
+    axis = call.argument(1, "dim") % max(len(source.shape), 1)
+    for array in source.along(axis):
+        call.labels.fix(array, "'gather' picks among its channels")
+    made = moved(call, Track(source.shape, [a for a in source.arrays if a.shape[axis] == 1]))
+    if not made.arrays:
+        made.source = "what it picks"
     return [Track(call.shape, meet(call.trace, [made, places], call.shape, call.name))]
 
 

@@ -42,10 +42,16 @@ _ADVICE: tuple[tuple[str, str, bool], ...] = (
         "nothing while heads are removed; or give every head its own",
         False,
     ),
-    (r"(places|positions) from it|at given places|by their positions", NOTHING, False),
+    (
+        r"(places|positions) from it|at given places|by their positions|picks among its",
+        NOTHING,
+        False,
+    ),
     (r"at fixed places", "compute that tensor from x, or make it a parameter", True),
     (r"slice by fixed numbers", "use chunk, or a separate layer for each part", True),
     (r"unequal parts of fixed sizes", "use equal parts, or a separate layer for each part", True),
+    (r"an axis that stays whole", "make what it meets prunable", False),
+    (r"tensor of fixed size \(the network's input\)", "nothing: it is as wide as the input", False),
     (
         r"tensor of fixed size",
         "compute that tensor from x, or with a layer; nothing if it is the input image",
