@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
 from prunus.graph import find_groups
-from prunus.graph.costs import count_macs
+from prunus.graph.counting import count_macs
 from prunus.models import MODELS, build_model
 from prunus.models.families.inception import TABLE_4_1, AuxiliaryHead, Inception
 from prunus.models.families.inception_module import (

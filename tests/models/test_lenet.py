@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from prunus.core.errors import ConfigError
-from prunus.graph.costs import count_macs
+from prunus.graph.counting import count_macs
 from prunus.models import LeNet5, LeNet300, build_model
 
 

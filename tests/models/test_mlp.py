@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from prunus.evaluation.size import count_params
-from prunus.graph.costs import count_macs
+from prunus.graph.counting import count_macs
 from prunus.models import build_model
 from prunus.models.families.mlp import MLP
 

@@ -4,7 +4,7 @@ import torchvision
 from torch import nn
 
 from prunus.evaluation.size import count_params
-from prunus.graph.costs import count_macs
+from prunus.graph.counting import count_macs
 from prunus.models import build_model
 from prunus.models.families.mobilenet import InvertedResidual, MobileNetV1, MobileNetV2
 from tests.models.parity import copy_in_order_

@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 
-from prunus.graph.costs import count_macs
+from prunus.graph.counting import count_macs
 from prunus.models import build_model
 from prunus.models.families.resnet_cifar import Shortcut
 

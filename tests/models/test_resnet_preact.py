@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from prunus.core.errors import ConfigError
 from prunus.evaluation.size import count_params
-from prunus.graph.costs import count_macs
+from prunus.graph.counting import count_macs
 from prunus.models import build_model
 from prunus.models.families.resnet_preact import PreactBottleneck, PreactResNet
 from tests.conftest import randomise_norms_

@@ -14,7 +14,7 @@ import prunus
 from prunus.core.errors import ConfigError
 from prunus.export import save_weights
 from prunus.graph import find_groups
-from prunus.graph.costs import count_macs
+from prunus.graph.counting import count_macs
 from prunus.models import MODELS, build_model
 from prunus.models.families.resnet_shared import (
     DEPTHS,

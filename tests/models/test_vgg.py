@@ -4,7 +4,7 @@ import torchvision
 from torchvision.models import vgg as published
 
 from prunus.evaluation.size import count_params
-from prunus.graph.costs import count_macs
+from prunus.graph.counting import count_macs
 from prunus.models import build_model
 from prunus.models.families.vgg import STAGES_16, STAGES_19, VGG
 from tests.models.parity import copy_in_order_

@@ -15,7 +15,7 @@ import prunus
 from prunus.core.errors import NonFiniteError, TraceError
 from prunus.evaluation.size import count_params
 from prunus.graph import find_groups
-from prunus.graph.costs import count_macs
+from prunus.graph.counting import count_macs
 from prunus.pipelines.diagnosis.hints import advise
 from prunus.plan import least_costs, plan_units
 from prunus.surgery import replay_
