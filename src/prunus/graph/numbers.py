@@ -134,6 +134,8 @@ def _integers(values: Any) -> Iterator[int]:
     for value in values.values() if isinstance(values, dict) else values:
         if isinstance(value, (list, tuple, dict)):
             yield from _integers(value)
+        elif isinstance(value, slice):
+            yield from _integers((value.start, value.stop, value.step))
         elif isinstance(value, int) and not isinstance(value, bool):
             yield value
 

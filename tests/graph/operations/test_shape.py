@@ -177,3 +177,36 @@ def test_a_state_of_zeros_follows_the_number_that_its_size_is_taken_from() -> No
     assert unsound_groups(groups, x) == {}
     literal = find_groups(Literal().eval(), x)
     assert "fails when it is cut" in unsound_groups(literal, x)["cell.gates"]
+
+
+class Parts(nn.Module):
+    """Equal parts, taken by slices whose bounds come from a number, a shape or nowhere."""
+
+    def __init__(self, bound: Callable[["Parts", Tensor], int]) -> None:
+        super().__init__()
+        self.bound, self.half = bound, 4
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        half = self.bound(self, x)
+        return self.b(x[:, :half] * x[:, half:].sigmoid())
+
+
+@pytest.mark.parametrize(
+    ("bound", "number", "sound"),
+    [
+        (lambda self, x: self.half, " :half.out", True),
+        (lambda self, x: x.shape[1] // 2, "", True),
+        (lambda self, x: 4, "", False),
+    ],
+)
+def test_equal_parts_taken_by_slices(
+    bound: Callable[[Parts, Tensor], int], number: str, sound: bool
+) -> None:
+    torch.manual_seed(0)
+    model, x = Parts(bound).eval(), torch.randn(2, 3, 5, 5)
+    groups = find_groups(model, x)
+    assert members(groups) == {"a": f"a.out b.in{number}"}
+    assert groups["a"].producers[0].index.tolist() == [[i, i + 4] for i in range(4)]
+    assert (not unsound_groups(groups, x)) is sound

@@ -125,10 +125,25 @@ def _slice(call: Call) -> list[Track]:
         else:
             source = _whole_heads(call, source, axis)
             for array in source.along(axis):
-                call.labels.fix(array, "a slice by fixed numbers takes part of its channels")
+                _take_part(call, array, axis)
     made = moved(call, source)
     made.fresh, made.parts = source.fresh, parts
     return [made]
+
+
+def _take_part(call: Call, array: Tensor, axis: int) -> None:
+    """Treat one of several equal parts as a `chunk` does; fix labels of which any others are taken.
+
+    Its size may be taken from the tensor's, or from a number; if it is not, the trial cut fails.
+    """
+    size, length = array.shape[axis], call.shape[axis]
+    start = call.argument(2, "start") or 0
+    start = max(start + size, 0) if start < 0 else start
+    if length < 2 or size % length or start % length or call.argument(4, "step", 1) != 1:
+        call.labels.fix(array, "a slice by fixed numbers takes part of its channels")
+        return
+    call.trace.splits.append(Split(torch.stack(torch.split(array, length, axis))))
+    call.trace.sized(array.narrow(axis, start, length), call.site.module)
 
 
 @rule("select")
