@@ -99,6 +99,7 @@ def couplings(
         for array in tracer.track(tensor).arrays:
             tracer.labels.fix(array, "its outputs are the network's outputs")
     tracer.state.settle_meetings()
+    tracer.state.settle_parts()
     tracer.fix_tokens()
     tracer.bind_filters()
     tracer.settle_splits()

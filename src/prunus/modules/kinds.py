@@ -109,7 +109,11 @@ def _normalises(module: nn.Module, width: int) -> bool:
             part._forward_pre_hooks.clear()
         like = next(twin.parameters(recurse=False))
         noise = torch.rand(2, 3, width, 5, generator=torch.Generator().manual_seed(0)) + 0.5
-        for shape, axis in (((2, 3, width), 2), ((2, width, 3, 5), 1)):
+        for parameter in twin.parameters(recurse=False):  # many start with a scale of zeros
+            parameter.data = noise.flatten()[: parameter.numel()].view(parameter.shape).to(like)
+        shapes = (2, 3, width), (2, 3, 5, width), (2, width, 5), (2, width, 3, 5)
+        for shape in shapes:
+            axis = 1 if shape[1] == width else len(shape) - 1
             x = noise.flatten()[: math.prod(shape)].view(shape).to(like)
             with contextlib.suppress(Exception), torch.no_grad():  # it may take no such input
                 _NORMS[module] |= _is_norm(twin, x, axis)

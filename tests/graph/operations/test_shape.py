@@ -210,3 +210,11 @@ def test_equal_parts_taken_by_slices(
     assert members(groups) == {"a": f"a.out b.in{number}"}
     assert groups["a"].producers[0].index.tolist() == [[i, i + 4] for i in range(4)]
     assert (not unsound_groups(groups, x)) is sound
+
+
+def test_unequal_parts_taken_by_slices_stay() -> None:
+    def what(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :4] * x[:, 4:6].repeat(1, 2, 1, 1), x[:, 6:].repeat(1, 2, 1, 1)], 1)
+
+    groups = find_groups(Image(Do(what)).eval(), torch.randn(2, 3, 8, 8))
+    assert "a slice by fixed numbers" in reasons(groups)["stem"]

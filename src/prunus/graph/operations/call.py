@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from prunus.graph.labels import Labels, Track, compress, varying
@@ -24,8 +25,10 @@ from prunus.graph.numbers import Read, SizesRead, counts_heads
 
 __all__ = [
     "RULES",
+    "SLICED",
     "Call",
     "CallSite",
+    "Part",
     "Reshape",
     "Rule",
     "Split",
@@ -34,6 +37,9 @@ __all__ = [
     "opaque",
     "rule",
 ]
+
+#: Why labels stay of which a slice takes some.
+SLICED = "a slice by fixed numbers takes part of its channels"
 
 Rule = Callable[["Call"], list[Track]]
 RULES: dict[str, Rule] = {}
@@ -44,6 +50,15 @@ class Split:
     """Labels of one axis split into several, (a₁, …, aₘ): what a cut leaves must be a box."""
 
     array: Tensor
+
+
+@dataclass
+class Part:
+    """Labels of which a slice along `axis` takes `length`, one of several equal parts."""
+
+    array: Tensor
+    axis: int
+    length: int
 
 
 @dataclass
@@ -88,6 +103,7 @@ class TraceState:
     Attributes:
         labels: which labels are one.
         splits: axes whose labels were laid out over several.
+        parts: equal parts that slices took.
         reshapes: reshapes that may use a module's numbers.
         meetings: labels that are joined unless heads stay whole, which is known at the end.
         sizes: the integers that the running function was given.
@@ -96,6 +112,7 @@ class TraceState:
 
     labels: Labels = field(default_factory=Labels)
     splits: list[Split] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     reshapes: list[Reshape] = field(default_factory=list)
     meetings: list[Meeting] = field(default_factory=list)
     sizes: SizesRead = field(default_factory=SizesRead)
@@ -113,6 +130,18 @@ class TraceState:
                 self.meetings.append(Meeting(array, shared, operation))
                 return
         self.labels.join(one, other)
+
+    def settle_parts(self) -> None:
+        """Make parts a split where all slices of some labels took as many; fix the others."""
+        taken: dict[bytes, list[Part]] = {}
+        for part in self.parts:
+            taken.setdefault(part.array.numpy().tobytes(), []).append(part)
+        for parts in taken.values():
+            if len({part.length for part in parts}) > 1:
+                self.labels.fix(parts[0].array, SLICED)
+                continue
+            each = torch.split(parts[0].array, parts[0].length, parts[0].axis)
+            self.splits.append(Split(torch.stack(each)))
 
     def settle_meetings(self) -> None:
         """Decide for every meeting whether heads stay whole or lose the same dimensions."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prunus.graph.labels import FIXED, Labels, Track, compress, varying
-from prunus.graph.operations.call import Call, Split, meet, rule
+from prunus.graph.operations.call import SLICED, Call, Part, Split, meet, rule
 
 __all__ = ["moved"]
 
@@ -132,7 +132,7 @@ def _slice(call: Call) -> list[Track]:
 
 
 def _take_part(call: Call, array: Tensor, axis: int) -> None:
-    """Treat one of several equal parts as a `chunk` does; fix labels of which any others are taken.
+    """Remember one of several equal parts; fix labels of which any others are taken.
 
     Its size may be taken from the tensor's, or from a number; if it is not, the trial cut fails.
     """
@@ -140,9 +140,9 @@ def _take_part(call: Call, array: Tensor, axis: int) -> None:
     start = call.argument(2, "start") or 0
     start = max(start + size, 0) if start < 0 else start
     if length < 2 or size % length or start % length or call.argument(4, "step", 1) != 1:
-        call.labels.fix(array, "a slice by fixed numbers takes part of its channels")
+        call.labels.fix(array, SLICED)
         return
-    call.trace.splits.append(Split(torch.stack(torch.split(array, length, axis))))
+    call.trace.parts.append(Part(array, axis, length))
     call.trace.sized(array.narrow(axis, start, length), call.site.module)
 
 
