@@ -32,6 +32,7 @@ def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         timing, "compare_latency", functools.partial(timing.compare_latency, rounds=6)
     )
+    monkeypatch.setattr(timing, "BATCHES", (1, 2))
 
 
 @pytest.fixture

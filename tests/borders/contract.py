@@ -14,6 +14,7 @@ from torch import nn
 import prunus
 import prunus.core
 from prunus.evaluation import count_macs, count_params
+from prunus.graph import find_groups as find_unverified
 from prunus.surgery import mask_
 from tests.borders.case import Network, run, tensors
 from tests.borders.untouched import untouched, values
@@ -22,7 +23,9 @@ from tests.conftest import random_plan
 __all__ = ["check_cut", "check_doctor", "check_prune", "check_refusal", "check_steps", "find"]
 
 UNTRAINED = prunus.TrainConfig(epochs=0)
-ONE_SHOT = prunus.PruneConfig(iterations=1, finetune=UNTRAINED, final=UNTRAINED)
+ONE_SHOT = prunus.PruneConfig(
+    iterations=1, finetune=UNTRAINED, final=UNTRAINED, intervals=False, blocks=2
+)
 
 
 #: What `diagnose` found, by network: it gives the budgets that can be reached.
@@ -48,15 +51,20 @@ def find(case: Network) -> prunus.Groups:
 def check_doctor(case: Network, groups: prunus.Groups) -> None:
     """What is expected can be cut, doctor says the same as `find_groups`, and counts right."""
     model, example, found = case.used(), case.example(), FOUND[case.name]
-    made = {m.module for g in groups.values() for m in g.members}
+    made = {m.module for g in groups.values() for m in g.producers} | set(groups)
     lost = [name for name in case.cuts if name not in made]
     reasons = {u.module: u.reason for u in groups.unprunable}
     assert not lost, f"stays whole: { ({name: reasons.get(name) for name in lost} or reasons) }"
     can = {g.name for g in groups.values() if g.units > g.least}
     odd = sorted({g.name for g in found.groups} ^ can)
     assert not odd, f"doctor and find_groups disagree about {odd}"
-    told = {name.partition(":")[0] for name in (*(f.module for f in found.findings), *made)}
-    told |= set(found.outputs)
+    whole = {f.module for f in found.findings}
+    with_it = find_unverified(model, example)  # what is cut with a group that stays whole
+    told = {m.module for g in with_it.values() for m in g.members if g.name in whole}
+    told |= {m.module for g in groups.values() for m in g.members} | whole
+    told = {name.partition(":")[0].removesuffix(".T") for name in {*told, *found.outputs}}
+    if type(model).__name__ in told:  # its own parameters
+        told |= dict(model.named_parameters(recurse=False)).keys()
     unnamed = [
         name
         for name, tensor in model.named_parameters()
@@ -102,7 +110,9 @@ def check_steps(case: Network, groups: prunus.Groups) -> None:
         if case.steps_refused:
             refused(lambda: prunus.collect(model, loader, groups, case.teacher), case.steps_refused)
             return
-        statistics = prunus.collect(model, loader, groups, case.teacher, output=case.output)
+        statistics = prunus.collect(
+            model, loader, groups, case.teacher, output=case.output, blocks=2
+        )
         scores = prunus.score(groups, statistics)
         budget = reachable(case, "macs")
         try:
@@ -181,7 +191,7 @@ def names_what_is_not_scored(error: Exception, scores: prunus.Scores) -> None:
 def healthy(found: prunus.Diagnosis) -> None:
     """Raise a refusal where doctor finds nothing that can be pruned."""
     if found.status == "unprunable":
-        raise prunus.PrunusError("; ".join(f"{f.module}: {f.reason}" for f in found.findings))
+        raise prunus.PrunusError(str(found))
 
 
 def heavy(tensor: torch.Tensor, whole: int) -> bool:

@@ -1,6 +1,7 @@
 """Each form of batch is read right or refused in one sentence, and read only."""
 
 import copy
+import dataclasses
 import functools
 import re
 from typing import Any
@@ -13,7 +14,7 @@ import prunus
 from prunus.evaluation import accuracy
 from tests.borders.batches import BATCHES, NETWORKS, Form
 from tests.borders.case import stirred_
-from tests.borders.contract import UNTRAINED
+from tests.borders.contract import ONE_SHOT
 from tests.borders.known import KNOWN
 from tests.borders.untouched import untouched
 
@@ -38,7 +39,7 @@ def network(name: str) -> nn.Module:
 
 def config(form: Form) -> prunus.PruneConfig:
     trained = prunus.TrainConfig(epochs=form.epochs, lr=0.01)
-    return prunus.PruneConfig(iterations=1, finetune=trained, final=UNTRAINED)
+    return dataclasses.replace(ONE_SHOT, finetune=trained)
 
 
 def example(form: Form) -> Any:
@@ -66,7 +67,9 @@ def test_a_form_of_batch(name: str) -> None:
             model, loader, "params=70%", config=config(form), device="cpu"
         ),
     }
-    steps = {"collect": lambda loader: prunus.collect(model, loader, groups, form.teacher)}
+    steps = {
+        "collect": lambda loader: prunus.collect(model, loader, groups, form.teacher, blocks=2)
+    }
     for called, call in (steps | calls).items():
         words = form.refused or ("" if called in steps else form.prune_refused)
         loader = form.loader()
@@ -82,7 +85,7 @@ def test_a_form_of_batch(name: str) -> None:
             assert 0 <= found <= 1
         if form.plain is not None:
             equals(called, found, usual(form, called, call))
-    if not form.refused:
+    if form.prune_refused:
         cut(form, model, groups)
 
 
@@ -123,7 +126,7 @@ def equals(called: str, found: Any, wanted: Any) -> None:
 
 
 def cut(form: Form, model: nn.Module, groups: prunus.Groups) -> None:
-    """Assert that a cut is repaired with these batches, and the network fitted if it can be."""
+    """Assert that the steps repair with batches that `prune` refuses, and fit if they can."""
     scores = prunus.score(groups, None, "l1")
     plan = prunus.make_plan(groups, scores, "params=70%")
     smaller = copy.deepcopy(model)

@@ -329,7 +329,12 @@ class Encoder(nn.Module):
         return self.head(self.encoder(self.first(x)).mean(1))
 
 
-@network(steps(6, 8), cuts=("first", "last.0"))
+@network(
+    steps(6, 8),
+    cuts=("first", "last.0"),
+    steps_refused="so its samples have no class",
+    prune_refused="so its samples have no class",
+)
 class LearntQueries(nn.Module):
     """DETR, Perceiver: learnt queries attend to the tokens."""
 

@@ -145,7 +145,7 @@ def multi_query() -> nn.Module:
     return Decoder(GroupedQuery("enable_gqa", shared=1), Mlp(), nn.LayerNorm, tied=True)
 
 
-@network(tokens(), cuts=("1.weight:1",))
+@network(tokens(), cuts=("1.weight.T",))
 def gpt2_blocks() -> nn.Module:
     class Mean(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def gpt2_blocks() -> nn.Module:
     )
 
 
-@network(tokens(), cuts=("fc.weight:1",), **TOKENS)
+@network(tokens(), cuts=("fc.weight.T",), **TOKENS)
 class Gpt2(nn.Module):
     """Conv1D throughout, positions, a causal mask as a buffer, a tied head."""
 
@@ -314,7 +314,12 @@ class InterleavedRotary(nn.Module):
         return self.head((x + self.o(y.transpose(1, 2).reshape(b, n, -1))).mean(1))
 
 
-@network(tokens(), cuts=("experts.0.up",), export="pt2", export_refused="cannot be exported")
+@network(
+    tokens(),
+    cuts=("experts.0.up",),
+    steps_refused="so its samples have no class",
+    prune_refused="so its samples have no class",
+)
 class Experts(nn.Module):
     """A router sends each token to one of three experts, which see different tokens."""
 

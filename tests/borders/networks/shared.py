@@ -157,7 +157,7 @@ class PlainList(nn.Module):
         return self.head(x)
 
 
-@network(image(), refused="plain|list|not registered|registered")
+@network(image(), cuts=("head.2.inputs",))
 class HiddenInList(nn.Module):
     """Modules in a plain list only: PyTorch does not know them, nor does their optimizer."""
 

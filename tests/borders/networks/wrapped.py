@@ -27,7 +27,7 @@ def dense() -> nn.Sequential:
     )
 
 
-@network(image(), refused=r"DataParallel|\.module")
+@network(image(), cuts=("0", "3"))
 def data_parallel() -> nn.Module:
     return nn.DataParallel(small())
 
@@ -50,7 +50,7 @@ class OwnWrapper(nn.Module):
         return self.module(*args, **kwargs)
 
 
-@network(image(), refused=r"compile|_orig_mod")
+@network(image(), cuts=("0", "3"))
 def compiled() -> nn.Module:
     return torch.compile(small(), backend="eager")
 
@@ -273,19 +273,19 @@ class MonteCarloDropout(nn.Module):
         return self.f(F.dropout(self.b(self.a(x)).mean((2, 3)), 0.3, training=True))
 
 
-@network(rows(8), refused="no convolution or linear layer|no parameter")
+@network(rows(8), refused="no convolution or linear layer|no parameter|0 params|unprunable")
 class WithoutParameters(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :4] * 2
 
 
-@network(rows(8), cuts=("0",))
+@network(rows(8), cuts=("0.inputs",))
 def one_layer() -> nn.Module:
     """Its outputs stay; inputs can go."""
     return nn.Sequential(nn.Linear(8, 4))
 
 
-@network(image(), refused="outputs are the network's outputs")
+@network(image(), refused="outputs")
 def one_convolution() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 

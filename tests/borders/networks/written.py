@@ -49,7 +49,7 @@ def functional_layer_norm() -> nn.Module:
     )
 
 
-@network(rows(8), cuts=("a", "b"))
+@network(rows(8), cuts=("a",))
 class UnitLength(nn.Module):
     """F.normalize before the classifier, a cosine head with a scale."""
 
@@ -79,7 +79,7 @@ class RawHead(nn.Module):
         return F.relu(self.b(F.relu(self.a(x)))).mean((2, 3)) @ self.proj
 
 
-@network(rows(8), cuts=("w1:1", "w2:1"))
+@network(rows(8), cuts=("w1.T", "w2.T"))
 class AllRaw(nn.Module):
     """No layer at all: matrices and biases."""
 
@@ -94,7 +94,7 @@ class AllRaw(nn.Module):
         return F.relu(torch.matmul(x, self.w2) + self.b2) @ self.w3
 
 
-@network(image(), cuts=("w1:0",))
+@network(image(), cuts=("w1", "w2"))
 class FunctionalConvolutions(nn.Module):
     """F.conv2d with Parameters, as in MAML."""
 
