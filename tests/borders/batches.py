@@ -28,7 +28,7 @@ class Form:
         network: a key of `NETWORKS`.
         loader: makes the loader.
         plain: makes the same data as a list of (inputs, labels) with int64 labels; what is read
-            from `loader` must give the same accuracy, plan and weights, bit for bit.
+            from `loader` must give the same accuracy, plan and weights.
         refused: every call refuses it in words that match.
         prune_refused: only `prune` and `accuracy` do.
         teacher: what `collect` learns from, if not the classes.

@@ -44,6 +44,7 @@ class Network:
         prune_refused: the steps work, but `prune()` refuses it in words that match.
         writes: attributes that the network's own forward pass writes.
         random: its output is random in evaluation, so outputs are not compared.
+        inner: where the network is within a wrapper: names of groups are its own.
         teacher: what `collect` learns from, if not the classes.
         export: a format that the pruned network is exported to.
         export_refused: the export is refused in words that match.
@@ -60,6 +61,7 @@ class Network:
     writes: tuple[str, ...] = ()
     random: bool = False
     teacher: str | None = None
+    inner: str = ""
     output: Any = None
     export: str = ""
     export_refused: str = ""
@@ -73,6 +75,10 @@ class Network:
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
             return stirred_(self.build())
+
+    def inside(self, model: nn.Module) -> nn.Module:
+        """Return the network within its wrapper, which is what is cut."""
+        return model.get_submodule(self.inner)
 
     def used(self) -> nn.Module:
         """Return it as in the middle of someone's work: gradients, mixed modes, frozen weights."""

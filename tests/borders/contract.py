@@ -59,7 +59,7 @@ def check_doctor(case: Network, groups: prunus.Groups) -> None:
     odd = sorted({g.name for g in found.groups} ^ can)
     assert not odd, f"doctor and find_groups disagree about {odd}"
     whole = {f.module for f in found.findings}
-    with_it = find_unverified(model, example)  # what is cut with a group that stays whole
+    with_it = find_unverified(model, example) if whole - made else {}
     told = {m.module for g in with_it.values() for m in g.members if g.name in whole}
     told |= {m.module for g in groups.values() for m in g.members} | whole
     told = {name.partition(":")[0].removesuffix(".T") for name in {*told, *found.outputs}}
@@ -67,7 +67,7 @@ def check_doctor(case: Network, groups: prunus.Groups) -> None:
         told |= dict(model.named_parameters(recurse=False)).keys()
     unnamed = [
         name
-        for name, tensor in model.named_parameters()
+        for name, tensor in case.inside(model).named_parameters()
         if heavy(tensor, found.params) and not named(name, told)
     ]
     assert not unnamed, f"neither prunable nor named: {unnamed}"
@@ -84,10 +84,10 @@ def check_cut(case: Network, groups: prunus.Groups) -> None:
         return
     plan = random_plan(groups, seed=1, most=case.most)
     example = case.example(3, seed=5)
-    model = case.used()
+    model = case.inside(case.used())
     dense = run(model.eval(), example)
-    masked = run(mask_(case.used(), plan).eval(), example)
-    cut = case.used()
+    masked = run(mask_(case.inside(case.used()), plan).eval(), example)
+    cut = case.inside(case.used())
     before = values(cut, case.writes)
     receipt = prunus.apply_(cut, plan, compensate="none")
     if not case.random:
@@ -96,7 +96,7 @@ def check_cut(case: Network, groups: prunus.Groups) -> None:
         assert far <= case.tolerance, f"masked and cut differ by {far:.1e}"
         changed = max(distance(one, other) for one, other in zip(dense, after, strict=True))
         assert changed > 1e-7, "the cut changes nothing"
-    for name, module in case.used().named_modules():  # the modes before `eval`
+    for name, module in case.inside(case.used()).named_modules():  # the modes before `eval`
         cut.get_submodule(name).training = module.training
     prunus.undo_(cut, receipt)
     same(before, values(cut, case.writes))
@@ -120,12 +120,13 @@ def check_steps(case: Network, groups: prunus.Groups) -> None:
         except prunus.core.BudgetError as error:
             names_what_is_not_scored(error, scores)
             plan = prunus.make_plan(groups, prunus.score(groups, statistics, "l1"), budget)
+    model = case.inside(model)
     before = values(model, case.writes)
     dense = count_macs(model, example)
     receipt = prunus.apply_(model, plan, statistics, loader=loader)
     holds(budget, dense, count_macs(model, example))
     assert all(bool(t.isfinite().all()) for t in run(model.eval(), example))
-    for name, module in case.used().named_modules():
+    for name, module in case.inside(case.used()).named_modules():
         model.get_submodule(name).training = module.training
     prunus.undo_(model, receipt)
     same(before, values(model, case.writes))
@@ -164,7 +165,7 @@ def check_prune(case: Network, folder: Path) -> None:
         assert told == own, f"the record says {told} {what}, counted are {own}"
     report.save(folder)
     example = case.example(3, seed=5)
-    again = prunus.load(folder, model=case.fresh())
+    again = prunus.load(folder, model=case.inside(case.fresh()))
     assert same_outputs(run(small, example), run(again, example)), "reloaded, it differs"
     if case.export == "onnx":
         assert (folder / "model.onnx").exists()

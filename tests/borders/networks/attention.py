@@ -185,7 +185,7 @@ def linear_attention() -> nn.Module:
 
         def forward(self, x: Tensor) -> Tensor:
             b, n, _ = x.shape
-            q, k, v = (f(x).view(b, n, 4, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
+            q, k, v = (f(x).view(b, n, -1, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
             q, k = F.elu(q) + 1, F.elu(k) + 1
             z = 1 / (q * k.sum(2, keepdim=True)).sum(-1, keepdim=True)
             x = q @ (k.transpose(-2, -1) @ v) * z

@@ -155,7 +155,7 @@ class EncoderDecoder(nn.Module):
         return self.head(self.core(src, tgt).mean(1))
 
 
-@network(lambda n: (torch.randn(n, 6), torch.randn(n, 8)), cuts=("a", "b"))
+@network(lambda n: (torch.randn(n, 6), torch.randn(n, 8)), cuts=("a.inputs", "b.inputs"))
 class BilinearLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()

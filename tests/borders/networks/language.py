@@ -244,7 +244,7 @@ class T5Attention(nn.Module):
 
         def forward(self, x: Tensor) -> Tensor:
             b, n, _ = x.shape
-            q, k, v = (f(x).view(b, n, 4, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
+            q, k, v = (f(x).view(b, n, -1, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
             where = torch.arange(n)
             bias = self.buckets((where[None] - where[:, None]).clamp(-4, 3) + 4).permute(2, 0, 1)
             a = (q @ k.transpose(-2, -1) + bias).softmax(-1)
@@ -309,7 +309,7 @@ class InterleavedRotary(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         x = self.embed(ids)
         b, n, _ = x.shape
-        q, k, v = (f(x).view(b, n, 4, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+        q, k, v = (f(x).view(b, n, -1, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
         y = F.scaled_dot_product_attention(self.turn(q), self.turn(k), v)
         return self.head((x + self.o(y.transpose(1, 2).reshape(b, n, -1))).mean(1))
 

@@ -199,7 +199,7 @@ class FakeQuantised(nn.Conv2d):
     """Quantisation-aware: weights are rounded in the forward pass, straight through."""
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.weight.detach().abs().amax((1, 2, 3), keepdim=True) / 127
+        scale = self.weight.detach().abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-8) / 127
         rounded = (self.weight / scale).round() * scale
         return self._conv_forward(x, self.weight + (rounded - self.weight).detach(), self.bias)
 

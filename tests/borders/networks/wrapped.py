@@ -27,7 +27,7 @@ def dense() -> nn.Sequential:
     )
 
 
-@network(image(), cuts=("0", "3"))
+@network(image(), cuts=("0", "3"), inner="module")
 def data_parallel() -> nn.Module:
     return nn.DataParallel(small())
 
@@ -50,7 +50,7 @@ class OwnWrapper(nn.Module):
         return self.module(*args, **kwargs)
 
 
-@network(image(), cuts=("0", "3"))
+@network(image(), cuts=("0", "3"), inner="_orig_mod")
 def compiled() -> nn.Module:
     return torch.compile(small(), backend="eager")
 

@@ -219,7 +219,7 @@ class VectorQuantised(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z = self.b(F.relu(self.a(x)))
         found = self.codebook[torch.cdist(z, self.codebook).argmin(1)]
-        return self.head(z + (found - z).detach())
+        return self.head(z + 0.5 * (found - z).detach())
 
 
 @network(rows(8), cuts=("a", "c"))
