@@ -258,3 +258,63 @@ def test_openvino_leaves_the_stack_for_signals_alone(tmp_path: Path) -> None:
         check=False,
     )
     assert (run.returncode, run.stdout.strip()) == (0, "alive"), run.stderr
+
+
+class Reading(nn.Module):
+    """Tokens and a mask by name; a mapping of two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+    def forward(self, *, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        read = self.embed(ids) * mask[:, :, None]
+        return {"states": read, "scores": self.head(read.mean(1))}
+
+
+class Pair(nn.Module):
+    """Two tensors in; a tensor and a list of two out."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        return x + y, [x * y, x - y]
+
+
+@pytest.mark.parametrize("name", ["onnx", "pt2"])
+def test_all_inputs_and_outputs_are_exported_in_order(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Reading().eval()
+    ids, mask = torch.randint(0, 20, (4, 6)), torch.ones(4, 6)
+    path = first_file(name, tmp_path)
+    assert export_model(network, {"ids": ids, "mask": mask}, path, name).images == 4
+    with torch.no_grad():
+        expected = network(ids=ids, mask=mask)
+    states, scores = FORMATS[name].open(path)(ids, mask)
+    torch.testing.assert_close(states, expected["states"])
+    torch.testing.assert_close(scores, expected["scores"])
+    if name == "onnx":
+        graph = onnx.load(path).graph
+        assert [each.name for each in graph.input] == ["ids", "mask"]
+        assert [each.name for each in graph.output] == ["states", "scores"]
+    x, y = torch.randn(3, 5), torch.randn(3, 5)
+    export_model(Pair(), (x, y), path, name)
+    for found, wanted in zip(FORMATS[name].open(path)(x, y), (x + y, x * y, x - y), strict=True):
+        torch.testing.assert_close(found, wanted)
+    if name == "onnx":
+        graph = onnx.load(path).graph
+        assert [each.name for each in graph.input] == ["x", "y"]
+        assert [each.name for each in graph.output] == ["output_0", "output_1_0", "output_1_1"]
+
+
+def test_each_output_is_compared(tmp_path: Path) -> None:
+    class Heads(nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.by = by
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"first": x * 2, "second": x + self.by}
+
+    path, x = tmp_path / "model.onnx", torch.randn(3, 5)
+    export_onnx(Heads(1.0), x, path)
+    with pytest.raises(ExportError, match=r"differs from PyTorch by 1 in output 'second'"):
+        check_parity(Heads(2.0), x, path)

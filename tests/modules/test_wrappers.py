@@ -91,3 +91,11 @@ def test_what_is_no_module() -> None:
     program = torch.export.export(net(), (EXAMPLE,))
     with pytest.raises(ConfigError, match=r"ExportedProgram, expected an nn\.Module"):
         prunus.find_groups(program, EXAMPLE)
+    with pytest.raises(ConfigError, match="network that it was exported from"):
+        prunus.diagnose(program.module(), EXAMPLE)
+
+
+def test_training_refuses_what_has_no_weights_to_train() -> None:
+    lazy = nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 3))
+    with pytest.raises(ConfigError, match="run the network once"):
+        prunus.fit_(lazy, [(EXAMPLE, torch.tensor([0, 1]))])

@@ -14,6 +14,7 @@ from prunus.core.errors import (
     TraceError,
     UnknownNameError,
     WeightsError,
+    one_line,
 )
 from prunus.core.files import sweep_scratch, to_json, write_whole, writing_whole
 from prunus.core.finite import first_non_finite
@@ -81,6 +82,7 @@ __all__ = [
     "networks",
     "of_event",
     "one_blas_thread",
+    "one_line",
     "one_of",
     "read_rows",
     "read_yaml",

@@ -4,6 +4,8 @@ Every error a user can cause is a `PrunusError`; the command line prints its one
 exits with code 2. Anything else that escapes is a bug of ours and keeps its traceback.
 """
 
+import re
+
 __all__ = [
     "BudgetError",
     "ConfigError",
@@ -17,6 +19,7 @@ __all__ = [
     "TraceError",
     "UnknownNameError",
     "WeightsError",
+    "one_line",
 ]
 
 
@@ -78,3 +81,19 @@ class RunFolderError(PrunusError):
 
 class ExportError(PrunusError):
     """An exported model does not compute what the PyTorch model computes."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return `Type: text` of an error in one line: the first that says something, without colour.
+
+    Exporters number their steps and compilers print graphs; their cause is what counts.
+
+    Example:
+        >>> from prunus.core.errors import one_line
+        >>> one_line(KeyError("logits"))
+        "KeyError: 'logits'"
+    """
+    error = error.__cause__ or error
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300].rstrip('.') if lines else 'no text'}"

@@ -16,7 +16,7 @@ from types import ModuleType
 
 from prunus.export import onnx, openvino, pt2
 from prunus.export.format import FORMATS, Format, require_formats
-from prunus.export.gate import Parity, check_parity, export, export_model
+from prunus.export.gate import Parity, check_exportable, check_parity, export, export_model
 from prunus.export.onnx import export_onnx
 from prunus.export.weights import save_weights
 
@@ -24,6 +24,7 @@ __all__ = [
     "FORMATS",
     "Format",
     "Parity",
+    "check_exportable",
     "check_parity",
     "export",
     "export_model",

@@ -23,6 +23,7 @@ __all__ = [
     "Runner",
     "dynamic_shapes",
     "one_or_all",
+    "program_of",
     "quiet",
     "require_formats",
 ]
@@ -52,6 +53,9 @@ class Format(ABC):
     def require(self) -> None:  # noqa: B027 - most formats need no more than Prunus does
         """Raise `ConfigError` if a requirement of the format is missing; names it."""
 
+    def check(self, network: Exportable, example: tuple[Tensor, ...]) -> None:  # noqa: B027 - as above
+        """Raise where `write` would fail at once; cheap."""
+
     @abstractmethod
     def write(self, network: Exportable, example: tuple[Tensor, ...], path: Path) -> None:
         """Write `network`, float32 in eval mode on the CPU, to `path` and its companion files.
@@ -75,6 +79,12 @@ def dynamic_shapes(network: Exportable) -> dict[str, tuple[dict[int, Any], ...]]
     """Return for `torch.export` which axes of the inputs are dynamic: that of the batch."""
     batch = torch.export.Dim("batch")
     return {"tensors": tuple({0: batch} if batched else {} for batched in network.batched)}
+
+
+def program_of(network: Exportable, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    """Return the network as `torch.export` reads it: what most formats start from."""
+    with quiet():
+        return torch.export.export(network, example, dynamic_shapes=dynamic_shapes(network))
 
 
 def one_or_all(outputs: list[Tensor]) -> Tensor | list[Tensor]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from prunus.batches import Example, Inputs, flatten_tensors
-from prunus.core import ExportError, PrunusError, write_whole
+from prunus.core import ExportError, PrunusError, one_line, write_whole
 from prunus.export.exportable import Exportable
 from prunus.export.format import FORMATS, Format
 
-__all__ = ["Parity", "check_parity", "export", "export_model"]
+__all__ = ["Parity", "check_exportable", "check_parity", "export", "export_model"]
 
 TOLERANCE = 1e-4
 
@@ -58,16 +58,10 @@ def export_model(
     kind.require()
     example = Inputs.of(images)
     network = _exportable(model, example)
-    two = tuple(_blank(t) for t in example.repeated(2).tensors)  # batch 1 would be specialised
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
         scratch = kind.files(Path(folder), path.stem)
-        try:
-            kind.write(network, two, scratch[0])
-        except Exception as error:
-            raise ExportError(
-                f"{type(model).__name__} cannot be exported to {kind.title}: "
-                f"{type(error).__name__}: {_first_line(error)}"
-            ) from error
+        with _said(model, kind):
+            kind.write(network, _two(example), scratch[0])
         try:
             parity = _compare(network, example, scratch[0], kind, tolerance)
         except ExportError as error:
@@ -106,8 +100,7 @@ def export(
         ConfigError: the format needs a package that is not installed.
 
     Example:
-        >>> import re
-    import tempfile
+        >>> import tempfile
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     parity = export(net, torch.randn(3, 1, 2, 2), Path(folder, "model.pt2"))
@@ -154,6 +147,42 @@ def check_parity(
         ) from error
 
 
+def check_exportable(
+    model: nn.Module,
+    images: Example,
+    format: str = "onnx",  # noqa: A002 - the word of the command line
+) -> None:
+    """Check that the exporter of a format takes `model`, without writing anything.
+
+    It is the first and cheapest part of `export_model`: a later one can still fail.
+
+    Raises:
+        ExportError: it does not; says why.
+        UnknownNameError, ConfigError: see `export_model`.
+    """
+    kind = FORMATS[format]
+    example = Inputs.of(images)
+    network = _exportable(model, example)
+    with _said(model, kind):
+        kind.check(network, _two(example))
+
+
+def _two(example: Inputs) -> tuple[Tensor, ...]:
+    """Return two blank examples: a batch of one would be specialised."""
+    return tuple(_blank(t) for t in example.repeated(2).tensors)
+
+
+@contextmanager
+def _said(model: nn.Module, kind: Format) -> Iterator[None]:
+    """Turn what an exporter raises into one sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise ExportError(
+            f"{type(model).__name__} cannot be exported to {kind.title}: {one_line(error)}"
+        ) from error
+
+
 def _exportable(model: nn.Module, example: Inputs) -> Exportable:
     """Return the network as it is exported.
 
@@ -167,7 +196,7 @@ def _exportable(model: nn.Module, example: Inputs) -> Exportable:
     except Exception as error:  # networks' code can raise anything
         raise ExportError(
             f"{type(model).__name__} does not run in float32 on the CPU, so it cannot be exported: "
-            f"{type(error).__name__}: {_first_line(error)}"
+            f"{one_line(error)}"
         ) from error
 
 
@@ -182,7 +211,7 @@ def _compare(
     try:
         run = kind.open(path)
     except Exception as error:
-        raise ExportError(f"{kind.runtime} cannot open it ({_first_line(error)})") from error
+        raise ExportError(f"{kind.runtime} cannot open it ({one_line(error)})") from error
     largest = 0.0
     for batch in _batches(example):
         shape = ", ".join("×".join(map(str, t.shape)) for t in batch)
@@ -192,7 +221,7 @@ def _compare(
             found = flatten_tensors(run(*batch))
         except Exception as error:
             raise ExportError(
-                f"{kind.runtime} fails on images of shape {shape} ({_first_line(error)})"
+                f"{kind.runtime} fails on images of shape {shape} ({one_line(error)})"
             ) from error
         if len(found) != len(expected):
             raise ExportError(
@@ -243,10 +272,3 @@ def _batches(example: Inputs) -> Iterator[list[Tensor]]:
     inputs = example.detached().to("cpu", torch.float32)
     yield (inputs if inputs.size > 1 else inputs.repeated(2)).tensors
     yield inputs.first(1).tensors
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line that says something: exporters number their steps, in colour."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error.__cause__ or error))
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    return lines[0][:300].rstrip(".") if lines else "no text"

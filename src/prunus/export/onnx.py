@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from prunus.batches import Example
 from prunus.export.exportable import Exportable
-from prunus.export.format import FORMATS, Format, Runner, dynamic_shapes, one_or_all, quiet
+from prunus.export.format import (
+    FORMATS,
+    Format,
+    Runner,
+    dynamic_shapes,
+    one_or_all,
+    program_of,
+    quiet,
+)
 from prunus.export.gate import Parity, export_model
 
 __all__ = ["Onnx", "export_onnx"]
@@ -22,6 +30,10 @@ class Onnx(Format):
     title = "ONNX"
     runtime = "ONNX Runtime"
     suffixes = (".onnx",)
+
+    def check(self, network: Exportable, example: tuple[Tensor, ...]) -> None:
+        """Read the network as `torch.export` does."""
+        program_of(network, example)
 
     def write(self, network: Exportable, example: tuple[Tensor, ...], path: Path) -> None:
         """Write one .onnx file."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prunus.core import ConfigError
 from prunus.export.exportable import Exportable
-from prunus.export.format import FORMATS, Format, Runner, one_or_all, quiet
+from prunus.export.format import FORMATS, Format, Runner, one_or_all, program_of, quiet
 
 __all__ = ["OpenVino"]
 
@@ -33,6 +33,10 @@ class OpenVino(Format):
                 "the export format 'openvino' needs the package openvino, which is not "
                 "installed: pip install openvino"
             )
+
+    def check(self, network: Exportable, example: tuple[Tensor, ...]) -> None:
+        """Read the network as `torch.export` does."""
+        program_of(network, example)
 
     def write(self, network: Exportable, example: tuple[Tensor, ...], path: Path) -> None:
         """Write the .xml file and, next to it, the .bin file."""

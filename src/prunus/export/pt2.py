@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prunus.batches import flatten_tensors
 from prunus.export.exportable import Exportable
-from prunus.export.format import FORMATS, Format, Runner, dynamic_shapes, one_or_all, quiet
+from prunus.export.format import FORMATS, Format, Runner, one_or_all, program_of, quiet
 
 __all__ = ["Pt2"]
 
@@ -21,10 +21,14 @@ class Pt2(Format):
     runtime = "torch.export.load"
     suffixes = (".pt2",)
 
+    def check(self, network: Exportable, example: tuple[Tensor, ...]) -> None:
+        """Read the network as `torch.export` does."""
+        program_of(network, example)
+
     def write(self, network: Exportable, example: tuple[Tensor, ...], path: Path) -> None:
         """Write one .pt2 file."""
+        program = program_of(network, example)
         with quiet():
-            program = torch.export.export(network, example, dynamic_shapes=dynamic_shapes(network))
             torch.export.save(program, path)
 
     def open(self, path: Path) -> Runner:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from torch import nn
+from torch import fx, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from prunus.core import ConfigError
@@ -56,6 +56,11 @@ def unwrapped(model: nn.Module, *, in_place: bool = False) -> nn.Module:
 def _refuse(model: nn.Module) -> None:
     """Raise `ConfigError` where a network cannot be pruned in the state that it is in."""
     kind = type(model).__name__
+    if isinstance(model, fx.GraphModule) and "_guards_fn" in model._modules:
+        raise ConfigError(
+            "the network is the module of an exported program, whose shapes are fixed: give the "
+            "network that it was exported from"
+        )
     for name, module in model.named_modules():
         where = f"module {name!r} ({type(module).__name__}) of {kind}" if name else f"{kind} itself"
         kinds = [base.__name__ for base in type(module).__mro__]

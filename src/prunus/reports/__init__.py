@@ -3,6 +3,7 @@
 from prunus.reports.run import (
     HeadlineRow,
     LayerRow,
+    failed_measures,
     headline,
     layer_table,
     print_headline,
@@ -28,6 +29,7 @@ from prunus.reports.terminal import (
 __all__ = [
     "HeadlineRow",
     "LayerRow",
+    "failed_measures",
     "headline",
     "layer_table",
     "print_audit",

@@ -33,6 +33,7 @@ from prunus.core import (
     writing_whole,
 )
 from prunus.evaluation import measure
+from prunus.modules import unwrapped
 from prunus.training.config import TrainConfig
 from prunus.training.local import LocalTeachers
 from prunus.training.loss import distillation, task_loss
@@ -134,6 +135,7 @@ def fit_(
         [1, 2]
     """
     config = config or TrainConfig()
+    unwrapped(model)  # refuses what cannot be trained
     if fabric is None:
         from lightning_fabric import Fabric  # noqa: PLC0415 - takes seconds; only training needs it
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,14 @@ from prunus.modules import private_copy, unwrapped
 from prunus.pipelines.pruning.checks import checked
 from prunus.pipelines.pruning.examples import one_example, say_output
 from prunus.pipelines.pruning.groups import find_sound_groups, require_reachable
+from prunus.pipelines.pruning.late import attempt
 from prunus.pipelines.pruning.latency import keep_table, table_for
 from prunus.pipelines.pruning.measure import result_row, validation_accuracies
 from prunus.pipelines.pruning.ps_iteration import ps_iteration
 from prunus.pipelines.pruning.timing import timing_row
+from prunus.pipelines.pruning.trial import try_phases
 from prunus.plan import Budget, BudgetLike, Plan
-from prunus.reports import print_headline, render_page
+from prunus.reports import failed_measures, print_headline, render_page
 from prunus.runs import (
     Journal,
     Loaders,
@@ -245,6 +248,16 @@ def _prune(
     groups = find_sound_groups(dense, one, config)
     table = table_for(limits, dense, groups, example, config, watch=watch)
     require_reachable(groups, limits, config, table=table)
+    on_device = private_copy(dense).to(fabric.device)
+    groups = replace(groups, model=on_device)
+    try_phases(
+        groups,
+        loaders,
+        config,
+        trainings=(config.finetune, config.final),
+        test=test,
+        fabric=fabric,
+    )
     session = Session(
         loaders=loaders,
         fabric=fabric,
@@ -255,15 +268,25 @@ def _prune(
         channels_last=channels_last,
     )
     keep_table(table, groups, session.journal)
-    on_device = private_copy(dense).to(fabric.device)
-    groups = replace(groups, model=on_device)
     pruned, plan = ps_iteration(on_device, limits, config, session, example=one, groups=groups)
     record = session.journal.record
     found = validation_accuracies(record.rows)
-    result = result_row(dense, pruned, example=example, validation=found, test=test, table=table)
-    record.append("result", **result)
-    record.append("layers", layers=layer_rows(dense.cpu(), pruned, one))
+    for loader in (test, None) if test is not None else (None,):
+        measure = partial(
+            result_row, dense, pruned, example=example, validation=found, test=loader, table=table
+        )
+        key = "result" if loader is None else "test"  # without that split if it cannot be read
+        if (result := attempt(record, key, measure)) is not None:
+            record.append("result", **result)
+            break
+    if (
+        rows := attempt(record, "layers", lambda: layer_rows(dense.cpu(), pruned, one))
+    ) is not None:
+        record.append("layers", layers=rows)
     for runtime in ("eager", *(each for each in config.runtimes if each == "compile")):
-        row = timing_row(runtime, dense, pruned, example, table=table)
-        record.append("timing", runtime=runtime, **row)
+        timed = partial(timing_row, runtime, dense, pruned, example, table=table)
+        if (row := attempt(record, f"timing {runtime}", timed)) is not None:
+            record.append("timing", runtime=runtime, **row)
+    for failed in failed_measures(record.rows):
+        watch.say(f"not measured ({failed['key']}): {failed['reason']}")
     return pruned, Report(plan, record, config, pruned, example)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -12,19 +13,24 @@ from prunus.batches import Inputs
 from prunus.core import ConfigError, ExportError, write_whole
 from prunus.evaluation import layer_rows
 from prunus.export import require_formats, save_weights
+from prunus.graph import Groups
+from prunus.modules import private_copy
 from prunus.pipelines.export import export_all, exported
 from prunus.pipelines.pruning.checks import checked
 from prunus.pipelines.pruning.groups import find_sound_groups, require_reachable
+from prunus.pipelines.pruning.late import attempt
 from prunus.pipelines.pruning.latency import keep_table, table_for
 from prunus.pipelines.pruning.measure import result_row, validation_accuracies
 from prunus.pipelines.pruning.ps_iteration import ps_iteration
 from prunus.pipelines.pruning.rows import say_latency
 from prunus.pipelines.pruning.timing import timing_row
+from prunus.pipelines.pruning.trial import try_exports, try_phases
 from prunus.plan import Budget
-from prunus.reports import write_report
+from prunus.reports import failed_measures, write_report
 from prunus.runs import (
     Job,
     Journal,
+    Loaders,
     RunConfig,
     Session,
     Watch,
@@ -60,16 +66,18 @@ def run_prune(
     if config.budget is None:
         raise ConfigError("no budget given: pass what may be kept, e.g. --budget macs=50%")
     budget = Budget.parse(config.budget)
-    checked(dataclasses.replace(config.prune, keep_class=()))
+    checked(replace(config.prune, keep_class=()))
     require_formats(config.export)
     watch = watch or Watch()
     job = open_job(config, "prune")
     prune = checked(job.config.prune, job.data.class_names)
-    job = job.with_config(dataclasses.replace(job.config, prune=prune))
+    job = job.with_config(replace(job.config, prune=prune))
     example, kept = job.example, out if resume else None
     groups = find_sound_groups(job.network, example, prune)
     table = table_for(budget, job.network, groups, example, prune, folder=kept, watch=watch)
     require_reachable(groups, budget, prune, table=table)
+    if not (resume and (out / "record.jsonl").exists()):  # an earlier start has tried them
+        _try(job, groups, watch)
     session = job.begin(out, resume=resume, command=command, watch=watch, table=table)
     keep_table(table, groups, session.journal)
     dense = _dense_(job, session)
@@ -80,6 +88,22 @@ def run_prune(
         save_weights(model, out / "model.safetensors")
     _finish(dense, job, session)
     return session.journal
+
+
+def _try(job: Job[RunConfig], groups: Groups, watch: Watch) -> None:
+    """Try every phase on two small batches, before the first expensive step."""
+    prune = job.config.prune
+    on_device = private_copy(job.network).to(job.device)
+    dense = () if job.config.weights is not None else (job.config.train,)
+    try_phases(
+        replace(groups, model=on_device),
+        Loaders.of(job.data),
+        prune,
+        trainings=(*dense, prune.finetune, prune.final),
+        test=job.data.test,
+        fabric=job.fabric,
+    )
+    try_exports(job.network, job.example, job.config.export, watch)
 
 
 def _dense_(job: Job[RunConfig], session: Session) -> nn.Module:
@@ -106,7 +130,8 @@ def _finish(dense: nn.Module, job: Job[RunConfig], session: Session) -> None:
     images = next(iter(data.calibration))[0][:64]
     if journal.record.find("result") is None:
         watch.say("measuring both networks on the test split")
-        found = result_row(
+        measure = partial(
+            result_row,
             dense,
             pruned,
             example=Inputs.of(images),
@@ -114,17 +139,23 @@ def _finish(dense: nn.Module, job: Job[RunConfig], session: Session) -> None:
             test=data.test,
             table=session.table,
         )
-        journal.record.append("result", **found)
-    journal.append_once("layers", {"layers": layer_rows(dense.cpu(), pruned, images[:1])})
+        if (result := attempt(journal.record, "result", measure)) is not None:
+            journal.record.append("result", **result)
+    if journal.record.find("layers") is None:
+        compare = partial(layer_rows, dense.cpu(), pruned, images[:1])
+        if (layers := attempt(journal.record, "layers", compare)) is not None:
+            journal.append_once("layers", {"layers": layers})
     write_report(out)
     formats = [name for name in config.export if not exported(journal.record, name)]
     done = export_all(pruned, images, out, formats, journal.record, watch)
     _time(dense, pruned, images, config, session)
     journal.clean(keep_networks=config.prune.keep_networks)
     write_report(out)
-    if failed := [each.error for each in done if each.parity is None]:
+    failed = [each.error for each in done if each.parity is None]
+    failed += [f"{row['key']}: {row['reason']}" for row in failed_measures(journal.record.rows)]
+    if failed:
         raise ExportError(
-            f"{'; '.join(failed)}; everything else is in {out}, and --resume exports again"
+            f"{'; '.join(failed)}; everything else is in {out}, and --resume tries only that again"
         )
 
 
@@ -141,9 +172,11 @@ def _time(
         if unwritten or journal.record.find("timing", runtime=runtime) is not None:
             continue
         watch.say(f"timing both networks: {runtime}")
-        row = timing_row(runtime, dense, pruned, images, table=table, onnx=onnx)
+        timed = partial(timing_row, runtime, dense, pruned, images, table=table, onnx=onnx)
+        row = attempt(journal.record, f"timing {runtime}", timed)
+        if row is None:
+            continue
         journal.record.append("timing", runtime=runtime, **row)
-        if runtime == "eager" and table is not None:
-            result = journal.record.find("result")
-            assert result is not None
+        result = journal.record.find("result")
+        if runtime == "eager" and table is not None and result is not None:
             watch.say(say_latency(result, row, table.batch))

@@ -14,6 +14,7 @@ __all__ = [
     "accuracy_caption",
     "collapsed",
     "failed_exports",
+    "failed_measures",
     "headline_caption",
     "knowledge_caption",
     "knowledge_name",
@@ -86,7 +87,22 @@ def failed_exports(rows: Sequence[Row]) -> list[Row]:
     written = {row["format"] for row in of_event(rows, "artefact")}
     written |= {"onnx"} if of_event(rows, "export") else set()
     failed = {row["key"]: row for row in of_event(rows, "failed")}
-    return [row for key, row in failed.items() if key not in written]
+    return [row for key, row in failed.items() if key not in written and not _is_measure(key)]
+
+
+def failed_measures(rows: Sequence[Row]) -> list[Row]:
+    """Return the measurements at the end that failed, each once with the last reason."""
+    result = last(rows, "result")
+    done = {f"timing {row['runtime']}" for row in of_event(rows, "timing")}
+    done |= {"layers"} if last(rows, "layers") is not None else set()
+    if result is not None:
+        done |= {"result", "test"} if "test_images" in result else {"result"}
+    failed = {row["key"]: row for row in of_event(rows, "failed") if _is_measure(row["key"])}
+    return [row for key, row in failed.items() if key not in done]
+
+
+def _is_measure(key: str) -> bool:
+    return key in ("result", "test", "layers") or key.startswith("timing ")
 
 
 def headline_caption(rows: Sequence[Row]) -> str:
