@@ -89,10 +89,14 @@ class Whole(TypedDict):
 
 
 class GraphRow(TypedDict):
-    """Which parts of the dense network can be pruned, and which cannot."""
+    """Which parts of the dense network can be pruned, and which cannot.
+
+    `baked`: by module, what computed its weight before it became a plain one.
+    """
 
     groups: list[GroupEntry]
     unprunable: list[Whole]
+    baked: NotRequired[dict[str, str]]
 
 
 class ProtectedRow(TypedDict):

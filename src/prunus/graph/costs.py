@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from prunus.graph.probe import Probe
 from prunus.modules import (
@@ -140,7 +141,7 @@ def find_layers(
         mixing, kernel = is_mixing(module), kernels.get(name, [])
         taps = int(np.prod(module.kernel_size)) if isinstance(module, CONVOLUTIONS) else int(mixing)
         layers[name] = Layer(
-            kind=type(module_at(model, name)).__name__,
+            kind=type_before_parametrizations(module_at(model, name)).__name__,
             out=width,
             in_=channel_count(module, "in") if name in kernels else width,
             taps=taps,

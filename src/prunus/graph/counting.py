@@ -13,7 +13,7 @@ from torch.utils.flop_counter import flop_registry
 
 from prunus.batches import Example, Inputs
 from prunus.core import TraceError, keeping_random_state
-from prunus.modules import plain_attention, private_copy, without_checkpoints
+from prunus.modules import bake_, plain_attention, private_copy, without_checkpoints
 
 __all__ = ["Counter", "count_macs", "macs_of"]
 
@@ -97,13 +97,13 @@ def count_macs(model: nn.Module, example: Example) -> int:
     """
     one = Inputs.of(example).first(1).like(model)
     try:
-        ghost = private_copy(model).to("meta").eval()
+        ghost = _plain(model).to("meta").eval()
         return _count(ghost, one.to("meta"))
     except Exception:  # networks' code can raise anything on tensors without values
         pass
     try:
         with keeping_random_state():
-            return _count(private_copy(model).eval(), one.detached())
+            return _count(_plain(model).eval(), one.detached())
     except Exception as error:
         text = str(error).strip().splitlines()
         raise TraceError(
@@ -111,6 +111,13 @@ def count_macs(model: nn.Module, example: Example) -> int:
             f"({type(error).__name__}: {text[0] if text else 'no text'}), so its MACs cannot be "
             "counted: give an example that the network accepts by itself, too"
         ) from error
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """Return a copy with plain weights: what computes a weight is no part of the cut network."""
+    copied = private_copy(model)
+    bake_(copied)
+    return copied
 
 
 def _count(model: nn.Module, inputs: Inputs) -> int:

@@ -28,6 +28,7 @@ from prunus.modules import (
     input_columns,
     module_at,
     set_input_columns_,
+    weight_of,
 )
 
 __all__ = [
@@ -191,7 +192,7 @@ class Consumer:
             lookup = np.full(module.incoming, -1, dtype=np.int64)
             lookup[module.index.cpu().numpy()] = np.arange(len(module.index))
             positions = lookup[positions]
-        return torch.from_numpy(positions).to(module.get_parameter("weight").device)
+        return torch.from_numpy(positions).to(weight_of(module).device)
 
     def blocks(self, index: Index) -> Index:
         """Return the features each unit owns: (units, k′), padded with −1 at the end."""
@@ -277,9 +278,10 @@ class Groups(Mapping[str, Group]):
     module, `normalizers` the one after each of its calls, in execution order, or None;
     `uncalled` are layers whose weights the network reads without calling them (`modules.uncalled`),
     `worked_out` those that compute the weight they use, `composite` those whose output is more than
-    their product, `tied` those that share parameters, each with another owner; `heads` those whose
-    output is the network's in evaluation, with no mixing module between; `products` those whose
-    MACs do not depend on the channels of one layer alone: of activations, of raw parameters.
+    their product, `tied` those that share parameters, each with another owner; `baked` are modules
+    whose weight other tensors compute and a cut makes plain, with what computes it; `heads` those
+    whose output is the network's in evaluation, with no mixing module between; `products` those
+    whose MACs do not depend on the channels of one layer alone: of activations, of raw parameters.
 
     Example:
         >>> import torch
@@ -307,6 +309,7 @@ class Groups(Mapping[str, Group]):
     worked_out: tuple[str, ...] = ()
     composite: tuple[str, ...] = ()
     tied: dict[str, str] = field(default_factory=dict)
+    baked: dict[str, str] = field(default_factory=dict)
     normalizers: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
     heads: tuple[str, ...] = ()
     products: tuple[Product, ...] = ()

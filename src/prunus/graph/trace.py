@@ -23,6 +23,7 @@ from prunus.graph.groups import Consumer, Group, Groups, Member, Product, Unprun
 from prunus.graph.probe import Probe, probe
 from prunus.graph.products import Record
 from prunus.modules import (
+    baked_kinds,
     calling,
     can_select,
     is_mixing,
@@ -149,6 +150,7 @@ def find_groups(
         worked_out=seen.worked_out,
         composite=seen.composite,
         tied=tied,
+        baked=baked_kinds(model),
         normalizers=seen.normalizers,
         heads=tuple(sorted(seen.heads)),
         products=products,

@@ -39,6 +39,16 @@ from prunus.modules.kinds import (
     shared_layers,
 )
 from prunus.modules.products import PRODUCTS, Products
+from prunus.modules.reparametrised import (
+    Baked,
+    bake_,
+    baked_kinds,
+    baked_words,
+    owners_of,
+    reparametrised,
+    unbake_,
+    weight_of,
+)
 from prunus.modules.scripts import OPAQUE, Scripted
 from prunus.modules.select import SelectLinear, can_select, read_all_, select_, widen
 from prunus.modules.uncalled import Calling, calling, plain_attention
@@ -51,6 +61,7 @@ __all__ = [
     "PASSING",
     "PRODUCTS",
     "TRANSPOSED",
+    "Baked",
     "Calling",
     "Empty",
     "Products",
@@ -58,6 +69,9 @@ __all__ = [
     "Scripted",
     "SelectLinear",
     "attention_of",
+    "bake_",
+    "baked_kinds",
+    "baked_words",
     "calling",
     "can_be_empty",
     "can_select",
@@ -78,6 +92,7 @@ __all__ = [
     "named_layers",
     "open_heads_",
     "opened",
+    "owners_of",
     "place_of",
     "plain_attention",
     "private_copy",
@@ -85,12 +100,15 @@ __all__ = [
     "quotas",
     "raw_weights",
     "read_all_",
+    "reparametrised",
     "select_",
     "set_functional_",
     "set_in_projection_",
     "set_input_columns_",
     "shared_layers",
+    "unbake_",
     "unwrapped",
+    "weight_of",
     "widen",
     "without_checkpoints",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prunus.modules.attention import in_projection, is_packed
 from prunus.modules.functional import functional_layer
+from prunus.modules.reparametrised import weight_of
 
 __all__ = [
     "BATCHNORMS",
@@ -238,7 +239,7 @@ def input_columns(module: nn.Module) -> Tensor:
 
     A grouped convolution's weight is expanded, with zeros where it has no connection.
     """
-    own = _by_group(module, module.get_parameter("weight").detach()).flatten(2)  # (g, I/g, O/g·t)
+    own = _by_group(module, weight_of(module)).flatten(2)  # (g, I/g, O/g·t)
     groups = len(own)
     if groups == 1:
         return own[0]

@@ -10,8 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from prunus.modules.copies import private_copy
+from prunus.modules.reparametrised import bake_
 from prunus.modules.scripts import hide_scripts_
 
 __all__ = ["SelectLinear", "can_select", "read_all_", "select_", "widen"]
@@ -69,16 +71,27 @@ def read_all_(module: nn.Linear) -> None:
     module._non_persistent_buffers_set.discard("index")
 
 
+def _is_layer(module: nn.Module) -> bool:
+    """Return whether a module's weights keep their names once they are plain.
+
+    Those of attentions and of modules that are no layer are then found as layers of their own.
+    """
+    kind = type_before_parametrizations(module)
+    mixing = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+    return mixing or (kind.__module__.startswith("torch.nn.") and kind is not nn.MultiheadAttention)
+
+
 def widen(model: nn.Module) -> nn.Module:
     """Return a copy in which every `SelectLinear` is a plain linear layer with zero columns.
 
     The copy computes the same function and can be traced like any other network: hooks work
-    everywhere, because ScriptModules are wrapped.
+    everywhere, because ScriptModules are wrapped, and weights are plain (`bake_`).
 
     Raises:
         TraceError: the network cannot be copied, or is a ScriptModule itself.
     """
     wide = hide_scripts_(private_copy(model))
+    bake_(wide, {name for name, module in wide.named_modules() if _is_layer(module)})
     for module in wide.modules():
         if isinstance(module, SelectLinear):
             incoming, index = module.incoming, module.index.long()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from prunus.core import PlanError, RunFolderError, read_yaml
 from prunus.models import build_model, load_weights_
+from prunus.modules import bake_, reparametrised
 from prunus.plan import Plan
 from prunus.runs.config import RunConfig
 from prunus.surgery import replay_
@@ -50,6 +52,7 @@ def load(folder: str | Path, model: nn.Module | None = None, *, dense: bool = Fa
     require_finished(folder)
     if model is None:
         model, _ = build_dense(folder)
+    _bake_(model, folder / ("dense.safetensors" if dense else "model.safetensors"))
     if dense:
         load_weights_(model, folder / "dense.safetensors")
         return model.eval()
@@ -60,6 +63,17 @@ def load(folder: str | Path, model: nn.Module | None = None, *, dense: bool = Fa
         raise PlanError(f"{folder / 'plan.json'}: {error}") from error
     load_weights_(model, folder / "model.safetensors")
     return model.eval()
+
+
+def _bake_(model: nn.Module, path: Path) -> None:
+    """Make the weights plain that a file holds as plain ones, and `model` computes from others."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            held = set(file.keys())
+    except (OSError, SafetensorError):  # said when the weights are read
+        return
+    found = ((name, reparametrised(module)) for name, module in model.named_modules())
+    bake_(model, {n for n, keys in found if any(f"{n}.{k}".lstrip(".") in held for k in keys)})
 
 
 def build_dense(

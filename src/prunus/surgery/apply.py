@@ -9,7 +9,7 @@ from torch import nn
 from prunus.batches import Loader, read, rereadable
 from prunus.core import ConfigError, DataError
 from prunus.graph import Groups, find_groups
-from prunus.modules import private_copy, unwrapped
+from prunus.modules import bake_, owners_of, private_copy, unbake_, unwrapped
 from prunus.plan import Plan
 from prunus.statistics import Statistics
 from prunus.surgery.batchnorm import reestimate_batchnorm_
@@ -74,7 +74,10 @@ def apply_(
             main memory (`Receipt.bytes`). The network is also restored from it where the cut
             fails half-way.
 
-    Gradients are not needed; frozen parameters are cut and stay frozen.
+    Gradients are not needed; frozen parameters are cut and stay frozen. A weight that is computed
+    before each forward pass (weight norm, spectral norm, a pruning mask) is cut with its present
+    value and is a plain parameter afterwards (`Receipt.baked`); layers that the plan does not cut
+    keep theirs.
 
     Raises:
         PlanError: the plan does not fit the network; nothing has been changed then.
@@ -104,6 +107,7 @@ def apply_(
     check_plan(model, plan)
     sources = _complete(model, config, sources)
     before = sum(p.numel() for p in model.parameters())
+    baked = bake_(model, owners_of(plan.modules))
     state = state_of(model) if undo else None
     try:
         repairs = _cut_(model, plan, config, sources)
@@ -113,6 +117,7 @@ def apply_(
     except BaseException:
         if state is not None:
             restore_(model, plan, state)
+            unbake_(model, baked)
         raise
     channels = {
         name: {axis: (e.of, e.of - len(e.removed)) for axis, e in axes.items()}
@@ -125,7 +130,8 @@ def apply_(
         batchnorms=norms,
         plan=plan,
         network=type(model).__name__,
-        memory=None if state is None else remember(state, model),
+        memory=None if state is None else remember(state, model, baked),
+        baked={each.name: each.kind for each in baked},
     )
 
 

@@ -14,6 +14,7 @@ from prunus.modules import (
     RawAxis,
     SelectLinear,
     attention_of,
+    bake_,
     can_be_empty,
     can_select,
     channel_count,
@@ -24,6 +25,7 @@ from prunus.modules import (
     is_mixing,
     module_at,
     open_heads_,
+    owners_of,
     place_of,
     quotas,
     read_all_,
@@ -58,6 +60,7 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
         PlanError: a module is missing or has another width; names the first.
     """
     check_plan(model, plan)
+    bake_(model, owners_of(plan.modules))
     shared = shared_tensors(model)
     for name, axes in plan.modules.items():
         module = _module(model, name)

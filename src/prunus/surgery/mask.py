@@ -13,12 +13,14 @@ from prunus.modules import (
     RawAxis,
     SelectLinear,
     attention_of,
+    bake_,
     has_own_forward,
     is_depthwise,
     is_mixing,
     is_written_norm,
     module_at,
     open_heads_,
+    owners_of,
 )
 from prunus.plan import Edit, Plan
 from prunus.surgery.cut import replay_
@@ -36,6 +38,7 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
 
     The masked network computes what the cut network computes, at the dense network's cost.
     """
+    bake_(model, owners_of(plan.modules))
     found = {name: module_at(model, name) for name in plan.modules}  # before any is changed
     norms: dict[nn.Module, Edit] = {}
     for name, module in found.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from prunus.core import PlanError, WeightsError, html_table, to_json, write_whole
+from prunus.modules import Baked, baked_words
 from prunus.plan import Plan
 from prunus.surgery.repair import Repair
 
@@ -31,11 +32,13 @@ class Memory:
         cut: the tensors that differ after surgery in shape or bits, with their values then.
         shapes: the shape of every tensor of the state dict after surgery. Non-persistent buffers
             are not among them: some are caches, whose shape may change whenever the network runs.
+        baked: what computed weights that are plain now; not written to files.
     """
 
     dense: Mapping[str, Tensor]
     cut: Mapping[str, Tensor]
     shapes: Mapping[str, tuple[int, ...]]
+    baked: Sequence[Baked] = ()
 
     def __repr__(self) -> str:
         return f"Memory({len(self.dense)} tensors, {self.bytes:,} bytes)"
@@ -57,6 +60,8 @@ class Receipt:
         batchnorms: how many BatchNorm layers were re-estimated.
         plan: the plan that was carried out.
         network: the class of the network.
+        baked: modules whose weight was computed from other tensors and is a plain parameter now,
+            with what computed it ("weight norm").
         memory: what `undo_` needs; None where `apply_` kept nothing (`undo=False`).
 
     Example:
@@ -81,6 +86,7 @@ class Receipt:
     plan: Plan = field(default_factory=Plan)
     network: str = ""
     memory: Memory | None = None
+    baked: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         repaired = sum(not repair.reason for repair in self.repairs)
@@ -88,7 +94,7 @@ class Receipt:
         return (
             f"Receipt({self.network or 'network'}: {self.params[0]:,} → {self.params[1]:,} params; "
             f"{repaired} of {len(self.repairs)} layers repaired, {self.batchnorms} BatchNorms "
-            f"re-estimated; {undo})"
+            f"re-estimated; {undo}{f'; {baked_words(self.baked)}' if self.baked else ''})"
         )
 
     def _repr_html_(self) -> str:
@@ -120,6 +126,7 @@ class Receipt:
             "batchnorms": self.batchnorms,
             "plan": json.loads(self.plan.to_json()),
             "network": self.network,
+            **({"baked": dict(self.baked)} if self.baked else {}),
             "shapes": None if self.memory is None else dict(self.memory.shapes),
         }
         tensors = {}
@@ -166,6 +173,7 @@ class Receipt:
                 plan=Plan.from_json(to_json(body["plan"])),
                 network=body["network"],
                 memory=memory,
+                baked=body.get("baked", {}),
             )
         except (OSError, SafetensorError, PlanError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, WeightsError):
@@ -197,11 +205,11 @@ def saved_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(t.shape) for name, t in tensors_of(model).items() if name in saved}
 
 
-def remember(dense: Mapping[str, Tensor], model: nn.Module) -> Memory:
+def remember(dense: Mapping[str, Tensor], model: nn.Module, baked: Sequence[Baked] = ()) -> Memory:
     """Return what undoing needs, given the state before surgery and the network after it."""
     now = state_of(model)
     cut = {n: t for n, t in now.items() if n not in dense or not same_bits(t, dense[n])}
-    return Memory(dense, cut, saved_shapes(model))
+    return Memory(dense, cut, saved_shapes(model), baked)
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

@@ -24,6 +24,7 @@ from prunus.modules import (
     private_copy,
     read_all_,
     select_,
+    unbake_,
     unwrapped,
 )
 from prunus.plan import Edit, Plan
@@ -46,9 +47,10 @@ def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) ->
         w = w_now where repair left it alone, else w_dense + (w_now − w_cut);
         σ² = σ²_dense·σ²_now/σ²_cut for running variances, which stay positive.
 
-    Norms then hold statistics of two networks: `reestimate_batchnorm_` is advised. Parameters
-    keep their device and whether they need gradients; those that change shape are new objects,
-    so an optimizer has to be created again.
+    Weights that `apply_` made plain (`Receipt.baked`) stay plain then, as they do for a receipt
+    that was loaded from a file. Norms hold statistics of two networks: `reestimate_batchnorm_` is
+    advised. Parameters keep their device and whether they need gradients; those that change shape
+    are new objects, so an optimizer has to be created again.
 
     Raises:
         PlanError: the receipt belongs to another network or to another state of this one, or
@@ -78,7 +80,9 @@ def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) ->
     _check(model, receipt, memory)
     now = state_of(model)
     restore_(model, receipt.plan, memory.dense)
-    if keep_training:
+    if not keep_training:
+        unbake_(model, memory.baked)
+    else:
         positions = state_of(replay_(_numbered(model, memory.dense), receipt.plan))
         _fill_(model, {**memory.dense, **_trained(memory, now, positions)})
     return whole

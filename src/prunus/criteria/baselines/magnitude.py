@@ -11,7 +11,7 @@ from prunus.core import ConfigError
 from prunus.criteria.baselines.weights import makers, member_weight
 from prunus.criteria.scores import CRITERIA, GroupScore
 from prunus.graph import Group, Groups, Member
-from prunus.modules import is_depthwise, is_mixing, module_at
+from prunus.modules import is_depthwise, is_mixing, module_at, weight_of
 from prunus.statistics import Statistics
 
 __all__ = ["Magnitude", "Sparsity", "han_sparsity"]
@@ -61,7 +61,7 @@ def han_sparsity(model: nn.Module, sparsity: float) -> Sparsity:
     if not 0 <= sparsity < 1:
         raise ConfigError(f"sparsity is {sparsity}, expected a share in [0, 1)")
     kernels = {
-        name: module.get_parameter("weight").detach().cpu().double().abs()
+        name: weight_of(module).cpu().double().abs()
         for name, module in model.named_modules()
         if is_mixing(module) or is_depthwise(module)
     }

@@ -29,6 +29,7 @@ from prunus.graph import Groups
 from prunus.modules import (
     CONVOLUTIONS,
     SelectLinear,
+    bake_,
     calling,
     channel_count,
     is_depthwise,
@@ -93,6 +94,7 @@ def measure_latency_table(
             "of at least 1 and shares in (0, 1]"
         )
     network = private_copy(model).cpu().eval()
+    bake_(network)
     x = Inputs.of(example).detached().to("cpu").repeated(batch)
     with torch.inference_mode(), torch.random.fork_rng(devices=[]):
         calls = _calls(network, groups, x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +86,8 @@ class Diagnosis:
         findings: what cannot be pruned and why, faults first.
         outputs: the modules that produce the network's outputs; they are kept, which is no fault.
         least: what the smallest plan keeps, for each currency separately.
+        baked: modules whose weight is computed from other tensors, with what computes it ("weight
+            norm"): a cut makes it a plain weight.
 
     Example:
         >>> import torch
@@ -107,6 +109,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     outputs: tuple[str, ...]
     least: dict[str, float]
+    baked: dict[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> Literal["healthy", "faulty", "unprunable"]:
@@ -127,6 +130,7 @@ class Diagnosis:
             "groups": [{**asdict(g), "members": list(g.members)} for g in self.groups],
             "findings": [asdict(f) for f in self.findings],
             "outputs": list(self.outputs),
+            "baked": dict(self.baked),
             "least": {
                 currency: {
                     "amount": int(self.least[currency]),
@@ -211,6 +215,7 @@ def _diagnose(model: nn.Module, example: Example) -> Diagnosis:
         findings=tuple(sorted(findings, key=lambda f: not f.fault)),
         outputs=tuple(u.module for u in sound.unprunable if _is_output(u.module, u.reason, ends)),
         least=least_costs(sound),
+        baked=groups.baked,
     )
 
 

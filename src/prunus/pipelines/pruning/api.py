@@ -26,7 +26,7 @@ from prunus.core import (
 )
 from prunus.evaluation import layer_rows
 from prunus.export import Parity, export_onnx, save_weights
-from prunus.modules import private_copy, unwrapped
+from prunus.modules import bake_, private_copy, unwrapped
 from prunus.pipelines.pruning.checks import checked
 from prunus.pipelines.pruning.examples import one_example, say_output
 from prunus.pipelines.pruning.groups import find_sound_groups, require_reachable
@@ -239,13 +239,14 @@ def _prune(
     watch: Watch,
 ) -> tuple[nn.Module, Report]:
     dense = private_copy(model)
+    baked = {each.name: each.kind for each in bake_(dense)}
     first = next(iter(read(loaders.train, dense)), None)
     if first is None:
         raise DataError("the loader yields no batch: it needs at least one image per class")
     say_output(dense, first, watch)
     example = first.inputs.first(64).to("cpu")
     one = one_example(dense, example)
-    groups = find_sound_groups(dense, one, config)
+    groups = replace(find_sound_groups(dense, one, config), baked=baked)
     table = table_for(limits, dense, groups, example, config, watch=watch)
     require_reachable(groups, limits, config, table=table)
     on_device = private_copy(dense).to(fabric.device)

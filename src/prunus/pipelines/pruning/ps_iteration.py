@@ -13,7 +13,7 @@ from prunus.batches import Example
 from prunus.core import BudgetError
 from prunus.evaluation import accuracy
 from prunus.graph import Groups
-from prunus.modules import private_copy
+from prunus.modules import bake_, baked_words, private_copy
 from prunus.pipelines.pruning.accuracy_search import find_smallest
 from prunus.pipelines.pruning.groups import (
     find_sound_groups,
@@ -104,6 +104,9 @@ def ps_iteration(
     state = PruningState(
         iteration=0, groups=groups, plan=Plan(), costs=costs, accuracy=before
     ).copied()
+    bake_(state.model)
+    if groups.baked:
+        session.watch.say(baked_words(groups.baked))
     descend = to_limits if budget.accuracy is None else find_smallest
     state, reason = descend(pruning, state)
     journal.append_once("stop", {"reason": reason})

@@ -42,6 +42,7 @@ def describe_groups(groups: Groups) -> dict[str, Any]:
             for g in groups.values()
         ],
         "unprunable": [{"module": u.module, "reason": u.reason} for u in groups.unprunable],
+        **({"baked": groups.baked} if groups.baked else {}),
     }
 
 

@@ -19,6 +19,7 @@ from prunus.core import (
     trajectory,
     write_whole,
 )
+from prunus.modules import baked_words
 from prunus.reports.canvas import PALETTE
 from prunus.reports.drawing import Drawing, draw, render
 from prunus.reports.latent import latent_cuts_section
@@ -132,6 +133,7 @@ def render_page(
             for name, size in sorted(shown.items())
         ],
         folder=json.dumps(folder, ensure_ascii=False),
+        baked=baked_words(graph["baked"]) if graph and graph.get("baked") else "",
         graph=graph,
         groups=group_table(rows),
         headline=headline(rows),

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunus.core import Row
+from prunus.modules import baked_words
 from prunus.reports.numbers import NBSP, counted, grouped, percent, size
 
 __all__ = ["print_diagnosis"]
@@ -39,6 +40,9 @@ def print_diagnosis(content: Row, console: Console) -> None:
     if content["outputs"]:
         names = _names(content["outputs"], len(content["outputs"]))
         console.print(Text(f"{names}: the network's outputs, which are kept", style="dim"))
+    if content["baked"]:
+        words = baked_words(content["baked"], "becomes")
+        console.print(Text(f"when it is cut, {words}"))
     if content["groups"]:
         least = ", ".join(
             f"{currency}={_rounded_up(content['least'][currency]['share'])}%"

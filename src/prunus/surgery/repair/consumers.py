@@ -8,7 +8,7 @@ from torch import nn
 
 from prunus.batches import Inputs
 from prunus.graph import Groups
-from prunus.modules import TRANSPOSED, input_columns, is_mixing, module_at
+from prunus.modules import TRANSPOSED, input_columns, is_mixing, module_at, reparametrised
 from prunus.plan import Plan
 from prunus.statistics import kernel_taps
 from prunus.surgery.repair.closed_form import Repair
@@ -83,7 +83,8 @@ def find_refitted(
             continue  # nothing is cut before it
         if plan.empties(name):
             continue
-        if reason := groups.unfit(name, outputs=True):
+        reason = "it computes its weight from others" if reparametrised(module) else ""
+        if reason := reason or groups.unfit(name, outputs=True):
             repairs.append(Repair(name, None, reason))
         elif isinstance(module, TRANSPOSED):
             repairs.append(Repair(name, None, "a transposed convolution reads no patches"))
