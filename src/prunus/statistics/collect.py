@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from prunus.batches import Loader, OutputChoice, choose_output, read, rereadable
@@ -24,6 +25,7 @@ from prunus.statistics.teacher import Teacher, make_teacher
 __all__ = ["collect"]
 
 
+@torch.inference_mode(False)
 def collect(
     model: nn.Module,
     loader: Loader,

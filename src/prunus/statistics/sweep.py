@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunus.batches import Batch, primary
-from prunus.core import DataError, NonFiniteError
+from prunus.batches import Batch, Inputs, primary
+from prunus.core import ConfigError, DataError, NonFiniteError
 from prunus.graph import Consumer
-from prunus.modules import calling, module_at
+from prunus.modules import Products, calling, module_at
 from prunus.statistics.accumulate import add_teacher
-from prunus.statistics.guards import first_bad, only_activations
+from prunus.statistics.guards import (
+    first_bad,
+    only_activations,
+    values_of,
+    watch_gradient,
+    with_graph,
+)
 from prunus.statistics.loader import weigh
 from prunus.statistics.request import Request
 from prunus.statistics.sampling import Samples, Sampling, take_samples
@@ -36,6 +43,9 @@ class _Passing:
         weight: of each image where classes are balanced. Shape (B,).
         Y: the teacher's columns, (B, q, …); None until the output is known where that teaches.
         later: what is left to do once it is.
+        read: what consumers read, until it is known whether each has a gradient.
+        again: whether it runs a second time, for the gradients that the first run lost.
+        over: whether the forward pass is: in the backward pass, checkpoints run modules again.
     """
 
     number: int
@@ -44,6 +54,9 @@ class _Passing:
     weight: Tensor | None
     Y: Tensor | None
     later: list[Callable[[], None]] = field(default_factory=list)
+    read: list[Tensor] = field(default_factory=list)
+    again: bool = False
+    over: bool = False
 
 
 class Sweep:
@@ -53,6 +66,7 @@ class Sweep:
         self._request, self._teacher = request, teacher
         self._sums = Sums(request, teacher)
         self._done = 0
+        self._through = False
 
     def batch(self, given: Batch, class_weights: Tensor | None) -> None:
         """Run one batch and add it to its blocks."""
@@ -74,27 +88,44 @@ class Sweep:
             sums.reserve()
         with (
             self._hooked(batch),
-            only_activations(asked.model, asked.gradients),
+            only_activations(asked.model, asked.gradients, through=self._through) as mode,
             calling(asked.model, asked.groups.uncalled),
         ):
-            output = primary(given.inputs.detached(gradient=asked.gradients).run(asked.model))
+            output = self._run(given.inputs)
+            if asked.gradients and mode.loses(output, batch.read):
+                mode.through = self._through = batch.again = True
+                output = self._run(given.inputs)
+            batch.read.clear()
+            batch.over = True
             checks = [total.sum().to(asked.store) for total in sums.totals]
             if teacher.own or asked.gradients:
-                checks.append(output.detach().sum().to(asked.store))
+                checks.append(values_of(output).sum().to(asked.store))
             finite = not checks or bool(torch.stack([s.double() for s in checks]).isfinite().all())
             if asked.gradients and finite:
                 labels = y if y is not None else torch.empty(0)
+                if not output.requires_grad:
+                    raise ConfigError(
+                        f"the output of {type(asked.model).__name__} has no gradient, for example "
+                        "because it is detached: leave that out of the forward pass, or use what "
+                        "needs no gradients"
+                    )
                 teacher.loss(output, labels).backward()  # type: ignore[no-untyped-call]
         if not finite:
             raise NonFiniteError(first_bad(asked.model, given.inputs))
         if teacher.own:
-            batch.Y = teacher.encode(output.detach()).to(asked.store)
+            batch.Y = teacher.encode(values_of(output)).to(asked.store)
             sums.expect(batch.Y)
         for finish in batch.later:
             finish()
         batch.later.clear()  # they hold the batch, which holds them
         sums.count(batch.parts)
         self._done += 1
+
+    def _run(self, inputs: Inputs) -> Tensor:
+        inputs = inputs.detached()
+        if self._request.gradients:
+            inputs = inputs.map(with_graph)
+        return primary(inputs.run(self._request.model))
 
     @property
     def images(self) -> int:
@@ -108,28 +139,50 @@ class Sweep:
     @contextmanager
     def _hooked(self, batch: _Passing) -> Iterator[None]:
         asked = self._request
-        handles = []
-        for name, consumer in asked.groups.consumers.items():
-            module = module_at(asked.model, name)
-            handles.append(module.register_forward_pre_hook(self._reading(consumer, batch)))
-            if asked.gradients or asked.ranges:
-                handles.append(module.register_forward_hook(self._writing(name)))
-        try:
+        running: list[str] = []
+        seen = asked.groups.consumers if asked.gradients or asked.ranges else ()
+        writing = {name: self._writing(name, batch) for name in seen}
+
+        def product(_: Tensor, made: Tensor) -> None:
+            if running and running[-1] in asked.groups.composite:
+                name = running[-1]
+                writing[name](module_at(asked.model, name), None, made)
+
+        with ExitStack() as hooks:
+
+            def add(handle: Any) -> None:
+                hooks.callback(handle.remove)
+
+            for name, consumer in asked.groups.consumers.items():
+                module = module_at(asked.model, name)
+                add(module.register_forward_pre_hook(self._reading(consumer, batch)))
+                if name not in writing:
+                    continue
+                if name not in asked.groups.composite:
+                    add(module.register_forward_hook(writing[name]))
+                if asked.groups.composite:  # their output is more than their product
+                    add(module.register_forward_pre_hook(partial(_enter, running, name)))
+                    add(module.register_forward_hook(partial(_leave, running)))
+            if asked.groups.composite and writing:
+                hooks.enter_context(Products(product))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _reading(self, consumer: Consumer, batch: _Passing) -> Any:
         """Return the hook that adds a consumer's input."""
         asked = self._request
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            raw, fresh = args[0], False
-            if asked.gradients and not raw.requires_grad:  # the first layer behind tokens
-                raw, fresh = raw.detach().requires_grad_(), True
+            raw = with_graph(args[0]) if asked.gradients else args[0]
+            changed = None if raw is args[0] else (raw, *args[1:])
+            if batch.over:
+                return changed
+            if asked.gradients:
+                batch.read.append(raw)
+                self._watch_gradient(consumer, module, raw)
+            if batch.again:
+                return changed
             samples = asked.samples(
-                raw.detach(), module, consumer, number=batch.number, size=batch.size
+                values_of(raw), module, consumer, number=batch.number, size=batch.size
             )
             if len(samples.x) != batch.size:
                 raise DataError(
@@ -137,9 +190,7 @@ class Sweep:
                     "images, so its samples have no class: keep the batch as the first axis"
                 )
             self._add(consumer.module, samples, batch)
-            if asked.gradients:
-                self._watch_gradient(consumer, module, raw)
-            return (raw, *args[1:]) if fresh else None
+            return changed
 
         return before
 
@@ -187,27 +238,35 @@ class Sweep:
             plain = Sampling("pixel")
             return take_samples(t, module, consumer, plain, images=1, batch=0, feature_limit=0).x
 
-        values = raw.detach()  # raw itself would hold its graph, which holds the hook: a leak
+        values = values_of(raw)  # raw itself would hold its graph, which holds the hook: a leak
 
         def hook(g: Tensor) -> None:
             output.add_taylor_(channels(values), channels(g))
 
-        raw.register_hook(hook)  # type: ignore[no-untyped-call]
+        watch_gradient(raw, hook, consumer.module)
 
-    def _writing(self, name: str) -> Any:
+    def _writing(self, name: str, batch: _Passing) -> Any:
         """Return the hook that looks at a consumer's output."""
         asked, seen = self._request, self._sums.output(name)
 
         def after(module: nn.Module, _: Any, z: Tensor) -> None:
+            if batch.over:
+                return
             linear = isinstance(module, nn.Linear)
-            if asked.ranges:
-                seen.add_range_(_by_channel(z.detach(), linear=linear))
+            if asked.ranges and not batch.again:
+                seen.add_range_(_by_channel(values_of(z), linear=linear))
             if asked.gradients:
-                z.register_hook(  # type: ignore[no-untyped-call]
-                    lambda g: seen.add_gradient_(_by_channel(g, linear=linear))
-                )
+                watch_gradient(z, lambda g: seen.add_gradient_(_by_channel(g, linear=linear)), name)
 
         return after
+
+
+def _enter(running: list[str], name: str, *_: Any) -> None:
+    running.append(name)
+
+
+def _leave(running: list[str], *_: Any) -> None:
+    running.pop()
 
 
 def _by_channel(z: Tensor, *, linear: bool) -> Tensor:

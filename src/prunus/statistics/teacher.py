@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from prunus.batches import IGNORED, Inputs, are_shares, class_axis, class_labels, match, primary
 from prunus.core import ConfigError, DataError
-from prunus.modules import module_at
+from prunus.modules import module_at, without_checkpoints
 
 __all__ = ["Classes", "Logits", "Targets", "Teacher", "make_teacher"]
 
@@ -214,7 +214,7 @@ def make_teacher(
     axis = -1 if any(isinstance(module_at(model, name), nn.Linear) for name in heads) else 1
     positions = False
     if teacher is None:
-        with torch.no_grad():
+        with torch.no_grad(), without_checkpoints():
             output = primary(inputs.run(model))
         if output.dim() < 2:
             raise DataError(

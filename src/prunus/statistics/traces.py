@@ -26,7 +26,7 @@ from prunus.batches import Inputs, Loader, read
 from prunus.core import ConfigError, DataError, unknown_name
 from prunus.graph import Consumer, Groups
 from prunus.modules import calling, module_at, unwrapped
-from prunus.statistics.guards import only_activations
+from prunus.statistics.guards import only_activations, values_of, watch_gradient, with_graph
 from prunus.statistics.sampling import Sampling, take_samples
 
 __all__ = ["RECTIFIERS", "TRACE_RULES", "Trace", "Traces", "rectify_backward_", "trace_utility"]
@@ -103,6 +103,7 @@ class Traces(Mapping[str, Trace]):
         return len(self.entries)
 
 
+@torch.inference_mode(False)
 def trace_utility(
     model: nn.Module,
     loader: Loader,
@@ -226,12 +227,15 @@ class _UtilityTracer:
         self.device = next(model.parameters()).device
         self.sums: dict[tuple[str, int], Tensor] = {}
         self.images = 0
+        self.through = False
 
     def add(self, inputs: Inputs) -> None:
         self.calls: dict[str, int] = {}
         self.read: list[Tensor] = []
+        self.behind: list[Tensor] = []
+        self.over = False
         with (
-            only_activations(self.model, gradients=True),
+            only_activations(self.model, gradients=True, through=self.through) as mode,
             calling(self.model, self.groups.uncalled),
             ExitStack() as hooks,
         ):
@@ -239,11 +243,17 @@ class _UtilityTracer:
                 module = module_at(self.model, name)
                 handle = module.register_forward_pre_hook(self._reading(consumer))
                 hooks.callback(handle.remove)
-            inputs.detached(gradient=True)(self.model)
+            inputs.detached().map(with_graph).run(self.model)
+            if mode.loses(self.read[-1], self.behind):
+                mode.through = self.through = True
+                self.calls, self.read = {}, []
+                inputs.detached().map(with_graph).run(self.model)
+            self.over = True  # in the backward pass, checkpoints run modules again
             latent = self.read[-1]
+            self.behind.clear()
             if not self.relevance:
                 rectify_backward_(latent)
-            torch.autograd.backward(latent, latent.detach() * self._mask(latent))
+            torch.autograd.backward(latent, values_of(latent) * self._mask(latent))
         self.images += inputs.size
 
     def _mask(self, latent: Tensor) -> Tensor:
@@ -257,28 +267,30 @@ class _UtilityTracer:
     def _reading(self, consumer: Consumer) -> Any:
         def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             name = consumer.module
-            raw = args[0]
-            if not raw.requires_grad:  # the first layer behind tokens
-                raw = raw.detach().requires_grad_()
+            raw = with_graph(args[0])
+            changed = None if raw is args[0] else (raw, *args[1:])
+            if self.over:
+                return changed
             call = self.calls[name] = self.calls.get(name, -1) + 1
+            self.behind.append(raw)
             if name == self.head:
                 self.read.append(raw)
 
-            value = raw.detach()
+            value = values_of(raw)
 
             def hook(signal: Tensor) -> None:
                 found = (signal * value).abs() if self.relevance else signal
                 self._sum(consumer, module, call, found)
 
-            raw.register_hook(hook)
-            return None if raw is args[0] else (raw, *args[1:])
+            watch_gradient(raw, hook, name)
+            return changed
 
         return before
 
     def _sum(self, consumer: Consumer, module: nn.Module, call: int, signal: Tensor) -> None:
         plain = Sampling("pixel")
         samples = take_samples(
-            signal.detach(), module, consumer, plain, images=1, batch=0, feature_limit=0
+            values_of(signal), module, consumer, plain, images=1, batch=0, feature_limit=0
         )
         store = "cpu" if signal.device.type == "mps" else signal.device
         total = samples.x.to(store, torch.float64).sum(0)  # (F, P)

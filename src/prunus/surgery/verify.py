@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunus.batches import Example, Inputs, flatten_tensors
 from prunus.core import NonFiniteError, derive_seed, keeping_random_state
 from prunus.graph import Group, Groups
-from prunus.modules import private_copy
+from prunus.modules import private_copy, without_checkpoints
 from prunus.plan import CostTracker, plan_units
 from prunus.surgery.cut import replay_
 from prunus.surgery.mask import mask_
@@ -135,7 +135,7 @@ def _agrees(groups: Groups, removed: Mapping[str, Iterable[int]], example: Input
     plan = plan_units(groups, removed)
     masked = mask_(private_copy(groups.model), plan).eval()
     cut = replay_(private_copy(groups.model), plan).eval()
-    with torch.no_grad():
+    with torch.no_grad(), without_checkpoints():
         torch.manual_seed(0)  # noise that does not depend on a width is the same in both
         try:
             expected = flatten_tensors(example(masked))
@@ -191,7 +191,7 @@ def _check_finite(model: nn.Module, example: Inputs) -> None:
 def _is_random(model: nn.Module, example: Inputs) -> bool:
     """Return whether two passes of a network give different outputs."""
     network = private_copy(model).eval()
-    with torch.no_grad():
+    with torch.no_grad(), without_checkpoints(), without_checkpoints():
         torch.manual_seed(0)
         one = flatten_tensors(example(network))
         torch.manual_seed(1)
