@@ -96,8 +96,10 @@ def check_cut(case: Network, groups: prunus.Groups) -> None:
         assert far <= case.tolerance, f"masked and cut differ by {far:.1e}"
         changed = max(distance(one, other) for one, other in zip(dense, after, strict=True))
         assert changed > 1e-7, "the cut changes nothing"
+    left = dict(cut.named_modules())
     for name, module in case.inside(case.used()).named_modules():  # the modes before `eval`
-        cut.get_submodule(name).training = module.training
+        if name in left:
+            left[name].training = module.training
     prunus.undo_(cut, receipt)
     same(before, values(cut, case.writes))
     assert same_outputs(dense, run(cut.eval(), example)), "undone, it computes something else"
@@ -126,8 +128,10 @@ def check_steps(case: Network, groups: prunus.Groups) -> None:
     receipt = prunus.apply_(model, plan, statistics, loader=loader)
     holds(budget, dense, count_macs(model, example))
     assert all(bool(t.isfinite().all()) for t in run(model.eval(), example))
+    left = dict(model.named_modules())
     for name, module in case.inside(case.used()).named_modules():
-        model.get_submodule(name).training = module.training
+        if name in left:
+            left[name].training = module.training
     prunus.undo_(model, receipt)
     same(before, values(model, case.writes))
 

@@ -23,6 +23,7 @@ __all__ = [
     "bake_",
     "baked_kinds",
     "baked_words",
+    "keeping_computed",
     "owners_of",
     "reparametrised",
     "unbake_",
@@ -118,6 +119,22 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for step, mode in zip(steps, modes, strict=True):
             step.training = mode
+
+
+@contextmanager
+def keeping_computed(model: nn.Module) -> Iterator[None]:
+    """Put the tensors back that hooks of old reparametrisations write to a network as it runs."""
+    held = [
+        (vars(module), key, vars(module)[key])
+        for module in model.modules()
+        for key in reparametrised(module)
+        if key in vars(module)
+    ]
+    try:
+        yield
+    finally:
+        for attributes, key, value in held:
+            attributes[key] = value
 
 
 def owners_of(names: Iterable[str]) -> set[str]:

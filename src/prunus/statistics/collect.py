@@ -12,7 +12,7 @@ from torch import nn
 from prunus.batches import Loader, OutputChoice, choose_output, read, rereadable
 from prunus.core import ConfigError, DataError
 from prunus.graph import Groups
-from prunus.modules import unwrapped
+from prunus.modules import keeping_computed, unwrapped
 from prunus.statistics.all_reduce import all_reduce_
 from prunus.statistics.loader import class_weights, count_classes, counted_rows, taken
 from prunus.statistics.ranks import gathered, rank_and_size, require_one_model, together
@@ -158,7 +158,7 @@ def collect(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with choose_output(output):
+        with keeping_computed(model), choose_output(output):
             return run() if ranks == 1 else all_reduce_(together(run))
     finally:
         for module, mode in modes.items():

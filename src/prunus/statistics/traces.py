@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from prunus.batches import Inputs, Loader, read
 from prunus.core import ConfigError, DataError, unknown_name
 from prunus.graph import Consumer, Groups
-from prunus.modules import calling, module_at, unwrapped
+from prunus.modules import calling, keeping_computed, module_at, unwrapped
 from prunus.statistics.guards import only_activations, values_of, watch_gradient, with_graph
 from prunus.statistics.sampling import Sampling, take_samples
 
@@ -161,10 +161,11 @@ def trace_utility(
     model.eval()
     try:
         batches = read(loader, model, progress)
-        for batch in batches:
-            chosen = wanted.take(batch.inputs, batch.labels)
-            if chosen is not None:
-                tracer.add(chosen)
+        with keeping_computed(model):
+            for batch in batches:
+                chosen = wanted.take(batch.inputs, batch.labels)
+                if chosen is not None:
+                    tracer.add(chosen)
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -41,6 +41,7 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
     bake_(model, owners_of(plan.modules))
     found = {name: module_at(model, name) for name in plan.modules}  # before any is changed
     norms: dict[nn.Module, Edit] = {}
+    partial: dict[str, nn.Module] = {}
     for name, module in found.items():
         axes = plan.modules[name]
         if (owner := attention_of(model, name)) is not None:
@@ -60,8 +61,7 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
         if is_depthwise(module):
             continue
         if "in" in axes and has_own_forward(module):
-            inner = _read_within(module, name, plan)
-            module.forward = KeptInputs(module, axes["in"], inner)  # the hooks of the module stay
+            partial[name] = module
             continue
         for axis in ("in", "select"):
             if axis in axes:
@@ -72,6 +72,9 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
                 _zero_columns_(module, channels)
     for norm, edit in norms.items():
         norm.forward = KeptNorm(norm, edit)
+    for name, module in partial.items():  # with what they hold, masked
+        inner = _read_within(module, name, plan)
+        module.forward = KeptInputs(module, plan.modules[name]["in"], inner)  # its hooks stay
     return model
 
 
@@ -136,10 +139,12 @@ class KeptInputs:
             modules={"layer": {"in": edit}, **{f"layer.{axis}": {"out": edit} for axis in inner}}
         )
         self.layer = replay_(nn.ModuleDict({"layer": _bare(layer)}), plan)["layer"]  # type: ignore[index]
-        self.kept = edit.kept()
+        self.whole, self.kept = layer, edit.kept()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Read the channels that stay."""
+        """Read the channels that stay, in the mode of the whole layer."""
+        for own, its in zip(self.layer.modules(), self.whole.modules(), strict=True):
+            own.training = its.training
         kept = torch.tensor(self.kept, device=x.device)
         made: Tensor = self.layer(x.index_select(1, kept))
         return made

@@ -272,9 +272,10 @@ def _prune(
     pruned, plan = ps_iteration(on_device, limits, config, session, example=one, groups=groups)
     record = session.journal.record
     found = validation_accuracies(record.rows)
+    whole = private_copy(model) if baked else dense
     for loader in (test, None) if test is not None else (None,):
         measure = partial(
-            result_row, dense, pruned, example=example, validation=found, test=loader, table=table
+            result_row, whole, pruned, example=example, validation=found, test=loader, table=table
         )
         key = "result" if loader is None else "test"  # without that split if it cannot be read
         if (result := attempt(record, key, measure)) is not None:
