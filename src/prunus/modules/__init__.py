@@ -1,6 +1,7 @@
 """Kinds of layers, and replacements used while a network is traced or cut."""
 
 from prunus.modules.attention import (
+    HeadwiseAttention,
     attention_of,
     close_heads_,
     is_packed,
@@ -65,6 +66,7 @@ __all__ = [
     "Baked",
     "Calling",
     "Empty",
+    "HeadwiseAttention",
     "Products",
     "RawAxis",
     "Scripted",

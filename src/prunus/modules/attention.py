@@ -6,7 +6,7 @@ layers can have hooks, and whole heads, dimensions of heads and the input's widt
 independently.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: TorchScript reads those of `HeadwiseAttention`.
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting  # type: ignore[attr-defined]  # its stub leaves it out
 from torch.nn import functional as F
 
 from prunus.modules.functional import functional_layer
@@ -61,12 +62,32 @@ class HeadwiseAttention(nn.MultiheadAttention):
         swap = not self.batch_first and query.dim() == 3
         same = query is key and key is value
         if swap:
-            query, key, value = (t.transpose(0, 1) for t in (query, key, value))
-        parts = _parts(self, query, key, value, same=same)
-        made, weights = attend(
-            self, parts, key_padding_mask, need_weights, attn_mask, average_attn_weights
-        )
+            query, key, value = query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)
+        if is_scripting():  # hooks do not run there
+            made, weights = attention(
+                self._projected(query, 0),
+                self._projected(key, 1),
+                self._projected(value, 2),
+                (self.num_heads, self.head_dim),
+                self.scale,
+                self.dropout if self.training else 0.0,
+                key_padding_mask,
+                need_weights,
+                attn_mask,
+                average_attn_weights,
+            )
+            made = self.out_proj(made)
+        else:
+            parts = _parts(self, query, key, value, same=same)
+            made, weights = attend(
+                self, parts, key_padding_mask, need_weights, attn_mask, average_attn_weights
+            )
         return made.transpose(0, 1) if swap else made, weights
+
+    def _projected(self, x: Tensor, part: int) -> Tensor:
+        bias = self.in_proj_bias
+        own = None if bias is None else bias.chunk(3)[part]
+        return F.linear(x, self.in_proj_weight.chunk(3)[part], own)
 
 
 def is_packed(module: nn.Module) -> TypeGuard[Any]:
@@ -191,38 +212,73 @@ def attend(
     Returns:
         (N, L, E), and (N, L, S), or (N, h, L, S) where it is not averaged over heads.
     """
-    batched = parts[0].dim() == 3
+    scale = owner.scale if isinstance(owner, HeadwiseAttention) else owner.head_dim**-0.5
+    made, weights = attention(
+        parts[0],
+        parts[1],
+        parts[2],
+        (owner.num_heads, owner.head_dim),
+        scale,
+        owner.dropout if owner.training else 0.0,
+        key_padding_mask,
+        need_weights,
+        attn_mask,
+        average_attn_weights,
+    )
+    return owner.out_proj(made), weights
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: tuple[int, int],
+    scale: float,
+    dropout: float,
+    key_padding_mask: Tensor | None,
+    need_weights: bool,
+    attn_mask: Tensor | None,
+    average_attn_weights: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Return what `attend` does, but for `out_proj`, of `heads` of a number and a size.
+
+    It is written for TorchScript, too.
+    """
+    batched = q.dim() == 3
     if not batched:
-        parts = [part.unsqueeze(0) for part in parts]
-        key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-    heads, size = owner.num_heads, owner.head_dim
-    q, k, v = (p.view(*p.shape[:-1], heads, size).transpose(1, 2) for p in parts)
-    mask = None if attn_mask is None else _added(attn_mask, q.dtype)
-    if mask is not None and mask.dim() == 3:
-        mask = mask.view(-1, heads, *mask.shape[1:])
+        q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
+        if key_padding_mask is not None:
+            key_padding_mask = key_padding_mask.unsqueeze(0)
+    count, size = heads
+    q = q.view(q.shape[0], q.shape[1], count, size).transpose(1, 2)
+    k = k.view(k.shape[0], k.shape[1], count, size).transpose(1, 2)
+    v = v.view(v.shape[0], v.shape[1], count, size).transpose(1, 2)
+    mask: Tensor | None = None
+    if attn_mask is not None:
+        mask = _added(attn_mask, q)
+        if mask.dim() == 3:
+            mask = mask.view(-1, count, mask.shape[1], mask.shape[2])
     if key_padding_mask is not None:
-        padding = _added(key_padding_mask, q.dtype)[:, None, None]
+        padding = _added(key_padding_mask, q)[:, None, None]
         mask = padding if mask is None else mask + padding
-    scale = owner.scale if isinstance(owner, HeadwiseAttention) else size**-0.5
-    dropout = owner.dropout if owner.training else 0.0
-    weights = None
+    weights: Tensor | None = None
     if need_weights:
         scores = (q * scale) @ k.transpose(-2, -1)
-        weights = torch.softmax(scores if mask is None else scores + mask, -1)
-        weights = F.dropout(weights, dropout) if dropout else weights
-        made = weights @ v
-        if average_attn_weights:
-            weights = weights.sum(1) / heads
+        share = torch.softmax(scores if mask is None else scores + mask, -1)
+        if dropout > 0:
+            share = F.dropout(share, dropout)
+        made = share @ v
+        weights = share.sum(1) / count if average_attn_weights else share
     else:
         made = F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
-    made = owner.out_proj(made.transpose(1, 2).flatten(2))
+    made = made.transpose(1, 2).flatten(2)
     if batched:
         return made, weights
     return made.squeeze(0), None if weights is None else weights.squeeze(0)
 
 
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def _added(mask: Tensor, like: Tensor) -> Tensor:
     """Return a mask as numbers to add: a boolean mask excludes where it is true."""
     if mask.dtype != torch.bool:
         return mask
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, float("-inf"))
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, float("-inf"))

@@ -1,6 +1,6 @@
 """Placeholders for a convolution and its norm that have no channels left."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: TorchScript reads those of `Empty`.
 
 from typing import cast
 
@@ -29,32 +29,40 @@ class Empty(nn.Module):
         former: the convolution without its tensors, for `undo_`; it is not a submodule.
     """
 
+    steps: list[tuple[int, int, int, int]]
+
     def __init__(self, convolution: nn.Module) -> None:
         """Take the place of `convolution`, which loses its tensors."""
         super().__init__()
         self.former = (_hollow_(convolution),)
         self.in_channels, self.out_channels = int(convolution.in_channels), 0  # type: ignore[arg-type]
+        old = cast("nn.Conv2d", convolution)
+        self.axes, self.steps = len(old.kernel_size), _steps(old)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of no channels."""
-        old = cast("nn.Conv2d", self.former[0])
-        axes = len(old.kernel_size)
-        sides = list(x.shape[-axes:])
-        if old.padding != "same":
-            padding = (0,) * axes if isinstance(old.padding, str) else old.padding
-            sides = [
-                (n + 2 * p - d * (k - 1) - 1) // s + 1
-                for n, p, d, k, s in zip(
-                    sides, padding, old.dilation, old.kernel_size, old.stride, strict=True
-                )
-            ]
+        sides = list(x.shape[-self.axes :])
+        for i in range(len(self.steps)):
+            kernel, stride, padding, dilation = self.steps[i]
+            sides[i] = (sides[i] + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
         # Not computed from x: a trace of x must not see this as one of its consumers.
-        return torch.zeros((*x.shape[: -axes - 1], 0, *sides), dtype=x.dtype, device=x.device)
+        sizes = list(x.shape[: -self.axes - 1]) + [0] + sides  # noqa: RUF005 - for TorchScript
+        return torch.zeros(sizes, dtype=x.dtype, device=x.device)
 
     def extra_repr(self) -> str:
         """Return the type and kernel of the replaced convolution."""
         old = cast("nn.Conv2d", self.former[0])
         return f"{type(old).__name__} of {old.kernel_size}"
+
+
+def _steps(convolution: nn.Conv2d) -> list[tuple[int, int, int, int]]:
+    """Return kernel, stride, padding and dilation along each side; none where sides stay."""
+    if convolution.padding == "same":
+        return []
+    axes = len(convolution.kernel_size)
+    padding = (0,) * axes if isinstance(convolution.padding, str) else convolution.padding
+    kernel, stride, dilation = convolution.kernel_size, convolution.stride, convolution.dilation
+    return list(zip(kernel, stride, padding, dilation, strict=True))
 
 
 class EmptyNorm(nn.Identity):

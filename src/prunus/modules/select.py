@@ -5,7 +5,7 @@ map cannot be: the image arrives whole, and the other positions of the same chan
 units are removed where they are *read*, by a layer that selects its inputs.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: TorchScript reads those of `SelectLinear`.
 
 import torch
 from torch import Tensor, nn
