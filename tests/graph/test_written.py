@@ -183,7 +183,8 @@ def test_standardised_weights_are_standardised_over_what_stays() -> None:
     statistics = collect(model, loader, groups)
     receipt = apply_(copy.deepcopy(model), plan, statistics, loader=loader)
     said = {r.module: r.reason for r in receipt.repairs}
-    assert said["conv"] == said["last"] == "it computes its weight from others"
+    assert said["conv"] == said["last"]
+    assert said["last"] == "it computes its weight, or what that multiplies, from others"
 
 
 def test_paths_chosen_by_a_softmax_share_their_channels() -> None:

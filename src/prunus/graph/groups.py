@@ -426,7 +426,7 @@ class Groups(Mapping[str, Group]):
         With `outputs`, also why its output cannot be fitted as W·x + b.
         """
         if layer in self.worked_out:
-            return "it computes its weight from others"
+            return "it computes its weight, or what that multiplies, from others"
         if layer in self.tied:
             return f"it shares its parameters with {self.tied[layer]!r}"
         if outputs and layer in self.composite:

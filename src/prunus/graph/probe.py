@@ -46,7 +46,7 @@ class Probe:
     weights are read without calling them, among them the `functional` ones, which are parameters of
     other modules; `refused`: parameters that are none, and a function that reads them. `thrice`:
     projections that run once each for queries, keys and values. `worked_out`: layers that compute
-    the weight they use, as weight standardisation does. `composite`: layers whose output is more
+    the weight they use, as weight standardisation does, or what they multiply it by. `composite`: layers whose output is more
     than W·x + b, because their forward pass goes on with a norm, an activation or a branch.
     """
 
@@ -94,23 +94,30 @@ def _observe(model: nn.Module, example: Example, functional: Collection[str]) ->
     products: dict[int, tuple[Tensor, int]] = {}  # by id: the tensor, and its version
     multiplied: set[str] = set()
     composite: dict[str, None] = {}
+    reading: list[Tensor | None] = []  # what the modules that are running were given
+    prepared: set[str] = set()  # layers whose product reads something else
     hooks = []
     inputs = Inputs.of(example)
     given = inputs.tensors
     examples = max(1, len(given[0])) if given and given[0].dim() else 1
 
-    def product(_: Tensor, made: Tensor) -> None:
+    def product(read: Tensor, made: Tensor) -> None:
         products[id(made)] = made, _version(made)
         multiplied.update(running[-1:])
+        if running and reading[-1] is not None and not _is_same(read, reading[-1]):
+            prepared.add(running[-1])
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         running.append(name := names[module])
         read = flatten_tensors([args, kwargs])[:1]
+        own = not type(module).forward.__module__.startswith(("torch.nn.", "prunus.modules."))
+        reading.append(read[0] if own and read else None)
         if isinstance(module, nn.Linear) and name not in runs and not flow.sources(read):
             seen.starts.add(name)
 
     def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         name = running.pop()
+        reading.pop()
         tensors = flatten_tensors(output)
         read = flatten_tensors([args, kwargs])
         filters = is_depthwise(module)
@@ -172,7 +179,7 @@ def _observe(model: nn.Module, example: Example, functional: Collection[str]) ->
         name
         for name in seen.order
         if is_mixing(layer := module_at(model, name)) or is_depthwise(layer)
-        if id(layer.weight) not in calls.weights
+        if id(layer.weight) not in calls.weights or name in prepared
     )
     seen.composite = tuple(composite)
     seen.thrice = frozenset(calls.thrice)
@@ -191,6 +198,14 @@ def _observe(model: nn.Module, example: Example, functional: Collection[str]) ->
     seen.ends = set(flow.sources(flatten_tensors(outputs)) - {PRODUCT})
     seen.heads = set(seen.ends)
     return seen
+
+
+def _is_same(read: Tensor, given: Tensor) -> bool:
+    """Return whether a product reads what its module was given, in whatever shape."""
+    if read is given:
+        return True
+    same = read.numel() == given.numel() and read.dtype == given.dtype
+    return same and read.data_ptr() == given.data_ptr()
 
 
 def _version(tensor: Tensor) -> int:

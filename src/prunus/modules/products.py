@@ -157,7 +157,7 @@ class Products(TorchFunctionMode):
     """
 
     def __init__(self, seen: Callable[[Tensor, Tensor], None]) -> None:
-        """Call `seen` with each weight and its product."""
+        """Call `seen` with each input and its product."""
         super().__init__()
         self.seen = seen
 
@@ -169,6 +169,7 @@ class Products(TorchFunctionMode):
         made = func(*args, **kwargs)
         if func in PRODUCTS:
             weight = args[1] if len(args) > 1 else kwargs.get("weight")
-            if isinstance(weight, Tensor):
-                self.seen(weight, made)
+            read = args[0] if args else kwargs.get("input")
+            if isinstance(weight, Tensor) and isinstance(read, Tensor):
+                self.seen(read, made)
         return made

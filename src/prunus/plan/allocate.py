@@ -103,7 +103,16 @@ def make_plan(
             "allocation 'dp' cannot remove whole branches: pass drop_branches=False, or choose "
             "another allocation"
         )
-    problem = Problem.of(groups, scores, budget, rules, table, curves)
+    try:
+        problem = Problem.of(groups, scores, budget, rules, table, curves)
+    except BudgetError as error:
+        unread = [f"{n!r} ({why})" for n, why in scores.skipped.items() if n in groups]
+        if not unread:
+            raise
+        raise BudgetError(
+            f"{error}. The criterion {scores.criterion!r} cannot score {', '.join(unread)}, which "
+            "stays whole: choose one that reads weights alone, such as 'l1'"
+        ) from error
     tracker = _ALLOCATE[allocation](problem)
     made = [group for group in problem.pool if not group.selects]
     picking = {"bytes", "ms"} & problem.limits.keys()

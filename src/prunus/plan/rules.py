@@ -200,7 +200,8 @@ class Rules:
                     f"{written(currency, whole)}), with everything that cannot be pruned and "
                     f"{'one unit' if bare else 'the least share'} of every group left"
                     f"{whole_too}{', ' * bool(extra)}{extra}; give at least that"
-                    + f". What stays whole: {left_out}" * bool(left_out)
+                    + f". What stays whole: {left_out}"
+                    * bool(left_out)
                 )
 
 

@@ -104,9 +104,10 @@ class KeptNorm:
         return torch.zeros_like(x, dtype=y.dtype).index_copy(axis, kept, y)
 
     def _axis(self, x: Tensor) -> int:
-        """Return the axis of the channels: where sizes leave several, the one that is scaled.
+        """Return the axis of the channels: where sizes leave several, it is tried out.
 
-        A norm whose scale and shift are zero but for one channel makes zeros everywhere else.
+        A norm whose scale and shift are zero but for one channel makes zeros everywhere else; one
+        without a scale passes a change of one value on along the axis that it averages over.
         """
         fit = [axis for axis in range(1, x.dim()) if x.shape[axis] == self.width]
         fit = fit or [axis for axis in range(x.dim()) if x.shape[axis] == self.width]
@@ -114,18 +115,21 @@ class KeptNorm:
             return fit[0]
         if isinstance(self.norm, nn.GroupNorm):
             return 1
+        if type(self.whole) is nn.LayerNorm:
+            return x.dim() - 1
         probe = copy.deepcopy(self.whole)
         own = [p for p in probe.parameters(recurse=False) if p.numel() == self.width]
-        if not own or type(probe) is nn.LayerNorm:
-            return x.dim() - 1
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
         with torch.no_grad():
             for parameter in own:
                 parameter.zero_()
                 parameter.view(-1)[0] = 1
-            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-            y = probe(noise.to(x))
+            y = probe(noise)
+            noise.view(-1)[0] += 1
+            moved = (probe(noise) - y).abs() > 0
         for axis in fit:
-            if not y.narrow(axis, 1, self.width - 1).any():
+            along = moved[tuple(slice(None) if a == axis else 0 for a in range(x.dim()))]
+            if bool(along[1:].any()) if not own else not y.narrow(axis, 1, self.width - 1).any():
                 return axis
         return x.dim() - 1
 

@@ -98,9 +98,7 @@ class Spoilt:
 def test_a_test_split_that_is_gone_at_the_end_costs_only_its_accuracy(
     batches: Any, tmp_path: Path
 ) -> None:
-    small, report = prunus.prune(
-        net(), batches, "macs=60%", test=Spoilt(batches), config=ONE_SHOT
-    )
+    small, report = prunus.prune(net(), batches, "macs=60%", test=Spoilt(batches), config=ONE_SHOT)
     rows = report.record.rows
     result = last(rows, "result")
     assert result is not None and "test_accuracy" not in result["pruned"]
