@@ -46,8 +46,9 @@ class Probe:
     weights are read without calling them, among them the `functional` ones, which are parameters of
     other modules; `refused`: parameters that are none, and a function that reads them. `thrice`:
     projections that run once each for queries, keys and values. `worked_out`: layers that compute
-    the weight they use, as weight standardisation does, or what they multiply it by. `composite`: layers whose output is more
-    than W·x + b, because their forward pass goes on with a norm, an activation or a branch.
+    the weight they use, as weight standardisation does, or what they multiply it by. `composite`:
+    layers whose output is more than W·x + b, because their forward pass goes on with a norm, an
+    activation or a branch.
     """
 
     order: list[str] = field(default_factory=list)

@@ -243,7 +243,7 @@ def _is_turned(name: str, first: Any, tensor: Tensor, result: Tensor) -> bool:
     """Return whether a function has exchanged the two axes of a matrix."""
     if name not in _TURNING or tensor is not first or tensor.dim() != 2:
         return False
-    return result.shape == tensor.shape[::-1] and result.stride() == tensor.stride()[::-1]
+    return bool(result.shape == tensor.shape[::-1] and result.stride() == tensor.stride()[::-1])
 
 
 def _asked(func: Any) -> str:

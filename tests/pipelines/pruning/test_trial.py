@@ -45,7 +45,7 @@ class NotTrained(nn.Module):
 
 
 def test_training_that_would_fail_is_said_first(batches: Any) -> None:
-    with pytest.raises((TraceError, DataError), match="RuntimeError: no$"):
+    with pytest.raises((TraceError, DataError), match=r"RuntimeError: no$"):
         prunus.prune(NotTrained(), batches, "macs=60%", config=TRAINED)
     small, _ = prunus.prune(NotTrained(), batches, "macs=60%", config=ONE_SHOT)
     assert small.net[0].out_features < 12
