@@ -158,6 +158,18 @@ def test_bytes_ask_for_a_transform() -> None:
     assert next(iter(Batches([(photos, Y[:2])], transform=lambda x: x / 255))).size == 2
 
 
+def test_a_network_that_reads_bytes_gets_them() -> None:
+    class Scaled(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.float() / 255)
+
+    photos = torch.full((2, 1, 4, 4), 255, dtype=torch.uint8)
+    net = Scaled(nn.Flatten(), nn.Linear(16, 2), nn.Dropout())
+    (batch,) = read([(photos, Y[:2])], net)
+    assert batch.inputs.tensors[0].dtype == torch.uint8
+    assert net[2].training
+
+
 def test_a_reader_of_ones_own() -> None:
     loader = [{"picture": X, "caption": ["a"] * 4, "kind": Y}]
     batches = Batches(loader, reader=lambda b: (b["picture"], b["kind"]))

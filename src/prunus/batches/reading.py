@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prunus.batches.inputs import Inputs
-from prunus.core import DataError
+from prunus.core import DataError, keeping_random_state
 
 __all__ = ["Batch", "Batches", "Loader", "length", "parse", "read", "rereadable"]
 
@@ -374,12 +376,32 @@ def _is_image(tensor: Tensor) -> bool:
     return tensor.dim() > 2 and (tensor.is_floating_point() or tensor.dtype == torch.uint8)
 
 
+#: Whether a network runs on images of bytes as they are.
+_TAKES_BYTES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _takes_bytes(model: nn.Module, inputs: Inputs) -> bool:
+    """Run a copy of a network, once, on its first image of bytes; return whether that works."""
+    if model not in _TAKES_BYTES:
+        try:
+            with torch.no_grad(), keeping_random_state():
+                inputs.first(1).like(model)(copy.deepcopy(model).eval())
+        except Exception:  # networks' code can raise anything
+            _TAKES_BYTES[model] = False
+        else:
+            _TAKES_BYTES[model] = True
+    return _TAKES_BYTES[model]
+
+
 def _check_bytes(inputs: Inputs, model: nn.Module) -> None:
-    """Raise where images of bytes would reach weights of another type."""
+    """Raise where images of bytes would reach weights of another type.
+
+    A network that turns bytes into numbers itself takes them.
+    """
     for tensor in inputs.tensors:
         if tensor.dtype == torch.uint8 and tensor.dim() > 2:
             weight = next((p for p in model.parameters() if p.is_floating_point()), None)
-            if weight is not None:
+            if weight is not None and not _takes_bytes(model, inputs):
                 raise DataError(
                     f"the images are uint8 of shape {tuple(tensor.shape)}, and the weights of "
                     f"{type(model).__name__} are {weight.dtype}: pass prunus.Batches(loader, "

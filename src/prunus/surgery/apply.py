@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from prunus.batches import Loader, read, rereadable
@@ -31,6 +32,7 @@ class _Sources:
     groups: Groups | None
 
 
+@torch.inference_mode(False)
 def apply_(
     model: nn.Module,
     plan: Plan,

@@ -34,6 +34,7 @@ from prunus.surgery.receipt import Memory, Receipt, saved_shapes, state_of, tens
 __all__ = ["restore_", "undo_"]
 
 
+@torch.inference_mode(False)
 def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) -> nn.Module:
     """Bring back, in place, what `apply_` took from `model`; return the model.
 

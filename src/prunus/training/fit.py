@@ -75,6 +75,7 @@ class Listener(Protocol):
         ...
 
 
+@torch.inference_mode(False)
 def fit_(
     model: nn.Module,
     loader: Loader,

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from rich.console import Console
 from torch import nn
 
@@ -149,6 +150,7 @@ class Report:
         write_whole(folder / "report.html", self.to_html())
 
 
+@torch.inference_mode(False)
 def prune(
     model: nn.Module,
     loader: Loader,
