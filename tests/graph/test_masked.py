@@ -116,3 +116,24 @@ def test_a_mask_of_a_convolution_in_groups_keeps_what_it_reads() -> None:
     groups = find_groups(model, torch.zeros(1, 3, 9, 9))
     assert list(groups) == ["2"]
     assert reasons(groups)["0"] == "a convolution in groups masks or shares its weight"
+
+
+class Gated(nn.Conv2d):
+    """A convolution that holds a gate over what it reads."""
+
+    def __init__(self, incoming: int, out: int) -> None:
+        super().__init__(incoming, out, 3)
+        self.gate = nn.Conv2d(incoming, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.gate(x.mean((2, 3), keepdim=True)).sigmoid()
+
+
+def test_a_layer_that_another_holds_is_masked_with_it() -> None:
+    model, x = _network(Gated)
+    groups = find_groups(model, x)
+    assert list(groups) == ["0", "2"]
+    plan = random_plan(groups, 3)
+    masked = mask_(copy.deepcopy(model), plan)
+    apply_(model, plan)
+    assert torch.allclose(model(x), masked(x), atol=1e-6)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from prunus.criteria import score
 from prunus.graph import find_groups
@@ -75,3 +76,32 @@ def test_layers_that_the_plan_does_not_cut_keep_theirs() -> None:
     apply_(model, plan)
     left = [n for n in "025" if hasattr(model.get_submodule(n), "parametrizations")]
     assert set(left) == set("025") - cut != set("025")
+
+
+class Normed(nn.Module):
+    """An embedding with spectral norm, and a head with the weight that it is computed from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Embedding(20, 8), nn.Linear(8, 20, bias=False)
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.head.weight = self.embed.weight
+        parametrizations.spectral_norm(self.embed)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens)
+        return self.head(x + self.down(self.up(x).relu()))
+
+
+def test_a_weight_that_is_also_what_another_is_computed_from() -> None:
+    model, tokens = Normed().eval(), torch.arange(10)[None]
+    groups = find_groups(model, tokens)
+    assert list(groups) == ["up", "down"]
+    plan = make_plan(groups, score(groups, None, "random"), "params=70%")
+    masked, before = mask_(private_copy(model), plan), _state(model)
+    receipt = apply_(model, plan)
+    assert torch.allclose(model(tokens), masked(tokens), atol=1e-5)
+    undo_(model, receipt)
+    assert _same(before, _state(model))
+    assert model.head.weight is model.embed.parametrizations.weight.original  # type: ignore[union-attr]

@@ -157,6 +157,10 @@ def bake_(model: nn.Module, names: Collection[str] | None = None) -> list[Baked]
     """
     baked = []
     made: dict[Any, nn.Parameter] = {}
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for key, parameter in module._parameters.items():
+            places.setdefault(id(parameter), []).append((module, key))
     for name, module in list(model.named_modules()):
         found = reparametrised(module) if names is None or name in names else {}
         if not found:
@@ -169,7 +173,12 @@ def bake_(model: nn.Module, names: Collection[str] | None = None) -> list[Baked]
                 learnt = any(source.requires_grad for source in sources)
                 made[same] = nn.Parameter(_value(module, key).detach().clone(), learnt)
             plain[key] = made[same]
-        baked.append(Baked(name, tuple(found), _joined(found.values()), _strip_(module, found)))
+        sources = [source for key in found for source in _sources(module, key)]
+        former = _strip_(module, found)
+        former["shared"] = [
+            (owner, key, source) for source in sources for owner, key in places.get(id(source), ())
+        ]
+        baked.append(Baked(name, tuple(found), _joined(found.values()), former))
         rest = dict(module._parameters)
         first = {key: {**rest, **plain}.get(key) for key in ("weight", "bias")}  # as layers do it
         module._parameters.clear()
@@ -197,6 +206,9 @@ def unbake_(model: nn.Module, baked: Iterable[Baked]) -> None:
             held.update({**former[part], **now})
         if "parametrizations" in module._modules:
             module.__class__ = former["class"]
+        for owner, key, source in former["shared"]:  # other modules may have it, too
+            if owner._parameters.get(key) is not None and owner._parameters[key] is not source:
+                owner._parameters[key] = source
         _refresh_(module)
         module.to(device)
 

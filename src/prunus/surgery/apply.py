@@ -15,7 +15,7 @@ from prunus.plan import Plan
 from prunus.statistics import Statistics
 from prunus.surgery.batchnorm import reestimate_batchnorm_
 from prunus.surgery.config import RepairConfig
-from prunus.surgery.cut import check_plan, replay_
+from prunus.surgery.cut import checked_, replay_
 from prunus.surgery.receipt import Receipt, remember, state_of
 from prunus.surgery.repair import Repair, compensate_, merge_, refit_
 from prunus.surgery.undo import restore_
@@ -106,7 +106,7 @@ def apply_(
     config = RepairConfig(compensate=compensate, ridge=ridge, batchnorm=batchnorm, shrink=shrink)
     sources = _Sources(statistics=statistics, loader=loader, groups=groups)
     config = _settled(config, sources)
-    check_plan(model, plan)
+    unbake_(model, checked_(model, plan))
     sources = _complete(model, config, sources)
     before = sum(p.numel() for p in model.parameters())
     baked = bake_(model, owners_of(plan.modules))

@@ -11,6 +11,7 @@ from prunus.modules import (
     CONVOLUTIONS,
     PASSING,
     TRANSPOSED,
+    Baked,
     RawAxis,
     SelectLinear,
     attention_of,
@@ -32,10 +33,19 @@ from prunus.modules import (
     select_,
     set_functional_,
     set_in_projection_,
+    unbake_,
 )
 from prunus.plan import Edit, Plan
 
-__all__ = ["check_plan", "follow_width_", "laid_out", "replay_", "shared_tensors", "tie_"]
+__all__ = [
+    "check_plan",
+    "checked_",
+    "follow_width_",
+    "laid_out",
+    "replay_",
+    "shared_tensors",
+    "tie_",
+]
 
 
 #: What has an `out` axis alone.
@@ -59,8 +69,7 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         PlanError: a module is missing or has another width; names the first.
     """
-    check_plan(model, plan)
-    bake_(model, owners_of(plan.modules))
+    checked_(model, plan)
     shared = shared_tensors(model)
     for name, axes in plan.modules.items():
         module = _module(model, name)
@@ -84,6 +93,21 @@ def replay_(model: nn.Module, plan: Plan) -> nn.Module:
                 set_in_projection_(owner, module)
     tie_(model, shared)
     return model
+
+
+def checked_(model: nn.Module, plan: Plan) -> list[Baked]:
+    """Make the weights plain that `plan` cuts (`bake_`), and check the plan; return what was baked.
+
+    Raises:
+        PlanError: the plan cannot be executed on `model`; nothing has been changed then.
+    """
+    baked = bake_(model, owners_of(plan.modules))
+    try:
+        check_plan(model, plan)
+    except PlanError:
+        unbake_(model, baked)
+        raise
+    return baked
 
 
 def check_plan(model: nn.Module, plan: Plan) -> None:

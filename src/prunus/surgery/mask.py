@@ -137,11 +137,10 @@ class KeptNorm:
 class KeptInputs:
     """The forward pass of a convolution that computes its weight, from the channels that stay."""
 
-    def __init__(self, layer: nn.Module, edit: Edit, inner: list[str]) -> None:
-        """Cut a copy of `layer`, and the axes `inner` of its own tensors, as `edit` says."""
-        plan = Plan(
-            modules={"layer": {"in": edit}, **{f"layer.{axis}": {"out": edit} for axis in inner}}
-        )
+    def __init__(self, layer: nn.Module, edit: Edit, inner: dict[str, str]) -> None:
+        """Cut a copy of `layer`, and the axes `inner` of what it holds, as `edit` says."""
+        held = {f"layer.{name}": {axis: edit} for name, axis in inner.items()}
+        plan = Plan(modules={"layer": {"in": edit}, **held})
         self.layer = replay_(nn.ModuleDict({"layer": _bare(layer)}), plan)["layer"]  # type: ignore[index]
         self.whole, self.kept = layer, edit.kept()
 
@@ -162,18 +161,20 @@ def _bare(module: nn.Module) -> nn.Module:
     return made
 
 
-def _read_within(layer: nn.Module, name: str, plan: Plan) -> list[str]:
-    """Return the axes of a layer's own tensors that are cut with its inputs: a mask's."""
+def _read_within(layer: nn.Module, name: str, plan: Plan) -> dict[str, str]:
+    """Return what a layer holds that is cut with its inputs: a mask's axis, layers that read it."""
     edit, weight = plan.modules[name]["in"], layer.get_parameter("weight")
     made = int(isinstance(layer, TRANSPOSED))
-    found = []
+    found = {}
     for other, axes in plan.modules.items():
         path, colon, dim = other.rpartition(":")
         owner, _, key = path.rpartition(".")
+        if not colon and other.startswith(f"{name}.") and axes.get("in") == edit:
+            found[other.removeprefix(f"{name}.")] = "in"
         if not (colon and dim.isdecimal() and owner == name) or axes.get("out") != edit:
             continue
         if getattr(layer, key).shape != weight.shape or int(dim) != made:
-            found.append(f"{key}:{dim}")
+            found[f"{key}:{dim}"] = "out"
     return found
 
 
