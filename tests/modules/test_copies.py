@@ -74,7 +74,7 @@ def recursive(net: Net) -> None:
 
 def patched(net: Net) -> None:
     old = net.a.forward
-    net.a.forward = lambda x: old(x)  # type: ignore[method-assign]
+    net.a.forward = lambda x: old(x)  # type: ignore[assignment,method-assign]
 
 
 GLOBAL: list[Net] = []

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from prunus.batches import Example, Inputs
-from prunus.core import NonFiniteError, TraceError, first_non_finite
+from prunus.core import NonFiniteError, TraceError, first_non_finite, keeping_random_state
 from prunus.graph.branches import let_branches_go
 from prunus.graph.consumers import find_consumers
 from prunus.graph.costs import Layer, count_bytes, count_inputs, find_layers
@@ -51,6 +51,7 @@ ALONE = "only one that is multiplied whole, and in one way, as a layer's weight 
 
 
 @torch.inference_mode(False)
+@keeping_random_state()
 def find_groups(
     model: nn.Module,
     example: Example,

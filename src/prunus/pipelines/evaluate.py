@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from prunus.batches import Batch, Inputs, read
-from prunus.core import STRICT, Task, html_table
+from prunus.core import STRICT, Task, html_table, keeping_random_state
 from prunus.evaluation import count_bytes, count_params, measure
 from prunus.graph import count_macs
 from prunus.modules import private_copy, unwrapped
@@ -95,6 +95,7 @@ class Evaluation:
         return asdict(self)
 
 
+@keeping_random_state()
 def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
     """Measure a network: quality with its 95 % interval, parameters, MACs and bytes.
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from prunus.batches import Loader, OutputChoice, choose_output, read, rereadable
-from prunus.core import ConfigError, DataError
+from prunus.core import ConfigError, DataError, keeping_random_state
 from prunus.graph import Groups
-from prunus.modules import keeping_computed, unwrapped
+from prunus.modules import keeping_computed, private_copy, unwrapped
 from prunus.statistics.all_reduce import all_reduce_
 from prunus.statistics.loader import class_weights, count_classes, counted_rows, taken
 from prunus.statistics.ranks import gathered, rank_and_size, require_one_model, together
@@ -26,6 +26,7 @@ __all__ = ["collect"]
 
 
 @torch.inference_mode(False)
+@keeping_random_state()
 def collect(
     model: nn.Module,
     loader: Loader,
@@ -97,7 +98,7 @@ def collect(
         >>> statistics["2"].gram.shape, statistics["2"].samples
         (torch.Size([8, 8]), 32.0)
     """
-    model = unwrapped(model)
+    model = private_copy(unwrapped(model))  # its own hooks may write into it
     how = Sampling.parse(sampling)
     if blocks < 1:
         raise ConfigError(f"blocks is {blocks}, expected at least 1")

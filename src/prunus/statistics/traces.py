@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from prunus.batches import Inputs, Loader, read
-from prunus.core import ConfigError, DataError, unknown_name
+from prunus.core import ConfigError, DataError, keeping_random_state, unknown_name
 from prunus.graph import Consumer, Groups
-from prunus.modules import calling, keeping_computed, module_at, unwrapped
+from prunus.modules import calling, keeping_computed, module_at, private_copy, unwrapped
 from prunus.statistics.guards import only_activations, values_of, watch_gradient, with_graph
 from prunus.statistics.sampling import Sampling, take_samples
 
@@ -104,6 +104,7 @@ class Traces(Mapping[str, Trace]):
 
 
 @torch.inference_mode(False)
+@keeping_random_state()
 def trace_utility(
     model: nn.Module,
     loader: Loader,
@@ -152,7 +153,7 @@ def trace_utility(
     """
     if rule not in TRACE_RULES:
         raise ConfigError(f"trace rule {rule!r}: expected one of {', '.join(TRACE_RULES)}")
-    model = unwrapped(model)
+    model = private_copy(unwrapped(model))
     head = groups.head
     kept = _checked(groups.consumers[head], dimensions)
     tracer = _UtilityTracer(model, groups, head, kept, rule)

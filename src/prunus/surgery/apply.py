@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prunus.batches import Loader, read, rereadable
-from prunus.core import ConfigError, DataError
+from prunus.core import ConfigError, DataError, keeping_random_state
 from prunus.graph import Groups, find_groups
 from prunus.modules import bake_, owners_of, private_copy, unbake_, unwrapped
 from prunus.plan import Plan
@@ -33,6 +33,7 @@ class _Sources:
 
 
 @torch.inference_mode(False)
+@keeping_random_state()
 def apply_(
     model: nn.Module,
     plan: Plan,

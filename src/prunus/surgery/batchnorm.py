@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from prunus.batches import Loader, read
-from prunus.core import ConfigError, DataError
+from prunus.core import ConfigError, DataError, keeping_random_state
 from prunus.modules import BATCHNORMS
 
 __all__ = ["reestimate_batchnorm_"]
 
 
+@keeping_random_state()
 def reestimate_batchnorm_(
     model: nn.Module,
     loader: Loader,

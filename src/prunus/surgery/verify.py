@@ -27,6 +27,7 @@ TOLERANCE = 1e-4
 RANDOM = "its output is random in evaluation, so that a cut cannot be compared"
 
 
+@keeping_random_state()
 def unsound_groups(groups: Groups, example: Example) -> dict[str, str]:
     """Return the groups whose cut would not equal their mask, each with the reason.
 
@@ -58,8 +59,7 @@ def unsound_groups(groups: Groups, example: Example) -> dict[str, str]:
         ['a']
     """
     inputs = Inputs.of(example).like(groups.model)
-    with keeping_random_state():
-        return _unsound(groups, inputs)
+    return _unsound(groups, inputs)
 
 
 def _unsound(groups: Groups, example: Inputs) -> dict[str, str]:
@@ -84,6 +84,7 @@ def _unsound(groups: Groups, example: Inputs) -> dict[str, str]:
     return found
 
 
+@keeping_random_state()
 def sound_branches(groups: Groups, example: Example) -> Groups:
     """Return the groups; a branch may go as a whole only if the network runs without it.
 
