@@ -107,7 +107,8 @@ def _unread(groups: Groups, group: Group) -> str:
         for name, axis in raw
         if axis.dim is not None and getattr(axis.owner, axis.key).dim() > 1
     )
-    read = f"only {' and '.join(readers)} read it" if readers else "no layer reads it"
+    reads = "reads" if len(readers) == 1 else "read"
+    read = f"only {' and '.join(readers)} {reads} it" if readers else "no layer reads it"
     return f"{read}, and no statistics are kept of that: criterion l1 or l2 scores it"
 
 

@@ -18,6 +18,7 @@ from prunus.modules import (
     is_functional,
     is_mixing,
     module_at,
+    place_of,
     quotas,
 )
 
@@ -68,7 +69,9 @@ def checked_group(
     for member in members:
         if is_functional(module_at(wide, member.module)):  # right after the module that holds it
             path = member.module.removesuffix(".T").rpartition(".")[0]
-            order[member.module] = order[path] + 0.5
+            owner, key, _ = place_of(wide, member.module)
+            keys = list(owner._parameters)
+            order[member.module] = order[path] + (keys.index(key) + 1) / (len(keys) + 1)
     members.sort(key=lambda m: (order.get(m.module, last), m.axis))
     if groups > 1:
         members = [_by_quota(m, units, int(groups)) for m in members]

@@ -204,13 +204,15 @@ def follow_width_(
 ) -> None:
     """Write a parameter's new width into the numbers of its module that held the old one.
 
-    With an axis, a number that is named after the other one keeps its value; the second dimension
-    `dim` of a recurrent layer's weight is the size of its input.
+    With an axis, of two numbers that are named after both that of the other one keeps its value;
+    the second dimension `dim` of a recurrent layer's weight is the size of its input.
     """
-    other = {"out": "in_", "in": "out_"}.get(axis)
+    own, other = {"out": ("out_", "in_"), "in": ("in_", "out_")}.get(axis, ("", ""))
     recurrent = isinstance(owner, (nn.RNNBase, nn.RNNCellBase))
     for name in ("input_size",) if recurrent and dim == 1 else WIDTHS:
-        if old == new or (other is not None and name.startswith(other)):
+        if old == new or (
+            other and name.startswith(other) and name.replace(other, own) in owner.__dict__
+        ):
             continue
         value = owner.__dict__.get(name)
         if isinstance(value, tuple) and value and value[-1] == old:
@@ -258,7 +260,8 @@ def _cut_out_(module: nn.Module, kept: Tensor) -> None:
             return
         old, tensor = module.num_channels, getattr(module.owner, module.key)
         _take_(module.owner, module.key, kept.to(tensor.device), module.dim)
-        follow_width_(module.owner, old, len(kept), dim=module.dim)
+        axis = "out" if tensor.dim() == 1 else ""  # a bias
+        follow_width_(module.owner, old, len(kept), axis, dim=module.dim)
     else:
         raise PlanError(f"no rule to cut the channels of a {type(module).__name__}")
 

@@ -145,7 +145,8 @@ def _widen_(
         if module.dim is None:
             setattr(module.owner, module.key, axes["out"].of)
         else:
-            follow_width_(module.owner, module.num_channels, axes["out"].of, dim=module.dim)
+            axis = "out" if getattr(module.owner, module.key).dim() == 1 else ""  # a bias
+            follow_width_(module.owner, module.num_channels, axes["out"].of, axis, dim=module.dim)
         return
     out = axes["out"].of if "out" in axes else channel_count(module, "out")
     incoming = next((axes[a].of for a in ("in", "select") if a in axes), None)
