@@ -1,4 +1,4 @@
-"""Networks that multiply by parameters of their own: found, cut, repaired and undone like layers."""
+"""Networks that multiply by parameters of their own: these are found and cut like layers."""
 
 import copy
 

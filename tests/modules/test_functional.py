@@ -24,8 +24,8 @@ class Raw(nn.Module):
 
 PRODUCTS = {
     "x @ w": (lambda x, w: x @ w, (4, 6), "w.T"),
-    "matmul": (lambda x, w: torch.matmul(x, w), (4, 6), "w.T"),
-    "mm": (lambda x, w: torch.mm(x, w), (4, 6), "w.T"),
+    "matmul": (torch.matmul, (4, 6), "w.T"),
+    "mm": (torch.mm, (4, 6), "w.T"),
     "addmm": (lambda x, w: torch.addmm(torch.ones(6), x, w), (4, 6), "w.T"),
     "x @ w.T": (lambda x, w: x @ w.T, (6, 4), "w"),
     "x @ w.t()": (lambda x, w: x @ w.t(), (6, 4), "w"),

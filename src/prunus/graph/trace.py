@@ -81,7 +81,9 @@ def find_groups(
 
     The model is left untouched: tracing runs on a copy, in eval mode; modules that only run in
     training (auxiliary heads) are found by a second trace in training mode. Frozen parameters make
-    no difference. Cost: two forward passes of the example.
+    no difference. Cost: two forward passes of the example; a third where parameters outside any
+    layer are multiplied as a layer's weight is, and one of a single example where the network looks
+    at values or a batch does not cost as many times as much.
 
     Raises:
         TraceError: the network cannot be run or traced; names the module.
