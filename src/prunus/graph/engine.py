@@ -31,7 +31,7 @@ from prunus.graph.operations import (
     follow,
     follow_single,
 )
-from prunus.graph.products import Record
+from prunus.graph.products import Tally
 from prunus.modules import (
     CONVOLUTIONS,
     OPAQUE,
@@ -66,7 +66,7 @@ def couplings(
     *,
     inside_heads: bool = False,
     singles: bool = False,
-    record: Record | None = None,
+    record: Tally | None = None,
     functional: Collection[str] = (),
 ) -> Iterator[tuple[str, Coupling, str]]:
     """Yield (root, coupling, obstacle) for every root module not yet seen as a producer.
@@ -81,7 +81,7 @@ def couplings(
     Raises:
         TraceError: the network could not be run.
     """
-    tracer = _ChannelTracer(model, inside_heads, singles, record or Record(), functional)
+    tracer = _ChannelTracer(model, inside_heads, singles, record or Tally(), functional)
     try:
         with (
             torch.no_grad(), plain_attention(), without_checkpoints(), tracer.watching(),
@@ -120,7 +120,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         model: nn.Module,
         inside_heads: bool,
         singles: bool,
-        record: Record,
+        record: Tally,
         functional: Collection[str],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

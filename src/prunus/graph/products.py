@@ -13,16 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from prunus.graph.counting import macs_of
 from prunus.graph.groups import Extent, Group, Product
-from prunus.graph.labels import FIXED, Labels, Track, compress, varying
+from prunus.graph.labels import FIXED, Labels, Nodes, Track, compress, varying
 
-__all__ = ["Extent", "Product", "Record"]
-
-Classes = NDArray[np.int64]
+__all__ = ["Tally"]
 
 
 @dataclass(eq=False)
@@ -42,17 +39,17 @@ class _Noted:
     share: tuple[int, int] = (1, 1)
     second: bool = False
     layer: str = ""
-    extents: list[Classes] = field(default_factory=list)
+    extents: list[Nodes] = field(default_factory=list)
 
 
-class Record:
+class Tally:
     """The products of a labelled forward pass, in the order in which they ran."""
 
     def __init__(self) -> None:
         """Start with none."""
         self.noted: list[_Noted] = []
         #: Each layer → the classes of the labels of its outputs.
-        self.classes: dict[str, Classes] = {}
+        self.classes: dict[str, Nodes] = {}
 
     def note(
         self,
@@ -64,7 +61,7 @@ class Record:
         module: str,
         weight_of: Callable[[Track], int | None],
     ) -> None:
-        """Record one operation, if it is a product; `weight_of` names what a track is, by id."""
+        """Note one operation, if it is a product; `weight_of` names what a track is, by id."""
         macs = macs_of(func, args, kwargs, result)
         if not macs:
             return
@@ -212,7 +209,7 @@ def _along(*sides: tuple[Track, int]) -> list[tuple[Tensor, int]]:
     return found
 
 
-def _extent(classes: Classes, owners: Mapping[int, tuple[str, int]]) -> Extent:
+def _extent(classes: Nodes, owners: Mapping[int, tuple[str, int]]) -> Extent:
     """Return how much of an axis each unit holds, by the classes of its labels."""
     shares: dict[str, dict[int, int]] = defaultdict(dict)
     for each, count in zip(*np.unique(classes, return_counts=True), strict=True):

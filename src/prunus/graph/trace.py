@@ -21,7 +21,7 @@ from prunus.graph.couple import NotFollowedError, checked_group
 from prunus.graph.engine import Coupling, couplings
 from prunus.graph.groups import Consumer, Group, Groups, Member, Product, Unprunable
 from prunus.graph.probe import Probe, probe
-from prunus.graph.products import Record
+from prunus.graph.products import Tally
 from prunus.modules import (
     baked_kinds,
     calling,
@@ -115,7 +115,7 @@ def find_groups(
     reasons |= dict.fromkeys([*ignored_layers, *within], "it is in ignored_layers")
 
     running = [n for n in mixing if n in seen.positions]
-    record = Record()
+    record = Tally()
     found, rejected = _couple(
         wide,
         couplings(
@@ -172,7 +172,7 @@ def _multiplied(
     arguments: Inputs,
     seen: Probe,
     layers: dict[str, Layer],
-    record: Record,
+    record: Tally,
     groups: list[Group],
     total: int,
 ) -> tuple[dict[str, Layer], tuple[Product, ...]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["PRODUCTS", "Product", "Products", "product_of"]
+__all__ = ["PRODUCTS", "Products", "WeightProduct", "product_of"]
 
 #: The functions of convolutions and linear layers: (input, weight, …).
 PRODUCTS = frozenset({
@@ -25,7 +25,7 @@ _MULTIPLIED = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.m
 
 
 @dataclass(frozen=True, eq=False)
-class Product:
+class WeightProduct:
     """One product of an input and a weight, as a function was given it.
 
     The weight is (out, in, …), or (in, out) if it is `turned`. `settings` are a convolution's
@@ -92,7 +92,7 @@ def _each(setting: Any, rank: int) -> Any:
     return many * rank if len(many) == 1 else many
 
 
-def product_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Product | None:
+def product_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WeightProduct | None:
     """Return what a function multiplies, if it is a product of an input and a weight."""
     try:
         return _product(func, args, kwargs)
@@ -100,7 +100,7 @@ def product_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prod
         return None
 
 
-def _product(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Product | None:
+def _product(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WeightProduct | None:
     if func is F.linear:
         return _linear(*args, **kwargs)
     if func in _CONVOLVED:
@@ -112,8 +112,8 @@ def _product(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Produc
     return None
 
 
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Product:  # noqa: A002
-    return Product(input, weight, bias)
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> WeightProduct:  # noqa: A002
+    return WeightProduct(input, weight, bias)
 
 
 def _convolved(
@@ -124,19 +124,19 @@ def _convolved(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
-) -> Product:
-    return Product(input, weight, bias, False, (stride, padding, dilation), groups)
+) -> WeightProduct:
+    return WeightProduct(input, weight, bias, False, (stride, padding, dilation), groups)
 
 
 def _multiplied(
     input: Tensor,  # noqa: A002
     other: Tensor | None = None,
     mat2: Tensor | None = None,
-) -> Product | None:
+) -> WeightProduct | None:
     weight = other if other is not None else mat2
     if weight is None or weight.dim() != 2 or input.dim() < 2:
         return None
-    return Product(input, weight, None, turned=True)
+    return WeightProduct(input, weight, None, turned=True)
 
 
 def _added(
@@ -145,8 +145,8 @@ def _added(
     mat2: Tensor,
     beta: Any = 1,
     alpha: Any = 1,
-) -> Product | None:
-    return Product(mat1, mat2, input, turned=True) if beta == alpha == 1 else None
+) -> WeightProduct | None:
+    return WeightProduct(mat1, mat2, input, turned=True) if beta == alpha == 1 else None
 
 
 class Products(TorchFunctionMode):

@@ -23,7 +23,7 @@ from prunus.batches import flatten_tensors
 from prunus.modules.attention import attend, in_projection, is_packed, projection_name
 from prunus.modules.functional import functional_layer, raw_weights
 from prunus.modules.kinds import CONVOLUTIONS
-from prunus.modules.products import PRODUCTS, Product, product_of
+from prunus.modules.products import PRODUCTS, WeightProduct, product_of
 
 __all__ = ["Calling", "calling", "plain_attention"]
 
@@ -138,7 +138,7 @@ class Calling(TorchFunctionMode):
         found: tuple[Tensor, bool, bool] | None = self.forms.get(tensor)  # type: ignore[no-untyped-call]
         return found
 
-    def _product(self, what: Product) -> Tensor | None:
+    def _product(self, what: WeightProduct) -> Tensor | None:
         """Call the layer that a product is; None where it is none, or runs already."""
         form = self._form(what.weight)
         if form is None:
