@@ -27,7 +27,9 @@ class CostTracker:
 
     A channel a linear layer no longer reads (`select`) and one that no longer arrives (`in`)
     are counted once. `totals` holds the exact `params`, `macs` and `bytes`, and with a latency
-    table its `ms`.
+    table its `ms`. MACs are those that `count_macs` finds on the cut network, of attention and of
+    raw parameters too; only where units of a product form no box (whole rows or columns of what
+    remains) do they count as if all of it stayed, so that a budget is met with a margin.
     """
 
     def __init__(self, groups: Groups, table: LatencyTable | None = None) -> None:
