@@ -347,9 +347,15 @@ def _signature(model: nn.Module | None) -> list[inspect.Parameter]:
     if model is None:
         return []
     try:
-        return list(inspect.signature(model.forward).parameters.values())
+        found = list(inspect.signature(model.forward).parameters.values())
     except (TypeError, ValueError):  # a ScriptModule, or a method written in C
         return []
+    if all(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in found):
+        for name in ("module", "_orig_mod"):  # a wrapper of training hands everything on
+            inner = getattr(model, name, None)
+            if isinstance(inner, nn.Module):
+                return _signature(inner)
+    return found
 
 
 def _required(model: nn.Module | None) -> int:
