@@ -80,7 +80,7 @@ def test_lenet5_in_three_iterations(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert set(measured.values()) == {1}  # no network twice on the same images
     passes = sorted(Counter(labels for labels, _ in measured).values())
     networks = EPOCHS["dense"] + ITERATIONS * (1 + EPOCHS["iteration"]) + EPOCHS["final"]
-    assert passes == [2, networks]  # the test split, and validation
+    assert passes == [1, 1, 1, 2, networks]  # a trial of each split; the test split, validation
     rows, _ = read_rows(tmp_path / "run" / "record.jsonl")
     assert len(of_event(rows, "prune")) == ITERATIONS
     check_rows(rows)

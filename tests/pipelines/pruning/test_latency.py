@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import prunus
+from prunus.batches import Inputs
 from prunus.core.errors import ExportError
 from prunus.data import DataSplits
 from prunus.evaluation import Comparison, LatencyTable, RuntimeUnavailableError, WidthSteps
@@ -177,9 +178,9 @@ def test_onnx_files_are_made_where_there_are_none(
         made.append(path)
         path.touch()
 
-    def call(path: Path, images: torch.Tensor) -> Callable[[], object]:
+    def call(path: Path, images: Inputs) -> Callable[[], object]:
         assert path.exists()
-        run.append((path.stem, len(images)))
+        run.append((path.stem, images.size))
         return lambda: None
 
     monkeypatch.setattr(timing, "export_onnx", export)

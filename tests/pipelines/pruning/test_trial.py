@@ -46,7 +46,9 @@ class NotTrained(nn.Module):
 
 
 def test_training_that_would_fail_is_said_first(batches: Any) -> None:
-    with pytest.raises((TraceError, DataError), match="NotTrained fails on .*RuntimeError: no way$"):
+    with pytest.raises(
+        (TraceError, DataError), match="NotTrained fails on .*RuntimeError: no way$"
+    ):
         prunus.prune(NotTrained(), batches, "macs=60%", config=TRAINED)
     small, _ = prunus.prune(NotTrained(), batches, "macs=60%", config=ONE_SHOT)
     assert small.net[0].out_features < 12
