@@ -63,9 +63,10 @@ class Inputs:
             raise
         except Exception as error:  # networks' code can raise anything
             text = " ".join(str(error).split())[:300]
-            inner = getattr(model, "module", model)  # of a wrapper of training
+            inner = getattr(model, "module", None)  # of a wrapper of training
+            kind = type(inner if isinstance(inner, nn.Module) else model).__name__
             raise DataError(
-                f"{type(inner if isinstance(inner, nn.Module) else model).__name__} fails on a batch of shape {self.shapes()} "
+                f"{kind} fails on a batch of shape {self.shapes()} "
                 f"({', '.join(sorted({str(t.dtype) for t in self.tensors}))}): "
                 f"{type(error).__name__}: {text}"
             ) from error

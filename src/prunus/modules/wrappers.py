@@ -29,8 +29,8 @@ def unwrapped(model: nn.Module, *, in_place: bool = False) -> nn.Module:
     call that changes the network in place refuses it.
 
     Raises:
-        ConfigError: `model` is no module, or is sharded, quantised or not initialised yet, or
-            `in_place` and data-parallel; says what to do.
+        ConfigError: `model` is something else than an nn.Module, sharded, quantised or without
+            weights yet, or `in_place` and data-parallel; says what to do.
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(

@@ -173,7 +173,7 @@ def diagnose(model: nn.Module, example: Example) -> Diagnosis:
 
     Args:
         example: one input batch, a tuple of positional or a mapping of named arguments; numbers
-            are drawn anew, integers (tokens, indices) kept.
+            are drawn at random, integers (tokens, indices) kept.
 
     Raises:
         TraceError: the network cannot be copied, run or traced; names the place.
