@@ -71,7 +71,8 @@ def test_a_form_of_batch(name: str) -> None:
         "collect": lambda loader: prunus.collect(model, loader, groups, form.teacher, blocks=2)
     }
     for called, call in (steps | calls).items():
-        words = form.refused or ("" if called in steps else form.prune_refused)
+        taken = called in steps or (called == "accuracy" and form.measured)
+        words = form.refused or ("" if taken else form.prune_refused)
         loader = form.loader()
         kept = loader if isinstance(loader, list) else ()
         with untouched(model, kept):
