@@ -200,7 +200,10 @@ def _multiplied(
             or whole - sum(n * unread[name] for name, n in times.items()) == total
         ):
             break
-        single = _single(wide, arguments, seen)
+        try:
+            single = _single(wide, arguments, seen)
+        except Exception:  # an example alone may fail in any way, as in training mode
+            break
     layers = {
         name: replace(layer, positions=times.get(name, 0)) if name in kernels else layer
         for name, layer in layers.items()

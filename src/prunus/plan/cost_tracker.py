@@ -90,7 +90,7 @@ class CostTracker:
 
     def _cost(self, name: str, counts: Counts) -> dict[str, float]:
         out, in_, arriving, macs = counts
-        cost: dict[str, float] = dict.fromkeys(self.totals, 0.0)
+        cost: dict[str, float] = dict.fromkeys(self.totals, 0)
         layer = self.groups.layers.get(name)
         cost["macs"] = macs
         if layer is None:
