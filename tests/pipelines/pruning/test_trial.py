@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import prunus
 from prunus.core import DataError, ExportError, last, of_event
 from prunus.pipelines.pruning import api, trial
-from prunus.runs import Watch
+from prunus.runs import Loaders, Watch
 
 ONE_SHOT = prunus.PruneConfig(
     iterations=1, finetune=prunus.TrainConfig(epochs=0), final=prunus.TrainConfig(epochs=0)
@@ -72,7 +72,7 @@ def test_a_trial_changes_nothing(batches: Any) -> None:
     groups = prunus.find_groups(model, x[:1])
     weights, drawn = copy.deepcopy(model.state_dict()), generator.get_state()
     state = torch.get_rng_state()
-    loaders = api.Loaders(train=loader, calibration=loader, validation=loader)
+    loaders = Loaders(train=loader, calibration=loader, validation=loader)
     trial.try_phases(groups, loaders, ONE_SHOT, trainings=[prunus.TrainConfig(distill=0.5)])
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(generator.get_state(), drawn)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from prunus.batches import Inputs, Loader, read
+from prunus.batches import Example, Inputs, Loader, read
 from prunus.core import ResultRow, Row, SideRow, last, of_event, trajectory
 from prunus.evaluation import LatencyTable, accuracy, count_bytes, count_params
 from prunus.graph import collapsed_modules, count_macs, find_groups
@@ -37,7 +37,7 @@ def result_row(
     dense: nn.Module,
     pruned: nn.Module,
     *,
-    example: Inputs,
+    example: Example,
     validation: Mapping[str, float],
     test: Loader | None,
     table: LatencyTable | None = None,
@@ -49,6 +49,8 @@ def result_row(
     With a latency table each side also has `predicted_ms`. Latency is measured by `timing_row`.
     `collapsed` names the modules that have only 1×1 filters left, if there are any.
     """
+
+    example = Inputs.of(example)
 
     def side(network: nn.Module, validated: float) -> SideRow:
         network = network.cpu().eval()
