@@ -386,10 +386,10 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         first = {int(a.reshape(-1)[0]): a.numel() for a in track.arrays}
         for label in first:
             found = self.weights.get(label)
-            if found is not None and all(
-                first.get(int(self.nodes[found][axis][0])) == len(self.nodes[found][axis])
-                for axis in (0, 1)
-            ):
+            if found is None or not {0, 1} <= set(self.nodes[found]):  # one channel has no label
+                continue
+            axes = [self.nodes[found][axis] for axis in (0, 1)]
+            if all(first.get(int(axis[0])) == len(axis) for axis in axes):
                 return found
         return None
 

@@ -49,7 +49,6 @@ def result_row(
     With a latency table each side also has `predicted_ms`. Latency is measured by `timing_row`.
     `collapsed` names the modules that have only 1×1 filters left, if there are any.
     """
-
     example = Inputs.of(example)
 
     def side(network: nn.Module, validated: float) -> SideRow:
