@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import prunus
 from prunus.core import DataError, ExportError, last, of_event
 from prunus.pipelines.pruning import api, trial
-from prunus.runs import Loaders, Watch
+from prunus.pipelines.pruning.run import run_prune
+from prunus.runs import Loaders, RunConfig, Watch
 
 ONE_SHOT = prunus.PruneConfig(
     iterations=1, finetune=prunus.TrainConfig(epochs=0), final=prunus.TrainConfig(epochs=0)
@@ -193,3 +194,40 @@ def test_two_inputs_side_by_side_are_trained_on_too(batches: Any) -> None:
     assert small.a.out_features < 12
     compiled = torch.compile(Sum(), backend="eager")
     assert len(prunus.fit_(compiled, flat, prunus.TrainConfig(epochs=1))) == 1
+
+
+def test_a_run_whose_export_fails_is_whole_and_resume_tries_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = prunus.TrainConfig(epochs=0)
+    config = RunConfig(
+        model="lenet300",
+        data="digits",
+        budget="params=50%",
+        export=("pt2",),
+        device="cpu",
+        train=prunus.TrainConfig(epochs=1),
+        prune=prunus.PruneConfig(
+            iterations=1, intervals=False, runtimes=(), finetune=nothing, final=nothing
+        ),
+    )
+    tried: list[str] = []
+
+    def failing(*args: Any, **named: Any) -> None:
+        raise ExportError("LeNet cannot be exported")
+
+    def trying(*args: Any, **named: Any) -> None:
+        tried.append("again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prunus.pipelines.export.export_model", failing)
+        with pytest.raises(ExportError, match="cannot be exported; everything else is in"):
+            run_prune(config, tmp_path / "run")
+    assert "was not written" in (tmp_path / "run/report.html").read_text()
+    prunus.load(tmp_path / "run")
+    monkeypatch.setattr("prunus.pipelines.pruning.run.try_phases", trying)
+    journal = run_prune(config, tmp_path / "run", resume=True)
+    assert not tried
+    assert (tmp_path / "run/model.pt2").exists()
+    assert len(of_event(journal.record.rows, "result")) == 1
+    assert "was not written" not in (tmp_path / "run/report.html").read_text()
