@@ -66,11 +66,12 @@ class Counted(Net):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls, self.shapes = 0, [(0,)]
+        self.calls = 0
+        self.shapes: list[torch.Size] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
-        self.shapes.append(tuple(x.shape))
+        self.shapes.append(x.shape)
         return super().forward(x)
 
 
@@ -105,7 +106,7 @@ class Tied(Net):
 def attribute() -> nn.Module:
     net = Net()
     net.act = lambda x: x * torch.sigmoid(x) * net.norm.weight.mean()  # type: ignore[assignment]
-    net.last = lambda h: net.head(net.act(net.b(h)))  # type: ignore[method-assign]
+    net.last = lambda h: net.head(net.act(net.b(h)))  # type: ignore[method-assign, operator]
     return net
 
 
