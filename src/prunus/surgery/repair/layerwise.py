@@ -341,23 +341,36 @@ class _Pupil(Run):
             self.repairs += [Repair(name, None, reason)] * last
             return None
         towards = self.first.get(name)
+        maker = None if consumer.maker is None else module_at(self.model, consumer.maker)
+        behind = None if consumer.maker is None else self._norm((consumer.maker, 0))
+        touched = [m for m in (module, target.norm, maker, behind) if m is not None]
+        held = [
+            (t, t.clone())
+            for m in touched
+            for t in (*m._parameters.values(), *m._buffers.values())
+            if t is not None
+        ]
+        again = None
         try:
             left = refit_weight_(
                 module, rows, target, ridge=self.ridge, earlier=earlier, towards=towards
             )
+            if maker is not None:
+                source = self.sources.pop(name)
+                fit_pair_(maker, behind, module, source, seen, target, seed=_seed(name))
+                again = self._run(maker, source)
+                again = (again if behind is None else self._run(behind, again)).relu()
+                rows = _rows(_sampled_input(consumer, module, again))
+                left = refit_weight_(module, rows, target, ridge=self.ridge)
+            failed = not all(bool(t.isfinite().all()) for t, _ in held)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            failed = True
+        if failed:
+            for tensor, value in held:
+                tensor.copy_(value)
             reason = "its inputs are too large or too small for a least-squares fit"
             self.repairs += [Repair(name, None, reason)] * last
             return None
-        again = None
-        if consumer.maker is not None:
-            maker, source = module_at(self.model, consumer.maker), self.sources.pop(name)
-            behind = self._norm((consumer.maker, 0))
-            fit_pair_(maker, behind, module, source, seen, target, seed=_seed(name))
-            again = self._run(maker, source)
-            again = (again if behind is None else self._run(behind, again)).relu()
-            rows = _rows(_sampled_input(consumer, module, again))
-            left = refit_weight_(module, rows, target, ridge=self.ridge)
         self.repairs += [Repair(name, left)] * last
         return again
 
