@@ -163,6 +163,7 @@ class _Reading:
             batch = parse(each, model) if how is None else how.parse(each, model)
             if batch.size == 0:
                 continue
+            _check_dense(batch.inputs)
             inputs = batch.inputs.like(model)
             _check_bytes(inputs, model)
             yield Batch(inputs, batch.labels)
@@ -397,6 +398,17 @@ def _takes_bytes(model: nn.Module, inputs: Inputs) -> bool:
         else:
             _TAKES_BYTES[model] = True
     return _TAKES_BYTES[model]
+
+
+def _check_dense(inputs: Inputs) -> None:
+    """Raise where inputs have no values, or are stored in a form that layers do not take."""
+    for tensor in inputs.tensors:
+        if tensor.is_meta or tensor.layout != torch.strided:
+            held = "without values (device 'meta')" if tensor.is_meta else f"of {tensor.layout}"
+            raise DataError(
+                f"the images of a batch are tensors {held}, of shape {tuple(tensor.shape)}: give "
+                "dense tensors with values, such as x.to_dense()"
+            )
 
 
 def _check_bytes(inputs: Inputs, model: nn.Module) -> None:

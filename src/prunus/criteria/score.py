@@ -94,8 +94,9 @@ def _unread(groups: Groups, group: Group) -> str:
     """Return why no consumer of a group has statistics."""
     if group.consumers:
         return (
-            "no consumer has statistics: it is too wide for a Gram matrix (feature_limit), or "
-            "did not run"
+            "no consumer has statistics: it is too wide for a Gram matrix (feature_limit), it did "
+            "not run, or what it reads has no row for each image (routed tokens, learnt queries): "
+            "criterion l1 or l2 scores it"
         )
     raw = [
         (member.module.rpartition(":")[0], module)

@@ -183,7 +183,8 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.tokens.add(id(tensor))
         if key == "weight" and mixing:
             self.mixed.add(id(tensor))
-        if (key == "weight" and mixing) or (key == "in_proj_weight" and is_packed(module)):
+        weighs = (key == "weight" and mixing) or (key == "in_proj_weight" and is_packed(module))
+        if weighs and len(shared[0]):
             self.weights[int(shared[0][0])] = id(tensor)
         if isinstance(module, CONVOLUTIONS) and key == "weight":
             self._own_filters(name, module, tensor)
@@ -255,12 +256,18 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         names = {m: name for name, m in self.layers()}
         handles = []
 
+        onednn = torch.backends.mkldnn.enabled
+
         def enter(module: nn.Module, _: Any) -> None:
             self.running.append(names[module])
             self.ran.add(names[module])
+            if isinstance(module, nn.LSTM):  # which oneDNN runs as one operation
+                torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
 
         def leave(module: nn.Module, _: Any, __: Any) -> None:
             self.running.pop()
+            if isinstance(module, nn.LSTM):
+                torch.backends.mkldnn.set_flags(onednn)  # type: ignore[no-untyped-call]
 
         for module in names:
             handles.append(module.register_forward_pre_hook(enter))
@@ -268,6 +275,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
+            torch.backends.mkldnn.set_flags(onednn)  # type: ignore[no-untyped-call]
             for handle in handles:
                 handle.remove()
 

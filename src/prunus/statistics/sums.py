@@ -30,6 +30,7 @@ class Sums:
         self._memory = MemoryGuard(request.store)
         self._columns = 0
         self._scatters: list[dict[str, Scatter]] = [{} for _ in range(request.blocks)]
+        self._left_out: set[str] = set()
         self._duals: list[dict[str, Dual]] = [{} for _ in range(request.blocks)]
         self._outputs: dict[str, Output] = {}
         self._block_images = [0] * request.blocks
@@ -117,6 +118,10 @@ class Sums:
         discrete, store = self._teacher.discrete, self._request.store
         return Scatter.zeros(features, self._columns, store, discrete=discrete, cells=cells)
 
+    def leave_out(self, name: str) -> None:
+        """Keep no statistics of a consumer: its rows are not those of the images of a batch."""
+        self._left_out.add(name)
+
     def finish(self) -> Statistics:
         """Return the statistics of all batches."""
         asked = self._request
@@ -130,7 +135,7 @@ class Sums:
             empty = self._zeros(features, like.cells if like else 1)
             for b in used:  # it did not run, or not in this block
                 held = self._scatters[b].get(name)
-                if held is None or not held.weight:
+                if held is None or not held.weight or name in self._left_out:
                     self._scatters[b][name] = empty
         parents = tuple(self._teacher.parents) if isinstance(self._teacher, Classes) else ()
         text = asked.sampling.kind + (f":{asked.sampling.grid}" if asked.sampling.grid else "")

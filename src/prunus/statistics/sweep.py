@@ -185,10 +185,8 @@ class Sweep:
                 values_of(raw), module, consumer, number=batch.number, size=batch.size
             )
             if len(samples.x) != batch.size:
-                raise DataError(
-                    f"module {consumer.module!r} reads {len(samples.x)} rows for {batch.size} "
-                    "images, so its samples have no class: keep the batch as the first axis"
-                )
+                self._sums.leave_out(consumer.module)
+                return None
             self._add(consumer.module, samples, batch)
             return changed
 

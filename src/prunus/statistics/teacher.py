@@ -100,7 +100,7 @@ class Classes:
         if bool((y == IGNORED).any()):
             raise DataError(
                 f"labels hold {IGNORED} for positions that do not count, which statistics cannot "
-                "leave out: pass teacher='logits', or give labels for all positions"
+                "leave out: give labels for all positions, or collect with teacher='logits'"
             )
         if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.count:
             raise DataError(

@@ -332,8 +332,6 @@ class Encoder(nn.Module):
 @network(
     steps(6, 8),
     cuts=("first", "last.0"),
-    steps_refused="so its samples have no class",
-    prune_refused="so its samples have no class",
 )
 class LearntQueries(nn.Module):
     """DETR, Perceiver: learnt queries attend to the tokens."""

@@ -317,8 +317,6 @@ class InterleavedRotary(nn.Module):
 @network(
     tokens(),
     cuts=("experts.0.up",),
-    steps_refused="so its samples have no class",
-    prune_refused="so its samples have no class",
 )
 class Experts(nn.Module):
     """A router sends each token to one of three experts, which see different tokens."""

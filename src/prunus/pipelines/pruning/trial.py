@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.batches import Batch, Loader, read
 from prunus.core import (
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["try_exports", "try_phases"]
 
-#: Batches that a trial reads of each loader, and examples that it uses of each.
-BATCHES, EXAMPLES = 2, 4
+#: Batches that a trial reads of each loader, and examples that it uses of each; windows of an image
+#: are rarely so many, and must not be taken for images.
+BATCHES, EXAMPLES = 2, 3
 #: Groups that the trial cut takes a unit of, at most.
 GROUPS = 8
 
@@ -52,7 +53,7 @@ def try_phases(
     test: Loader | None = None,
     fabric: Fabric | None = None,
 ) -> None:
-    """Run every phase once on the first two batches, four examples of each; nothing is changed.
+    """Run every phase once on the first two batches, three examples of each; nothing is changed.
 
     In this order: the accuracy on each split, one epoch of each kind of training, the statistics,
     and the repair of a cut of one unit in a few groups. All of it works on private copies of
@@ -95,13 +96,12 @@ def _small(loader: Loader, model: nn.Module) -> list[Batch]:
     """Return the first batches of a loader, a few examples of each."""
     with _same_generators(loader):
         found = list(_run("reading the loader", lambda: list(read(loader, model, None, BATCHES))))
-    return [
-        Batch(
-            batch.inputs.first(EXAMPLES).detached(),
-            None if batch.labels is None else batch.labels[:EXAMPLES],
-        )
-        for batch in found
-    ]
+    return [Batch(batch.inputs.first(EXAMPLES).detached(), _first_labels(batch)) for batch in found]
+
+
+def _first_labels(batch: Batch) -> Tensor | None:
+    labels = batch.labels
+    return labels if labels is None or not labels.dim() else labels[:EXAMPLES]
 
 
 @contextmanager
