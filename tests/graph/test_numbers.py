@@ -99,3 +99,23 @@ def test_numbers_carry_their_origins_through_arithmetic() -> None:
         torch.zeros(5, 8).as_subclass(Seen).view(5, heads, size)
     assert [(1, {":heads"}), (2, {":heads", ":inner"})] in seen
     assert not sizes.hashed
+
+
+class Normalise(nn.Module):
+    """A norm by a function, whose width is a number of the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.across, self.classes = 8, 8
+        self.scale = nn.Parameter(torch.rand(8) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (self.across,), self.scale)
+
+
+def test_a_norm_reads_its_width() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), Normalise(), nn.Linear(8, 2)).eval()
+    groups = find_groups(model, torch.zeros(1, 3), inputs=False)
+    assert members(groups) == {"0": "0.out 2.in 1.scale:0.out 1:across.out"}
+    assert unsound_groups(groups, torch.randn(2, 3)) == {}

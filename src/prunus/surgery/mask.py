@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,7 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
     bake_(model, owners_of(plan.modules))
     found = {name: module_at(model, name) for name in plan.modules}  # before any is changed
     norms: dict[nn.Module, Edit] = {}
+    numbers: dict[nn.Module, list[str]] = defaultdict(list)
     partial: dict[str, nn.Module] = {}
     for name, module in found.items():
         axes = plan.modules[name]
@@ -48,6 +51,8 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
             open_heads_(owner)  # PyTorch's fused layer would look for the parameters of its norms
         if isinstance(module, RawAxis) and is_written_norm(module.owner):
             norms[module.owner] = axes["out"]
+            if module.dim is None:
+                numbers[module.owner].append(module.key)
         elif isinstance(module, RawAxis):
             _zero_raw_(module, list(axes["out"].removed))
         elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
@@ -71,7 +76,7 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
                     channels = gone.nonzero()[:, 0].tolist()
                 _zero_columns_(module, channels)
     for norm, edit in norms.items():
-        norm.forward = KeptNorm(norm, edit)
+        norm.forward = KeptNorm(norm, edit, numbers[norm])
     for name, module in partial.items():  # with what they hold, masked
         inner = _read_within(module, name, plan)
         module.forward = KeptInputs(module, plan.modules[name]["in"], inner)  # its hooks stay
@@ -81,12 +86,13 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
 class KeptNorm:
     """The forward pass of a norm over channels, over those that stay; the others become 0."""
 
-    def __init__(self, norm: nn.Module, edit: Edit) -> None:
-        """Cut a copy of `norm`, each of its parameters, as `edit` says."""
+    def __init__(self, norm: nn.Module, edit: Edit, numbers: Sequence[str] = ()) -> None:
+        """Cut a copy of `norm`, each of its parameters and `numbers`, as `edit` says."""
         names = ["norm"]
         if is_written_norm(norm):
             own = dict(norm.named_parameters(recurse=False))
             names = [f"norm.{key}:{list(p.shape).index(edit.of)}" for key, p in own.items()]
+            names += [f"norm:{key}" for key in numbers]
         plan = Plan(modules={name: {"out": edit} for name in names})
         self.whole = _bare(norm)
         self.norm = replay_(nn.ModuleDict({"norm": copy.deepcopy(self.whole)}), plan)["norm"]  # type: ignore[index]

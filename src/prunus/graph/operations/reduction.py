@@ -151,7 +151,10 @@ def _layer_norm(call: Call) -> list[Track]:
         for array in x.arrays:
             call.labels.fix(array, "a norm over several axes reads it")
         return [Track(call.shape)]
-    return _normalise(call, x, own, len(x.shape) - 1)
+    axis = len(x.shape) - 1
+    for array in x.along(axis):
+        call.trace.sized(array, call.site.module)  # by the shape that it normalises over
+    return _normalise(call, x, own, axis)
 
 
 def _normalise(call: Call, x: Track, own: list[Track], axis: int) -> list[Track]:
