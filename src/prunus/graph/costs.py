@@ -146,7 +146,7 @@ def find_layers(
             in_=channel_count(module, "in") if name in kernels else width,
             taps=taps,
             groups=getattr(module, "groups", 1) if mixing else 1,
-            per_out=sum(t.numel() for t in rest if isinstance(t, nn.Parameter)) // width,
+            per_out=sum(t.numel() for t in rest if isinstance(t, nn.Parameter)) // max(width, 1),
             positions=seen.positions[name],
             mixing=mixing,
             element=sum(t.element_size() for t in kernel),
@@ -155,7 +155,7 @@ def find_layers(
                 for t in rest
                 if t.dim() > 0  # a counter of batches has no channels
             )
-            // width,
+            // max(width, 1),
             bytes_once=sum(t.numel() * t.element_size() for t in rest if t.dim() == 0),
             learnt=sum(isinstance(t, nn.Parameter) for t in kernel) if name in kernels else 1,
         )

@@ -421,7 +421,8 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Couple a module's numeric attributes with the axes whose sizes are taken from them.
 
         An attribute matches if a function that was given it as a size laid out as many labels, and
-        it fits no other labels.
+        it fits no other labels. A number of heads, by its name, also matches as many heads that a
+        reshape in its module makes of what is left.
         """
         found: dict[str, list[Tensor]] = defaultdict(list)
         attached = np.zeros(len(self.labels.settled()), dtype=bool)
@@ -439,6 +440,13 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for name in reshape.candidates(axis)
                 if name in self.numbers and module_at(self.model, name).num_channels == size
             ]
+            if not fit and axis < array.dim() - 1:  # the number of heads is left open, as −1
+                fit = [
+                    name
+                    for name in sorted(self.numbers)
+                    if name.rpartition(":")[0] == reshape.module and counts_heads(name)
+                    if module_at(self.model, name).num_channels == size
+                ]
             heads = [name for name in fit if counts_heads(name)]
             if heads:  # with equally many dimensions each; those are the last axis of a reshape
                 last = axis == array.dim() - 1

@@ -47,6 +47,9 @@ MULTIPLYING = {
     "linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
     "conv_transpose3d", "mv", "inner",
 }  # fmt: skip
+#: Functions that add a parameter to what a layer makes.
+ADDING = ("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "__sub__")
+
 ALONE = "only one that is multiplied whole, and in one way, as a layer's weight is can be a layer"
 
 
@@ -282,7 +285,8 @@ def _couple(
 def _raw(wide: nn.Module, seen: Probe, groups: list[Group]) -> list[Unprunable]:
     """Return the parameters that are multiplied as no layer's weight is, and not cut with a layer.
 
-    Where nothing at all can be cut, all parameters with an input and an output are named.
+    Where nothing at all can be cut, all parameters with an input and an output are named, but for
+    those that are added, such as positions.
     """
     cut = {m.module.rpartition(":")[0] for group in groups for m in group.members}
     found = []
@@ -291,7 +295,7 @@ def _raw(wide: nn.Module, seen: Probe, groups: list[Group]) -> list[Unprunable]:
         sizes = [n for n in wide.get_parameter(name).shape if n > 1]
         if how is None or name in cut or len(sizes) < 2:
             continue
-        if how in MULTIPLYING or not groups:
+        if how in MULTIPLYING or (not groups and how not in ADDING):
             found.append(Unprunable(name, f"it is a parameter that {how!r} reads: {ALONE}"))
     return found
 

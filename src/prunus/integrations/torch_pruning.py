@@ -29,7 +29,7 @@ from prunus.criteria import (
     score,
 )
 from prunus.graph import Group, Groups, Index, Member, find_groups
-from prunus.modules import RawAxis, SelectLinear, is_depthwise, module_at
+from prunus.modules import TRANSPOSED, RawAxis, SelectLinear, is_depthwise, module_at
 from prunus.statistics import Statistics, collect, trace_utility
 
 try:
@@ -183,6 +183,7 @@ class DiscriminantImportance:
         ):
             return
         groups = find_groups(self.model, self.example)
+        groups = groups.without(_not_theirs(groups))
         if self.criterion.needs_statistics:
             statistics = collect(self.model, self.loader, groups, **self.collecting)
             if "traces" in needs_of(self.criterion):
@@ -205,6 +206,17 @@ class DiscriminantImportance:
             place = self._worth.setdefault((member.module, member.axis), {})
             for channels, value in zip(member.index.tolist(), values.tolist(), strict=True):
                 place.update(dict.fromkeys(channels, value))
+
+
+def _not_theirs(groups: Groups) -> dict[str, str]:
+    """Return the groups that Torch-Pruning cannot cut, with the reason."""
+    return {
+        group.name: f"Torch-Pruning cannot cut {member.module}, a grouped transposed convolution"
+        for group in groups.values()
+        for member in group.members
+        if isinstance(module := module_at(groups.model, member.module), TRANSPOSED)
+        if module.groups > 1
+    }
 
 
 def torch_pruning_group(groups: Groups, group: Group) -> tp.Group:

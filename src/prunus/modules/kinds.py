@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+from math import prod
 from typing import cast
 from weakref import WeakKeyDictionary
 
@@ -262,5 +263,6 @@ def set_input_columns_(module: nn.Module, columns: Tensor) -> None:
 def _by_group(module: nn.Module, weight: Tensor) -> Tensor:
     """Return a weight as (conv groups, in of a group, outputs of a group, taps), a view."""
     groups = getattr(module, "groups", 1)
-    split = weight.view(groups, len(weight) // groups, weight.shape[1], -1)
+    taps = prod(weight.shape[2:])
+    split = weight.view(groups, len(weight) // groups, weight.shape[1], taps)
     return split if isinstance(module, TRANSPOSED) else split.transpose(1, 2)

@@ -63,10 +63,11 @@ class Part:
 
 @dataclass
 class Reshape:
-    """Labels after a reshape, and the numbers of modules that its sizes are taken from."""
+    """Labels after a reshape in `module`, and the numbers that its sizes are taken from."""
 
     array: Tensor
     numbers: list[Read]
+    module: str = ""
 
     def candidates(self, axis: int) -> list[str]:
         """Return the numbers that the size of an axis may be taken from.
@@ -121,7 +122,7 @@ class TraceState:
     def sized(self, array: Tensor, module: str) -> None:
         """Remember labels of a result whose sizes the running function was given in `module`."""
         if varying(array) and (numbers := self.sizes.at(array.dim(), module)):
-            self.reshapes.append(Reshape(array, numbers))
+            self.reshapes.append(Reshape(array, numbers, module))
 
     def join(self, one: Tensor, other: Tensor, operation: str) -> None:
         """Merge labels that meet; where a tensor meets each of several heads, wait for the end."""
