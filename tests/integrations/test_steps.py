@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from prunus.core.errors import BudgetError, ConfigError, DataError, PrunusError
-from prunus.integrations.batches import images_and_labels
+from prunus.integrations.batches import labelled
 from prunus.integrations.steps import PruningSteps
 from prunus.pipelines import PruneConfig
 from tests.integrations.digits import digits, network
@@ -16,7 +16,7 @@ from tests.integrations.digits import digits, network
 def steps(budget: str = "macs=50%", **given: Any) -> PruningSteps:
     options: dict[str, Any] = {
         "at_epochs": None, "every": None, "steps": None, "out": None, "config": None,
-        "batches": 2, "reader": images_and_labels, "seed": 0,
+        "batches": 2, "reader": None, "seed": 0,
     }  # fmt: skip
     return PruningSteps(budget, **{**options, **given})
 
@@ -62,28 +62,19 @@ X, Y = torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.long)
 
 @pytest.mark.parametrize(
     "batch",
-    [(X, Y), [X, Y, "more"], {"pixel_values": X, "labels": Y}, {"label": Y, "pixel_values": X}],
+    [(X, Y), [X, Y, "more"], {"pixel_values": X, "labels": Y}, {"label": Y, "image": X}],
 )
 def test_batches_that_are_read(batch: Any) -> None:
-    x, y = images_and_labels(batch)
-    assert x is X
-    assert y is Y
+    found = labelled(batch, network())
+    assert found.inputs.tensors[0] is X
+    assert found.labels is Y
+    assert labelled({"a": [X, Y]}, network(), lambda b: b["a"]).labels is Y
 
 
-@pytest.mark.parametrize(
-    ("batch", "held"),
-    [
-        (X, "a Tensor"),
-        ((X,), "a tuple"),
-        ([X, None], "a list"),
-        ({"image": X}, "a mapping with image"),
-        ({}, "a mapping with nothing"),
-        ("image", "a str"),
-    ],
-)
-def test_batches_that_are_not(batch: Any, held: str) -> None:
-    with pytest.raises(DataError, match=f"is {held}, expected .*pass reader="):
-        images_and_labels(batch)
+@pytest.mark.parametrize("batch", [X, (X,), [X, None], {"image": X}, {}, "image"])
+def test_batches_that_are_not(batch: Any) -> None:
+    with pytest.raises(DataError, match=r"pass reader="):
+        labelled(batch, network())
 
 
 def test_a_refusal_comes_before_training() -> None:

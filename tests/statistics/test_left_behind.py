@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import ConfigError, DataError, NonFiniteError
+from prunus.criteria import score
 from prunus.graph import find_groups
 from prunus.statistics import collect
 from tests.graph.nets import CLASSES, Plain, batches, build, images
@@ -184,8 +185,11 @@ class TokensFirst(Unbatched):
         return self.fc2(self.fc1(x).relu()).mean(0)
 
 
-def test_samples_without_a_class_are_named() -> None:
+def test_samples_without_a_class_are_left_out_and_the_scores_say_so() -> None:
     model = TokensFirst().eval()
     groups = find_groups(model, images(1), inputs=False)
-    with pytest.raises(DataError, match="module 'fc1' reads 30 rows for 2 images"):
-        collect(model, [(images(2), torch.tensor([0, 1]))], groups)
+    statistics = collect(model, [(images(2), torch.tensor([0, 1]))] * 2, groups)
+    assert statistics["fc1"].samples == 0
+    skipped = score(groups, statistics, "fdr").skipped
+    assert skipped
+    assert all("no row for each image" in reason for reason in skipped.values())

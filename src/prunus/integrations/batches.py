@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from prunus.batches import Batch, parse
 from prunus.core import DataError
 
-__all__ = ["Reader", "images_and_labels", "without_workers"]
+__all__ = ["Reader", "labelled", "without_workers"]
 
-#: Converts a batch of the user's loader to (images, labels).
-Reader = Callable[[Any], tuple[Tensor, Tensor]]
+#: Converts a batch of the user's loader to (inputs, labels).
+Reader = Callable[[Any], tuple[Any, Any]]
 
 
-def images_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
-    """Return the first two of a tuple or list, or `pixel_values` and `labels` of a mapping.
+def labelled(batch: Any, network: nn.Module, reader: Reader | None = None) -> Batch:
+    """Return a trainer's batch as `network` reads it: in any form that `read` knows, with labels.
 
     Raises:
-        DataError: the batch is neither; explains how to convert it.
+        DataError: it has none of these forms, or no labels; explains how to convert it.
     """
-    if isinstance(batch, Mapping):
-        found = batch.get("pixel_values"), batch.get("labels", batch.get("label"))
-        held = f"a mapping with {', '.join(map(str, batch)) or 'nothing'}"
-    else:
-        pair = list(batch[:2]) if isinstance(batch, (tuple, list)) else []
-        found = tuple([*pair, None, None][:2])
-        held = f"a {type(batch).__name__}"
-    if isinstance(found[0], Tensor) and isinstance(found[1], Tensor):
-        return found[0], found[1]
-    raise DataError(
-        f"a batch of the training loader is {held}, expected (images, labels) or a mapping with "
-        "pixel_values and labels: pass reader=, a function from a batch to (images, labels)"
-    )
+    try:
+        found = parse(batch if reader is None else tuple(reader(batch)), network)
+    except DataError as error:
+        raise DataError(
+            f"{error}; inside a trainer pass reader=, a function from a batch to (inputs, labels)"
+        ) from None
+    if found.labels is None:
+        raise DataError(
+            f"a batch of the training loader, a {type(batch).__name__}, has no labels: pass "
+            "reader=, a function from a batch to (inputs, labels)"
+        )
+    return found
 
 
 def without_workers(loader: Iterable[Any]) -> Iterable[Any]:

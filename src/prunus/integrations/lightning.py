@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from prunus.core import ConfigError, WeightsError
-from prunus.integrations.batches import Reader, images_and_labels
+from prunus.integrations.batches import Reader
 from prunus.integrations.steps import PruningSteps
 from prunus.plan import BudgetLike
 from prunus.runs import PruneConfig
@@ -67,7 +67,7 @@ class PruningCallback(Callback):
         out: str | Path | None = None,
         config: PruneConfig | None = None,
         batches: int = 16,
-        reader: Reader = images_and_labels,
+        reader: Reader | None = None,
         seed: int = 0,
     ) -> None:
         """Prune to `budget`, such as `"macs=50%"`, in macs, params or bytes.
@@ -80,7 +80,8 @@ class PruningCallback(Callback):
                 `prunus.load(out, model=…)`.
             config: how to prune; its training settings are not used.
             batches: number of batches of the training loader per step; they are kept in memory.
-            reader: converts a batch to (images, labels).
+            reader: converts a batch to (inputs, labels); by default every form is read that
+                `prunus.read` knows.
 
         Raises:
             ConfigError, BudgetError: invalid settings, immediately; a budget that cannot be

@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
+from prunus.batches import Inputs, parse
 from prunus.core import (
     BudgetError,
     ConfigError,
@@ -28,7 +29,7 @@ from prunus.core import (
 )
 from prunus.evaluation import accuracy
 from prunus.export import save_weights
-from prunus.integrations.batches import Reader, without_workers
+from prunus.integrations.batches import Reader, labelled, without_workers
 from prunus.pipelines import (
     Pruning,
     PruningState,
@@ -70,7 +71,7 @@ class PruningSteps:
         out: str | Path | None,
         config: PruneConfig | None,
         batches: int,
-        reader: Reader,
+        reader: Reader | None,
         seed: int,
     ) -> None:
         self.budget = _counted(budget)
@@ -105,7 +106,7 @@ class PruningSteps:
                 f"training has {epochs} epochs: schedule earlier steps, or train longer"
             )
         with keeping_random_state():
-            session = self._session(loader)
+            session = self._session(network, loader)
             example = self._example(session)
             groups = find_sound_groups(network, example, self.config)
             self.config = ignoring(self.config, groups)
@@ -146,7 +147,7 @@ class PruningSteps:
         before = tensors_of(network)
         modes = {name: module.training for name, module in network.named_modules()}
         with keeping_random_state():
-            session = self._session(loader)
+            session = self._session(network, loader)
             made = s_phase_(*self._opened(network, session), targets, i)
         for name, module in network.named_modules():
             module.training = modes[name]
@@ -199,13 +200,16 @@ class PruningSteps:
         replay_(network, plan)
         self.take_up(state)
 
-    def _session(self, loader: Iterable[Any]) -> Session:
+    def _session(self, network: nn.Module, loader: Iterable[Any]) -> Session:
         """Return the context of an S-phase: a bounded part of the training data.
 
         Shuffling uses the step's own random stream, so a resumed run reads the same batches.
         """
         seed_everything(self.seed, "batches", self.done)
-        found = [self.reader(batch) for batch in islice(without_workers(loader), self.batches)]
+        found = [
+            labelled(batch, network, self.reader)
+            for batch in islice(without_workers(loader), self.batches)
+        ]
         if not found:
             raise DataError(
                 "the training loader yields no batch: it needs at least one image per class"
@@ -239,9 +243,8 @@ class PruningSteps:
         )
         return pruning, state
 
-    def _example(self, session: Session) -> Tensor:
-        images: Tensor = next(iter(session.loaders.calibration))[0]
-        return images[:1]
+    def _example(self, session: Session) -> Inputs:
+        return parse(next(iter(session.loaders.calibration))).inputs.first(1)
 
 
 def _counted(given: BudgetLike) -> Budget:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from prunus.core import ConfigError, RunFolderError, to_json, write_whole
-from prunus.integrations.batches import Reader, images_and_labels
+from prunus.integrations.batches import Reader
 from prunus.integrations.steps import PruningSteps
 from prunus.plan import BudgetLike
 from prunus.runs import PruneConfig
@@ -70,7 +70,7 @@ class PruningCallback(TrainerCallback):
         out: str | Path | None = None,
         config: PruneConfig | None = None,
         batches: int = 16,
-        reader: Reader = images_and_labels,
+        reader: Reader | None = None,
         seed: int = 0,
     ) -> None:
         """Prune to `budget`, such as `"macs=50%"`, in macs, params or bytes.
@@ -81,7 +81,8 @@ class PruningCallback(TrainerCallback):
                 `prunus.load(out, model=…)`.
             config: how to prune; its training settings are not used.
             batches: number of batches of the training loader per step; they are kept in memory.
-            reader: converts a batch to (images, labels); by default `pixel_values` and `labels`.
+            reader: converts a batch to (inputs, labels); by default every form is read that
+                `prunus.read` knows.
 
         Raises:
             ConfigError, BudgetError: invalid settings, immediately; a budget that cannot be

@@ -81,22 +81,24 @@ def distance(one: Tensor, other: Tensor) -> float:
 
 
 def test_a_layer_that_runs_less_often_when_cut_is_left_alone() -> None:
+    threads = threading.active_count()
     for seed in range(6):
         torch.manual_seed(seed)
         model, loader = Repeated().eval(), batches(6)
         groups = prunus.find_groups(model, loader[0][0], verify=False)
         if "a" in groups:
             repaired(model, groups, loader, "a")
-        assert threading.active_count() == 1
+        assert threading.active_count() == threads
 
 
 def test_an_error_of_the_cut_network_comes_out_and_no_thread_stays() -> None:
     torch.manual_seed(0)
     model, loader = Failing().eval(), batches(6)
     groups = prunus.find_groups(model, loader[0][0], verify=False)
+    threads = threading.active_count()
     with pytest.raises((ValueError, prunus.PrunusError), match="too few channels"):
         repaired(model, groups, loader, "a")
-    assert threading.active_count() == 1
+    assert threading.active_count() == threads
     assert model.a.out_features == 8  # taken back
 
 
