@@ -5,7 +5,7 @@ that `unsound_groups` finds, and cuts to 67 % of the MACs by a random plan (seed
 
 - the cut network computes what the masked one does, to 1e-4 of the largest output;
 - a backward pass in training mode runs on two images;
-- at least 25 % of the MACs of convolutions and linear layers are gone, by PyTorch's counter;
+- at least 25 % of the MACs are gone, attention's products included (`prunus.graph.count_macs`);
 - in a process of its own, `prunus.load` gives the same outputs, bit for bit, from plan.json and
   model.safetensors on a new build whose weights are others (a column of its own);
 - with `--onnx`, a column of its own: the export passes the project's gate.
@@ -52,12 +52,11 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunus.batches import flatten_tensors
 from prunus.criteria import score
 from prunus.export import export_onnx, save_weights
-from prunus.graph import Groups, find_groups
+from prunus.graph import Groups, count_macs, find_groups
 from prunus.graph.probe import probe
 from prunus.pipelines import load
 from prunus.plan import make_plan
@@ -72,8 +71,6 @@ TOLERANCE = 1e-4
 #: Least change of the outputs by the plan, and by the image, relative to the largest output.
 LEAST_CHANGE = 1e-2
 RATIOS = (0.18, 0.3, 0.5)
-#: What convolutions and linear layers call; an attention's products of activations are others.
-LAYERS = (torch.ops.aten.convolution, torch.ops.aten.mm, torch.ops.aten.addmm)
 
 
 class CheckError(Exception):
@@ -81,14 +78,11 @@ class CheckError(Exception):
 
 
 def count(model: nn.Module, image: Tensor) -> int:
-    """Return the multiply-accumulates of the convolutions and linear layers in a forward pass.
+    """Return the multiply-accumulates of a forward pass, as budgets count them.
 
-    Counted with gradients on, since PyTorch's fast path for attention hides its layers.
+    Those of convolutions, linear layers and products of activations (attention), by ATen operation.
     """
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
-        copy.deepcopy(model).eval()(image)  # what it keeps must not have a gradient
-    flops = counter.get_flop_counts()["Global"]
-    return sum(flops.get(operator, 0) for operator in LAYERS) // 2
+    return count_macs(copy.deepcopy(model).eval(), image)
 
 
 def outputs(model: nn.Module, images: Tensor) -> list[Tensor]:

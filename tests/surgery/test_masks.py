@@ -1,5 +1,6 @@
 """Masked equals cut: readers that are no layers, and norms wherever they have their channels."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import prunus
+from prunus.graph import find_groups
 from prunus.modules import private_copy
+from prunus.plan import plan_units
 from prunus.surgery import mask_, replay_
 from tests.conftest import random_plan
 
@@ -166,3 +169,27 @@ def test_masked_equals_cut(name: str) -> None:
         masked, cut = mask_(private_copy(model), plan)(x), replay_(private_copy(model), plan)(x)
     assert not torch.allclose(dense, cut, rtol=1e-3)
     torch.testing.assert_close(masked, cut, rtol=1e-5, atol=1e-5 * float(masked.abs().max()))
+
+
+class Standardised(nn.Conv2d):
+    """A weight with mean 0 over its inputs, and a gain for each output."""
+
+    def __init__(self, i: int, o: int) -> None:
+        super().__init__(i, o, 3, padding=1)
+        self.gain = nn.Parameter(torch.rand(o, 1, 1, 1) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) * self.gain
+        return F.conv2d(x, weight, self.bias, padding=1)
+
+
+def test_a_gain_of_outputs_is_not_taken_for_one_of_inputs() -> None:
+    """Where the same channels go before and behind a layer, their places tell them apart."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        Standardised(3, 8), nn.ReLU(), Standardised(8, 8), nn.ReLU(), Standardised(8, 4)
+    ).eval()
+    x = torch.randn(2, 3, 6, 6)
+    plan = plan_units(find_groups(net, x), {"0": [0, 3, 5], "2": [0, 3, 5]})
+    masked, cut = mask_(copy.deepcopy(net), plan), replay_(copy.deepcopy(net), plan)
+    torch.testing.assert_close(masked(x), cut(x), rtol=1e-5, atol=1e-5)

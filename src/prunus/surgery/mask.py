@@ -179,7 +179,9 @@ def _read_within(layer: nn.Module, name: str, plan: Plan) -> dict[str, str]:
             found[other.removeprefix(f"{name}.")] = "in"
         if not (colon and dim.isdecimal() and owner == name) or axes.get("out") != edit:
             continue
-        if getattr(layer, key).shape != weight.shape or int(dim) != made:
+        tensor = getattr(layer, key)
+        by_place = tensor.dim() == weight.dim()  # a mask, or a gain (O, 1, 1): axes as the weight's
+        if not by_place or int(dim) == 1 - made:
             found[f"{key}:{dim}"] = "out"
     return found
 
