@@ -1,7 +1,16 @@
 """What a loader gives and a network returns: inputs, labels, outputs."""
 
 from prunus.batches.inputs import Example, Inputs
-from prunus.batches.labels import IGNORED, Matched, are_shares, class_axis, class_labels, match
+from prunus.batches.labels import (
+    IGNORED,
+    Matched,
+    are_shares,
+    check_range,
+    class_axis,
+    class_labels,
+    finest,
+    match,
+)
 from prunus.batches.outputs import (
     Heads,
     OutputChoice,
@@ -11,7 +20,16 @@ from prunus.batches.outputs import (
     name_tensors,
     primary,
 )
-from prunus.batches.reading import Batch, Batches, Loader, length, parse, read, rereadable
+from prunus.batches.reading import (
+    Batch,
+    Batches,
+    Loader,
+    count_batches,
+    length,
+    parse,
+    read,
+    rereadable,
+)
 
 __all__ = [
     "IGNORED",
@@ -25,9 +43,12 @@ __all__ = [
     "OutputChoice",
     "are_shares",
     "auxiliary",
+    "check_range",
     "choose_output",
     "class_axis",
     "class_labels",
+    "count_batches",
+    "finest",
     "flatten_tensors",
     "length",
     "match",

@@ -105,20 +105,17 @@ class Inputs:
         )
 
     def first(self, count: int) -> Inputs:
-        """Return the first `count` examples; tensors without a batch axis stay whole."""
-        size = self.size
-        return self.map(lambda t: t[:count] if t.dim() and len(t) == size else t)
+        """Return the first `count` examples."""
+        return self.rows(lambda t: t[:count])
 
     def repeated(self, count: int) -> Inputs:
         """Return a batch of `count` copies of the first example."""
+        return self.rows(lambda t: t[:1].expand(count, *t.shape[1:]).contiguous())
+
+    def rows(self, chosen: Callable[[Tensor], Tensor]) -> Inputs:
+        """Return other examples, `chosen` from each tensor; those without a batch axis stay."""
         size = self.size
-
-        def repeat(tensor: Tensor) -> Tensor:
-            if not tensor.dim() or len(tensor) != size:
-                return tensor
-            return tensor[:1].expand(count, *tensor.shape[1:]).contiguous()
-
-        return self.map(repeat)
+        return self.map(lambda t: chosen(t) if t.dim() and len(t) == size else t)
 
     @staticmethod
     def joined(parts: Sequence[Inputs]) -> Inputs:

@@ -9,7 +9,16 @@ from torch import Tensor
 
 from prunus.core import DataError
 
-__all__ = ["IGNORED", "Matched", "are_shares", "class_axis", "class_labels", "match"]
+__all__ = [
+    "IGNORED",
+    "Matched",
+    "are_shares",
+    "check_range",
+    "class_axis",
+    "class_labels",
+    "finest",
+    "match",
+]
 
 #: The label of a position that is not to be counted, as in PyTorch's cross-entropy.
 IGNORED = -100
@@ -119,7 +128,7 @@ def _classes(output: Tensor, labels: Tensor) -> Matched:
     axis = class_axis(output, labels)
     if axis is not None:
         scores, wanted = output.movedim(axis, -1).flatten(0, -2), labels.flatten()
-        _check_range(wanted, scores.shape[1])
+        check_range(wanted, scores.shape[1])
         return _counted(scores, wanted)
     if output.dim() != 2 or labels.dim() > 2:
         raise _mismatch(output, labels)
@@ -128,9 +137,8 @@ def _classes(output: Tensor, labels: Tensor) -> Matched:
             "the network has one output and the labels are integers: give floats (B, 1) to fit "
             "numbers, or a network with one output per class"
         )
-    wanted = class_labels(labels, output.shape[1])
-    wanted = wanted if wanted.dim() == 1 else wanted[:, 0]
-    _check_range(wanted, output.shape[1])
+    wanted = finest(class_labels(labels, output.shape[1]))
+    check_range(wanted, output.shape[1])
     return _counted(output, wanted)
 
 
@@ -141,7 +149,13 @@ def _counted(scores: Tensor, wanted: Tensor) -> Matched:
     return Matched("classes", scores, wanted)
 
 
-def _check_range(labels: Tensor, classes: int) -> None:
+def finest(labels: Tensor) -> Tensor:
+    """Return the labels of the finest granularity, (B,), of (B,) or (B, G)."""
+    return labels if labels.dim() == 1 else labels[:, 0]
+
+
+def check_range(labels: Tensor, classes: int) -> None:
+    """Raise `DataError` where a label, unless it is ignored, is none of `classes` classes."""
     counted = labels[labels != IGNORED]
     if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < classes:
         raise DataError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from prunus.batches.inputs import Inputs
 from prunus.core import DataError, keeping_random_state
 
-__all__ = ["Batch", "Batches", "Loader", "length", "parse", "read", "rereadable"]
+__all__ = ["Batch", "Batches", "Loader", "count_batches", "length", "parse", "read", "rereadable"]
 
 #: Anything that gives batches when it is iterated over.
 Loader = Iterable[Any]
@@ -196,6 +196,12 @@ def length(loader: Loader) -> int | None:
         return len(loader) if isinstance(loader, Sized) else None
     except TypeError:
         return None
+
+
+def count_batches(loader: Loader) -> int:
+    """Return how many batches a loader gives, by reading it where it does not say."""
+    known = length(loader)
+    return sum(1 for _ in loader) if known is None else known
 
 
 def parse(given: Any, model: nn.Module | None = None) -> Batch:

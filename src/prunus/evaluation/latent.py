@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from prunus.batches import Batch, class_labels, read
+from prunus.batches import Batch, class_labels, finest, read
 from prunus.core import ConfigError, DataError
 from prunus.graph import Groups
 from prunus.modules import module_at
@@ -89,8 +89,7 @@ def _labels(batch: Batch, classes: int) -> Tensor:
     """Return the class of each image, (B,)."""
     if batch.labels is None:
         raise DataError("the batches have no labels: give (images, labels)")
-    labels = class_labels(batch.labels, classes)
-    return labels if labels.dim() == 1 else labels[:, 0]
+    return finest(class_labels(batch.labels, classes))
 
 
 def enough_dimensions(counts: Sequence[int], accuracies: Sequence[float], drop: float) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from prunus.batches import Loader, length, parse
+from prunus.batches import Loader, count_batches, parse
 from prunus.core import Row, derive_seed
 from prunus.data import DataSplits, balanced_loader
 from prunus.evaluation import LatencyTable
@@ -116,9 +116,7 @@ def spread(loader: Loader, images: int) -> list[Any]:
 
     The loader is read to its end, because a data set may be ordered by class.
     """
-    count = length(loader)
-    if count is None:
-        count = sum(1 for _ in loader)
+    count = count_batches(loader)
     taken: list[Any] = []
     wanted = 1
     for at, batch in enumerate(loader):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from prunus.batches import IGNORED, Batch, Loader, length
+from prunus.batches import IGNORED, Batch, Loader, finest, length
 from prunus.core import DataError
 
 __all__ = ["class_weights", "count_classes", "counted_rows", "taken", "weigh"]
@@ -18,7 +18,7 @@ def count_classes(batches: Iterable[Batch]) -> Tensor:
     labels = [batch.labels for batch in batches]
     if not labels or any(y is None or y.is_floating_point() for y in labels):
         raise DataError("balance=True needs class labels (int64): give a loader that has them")
-    fine = torch.cat([_finest(y) for y in labels if y is not None])
+    fine = torch.cat([finest(y).long().cpu() for y in labels if y is not None])
     if (fine < 0).any():
         raise DataError(f"labels run from {int(fine.min())}, expected class indices from 0")
     return torch.bincount(fine).double()
@@ -29,9 +29,8 @@ def counted_rows(batch: Batch) -> Batch:
     y = batch.labels
     if y is None or y.dim() != 1 or y.is_floating_point() or not bool((y == IGNORED).any()):
         return batch
-    kept, size = y != IGNORED, batch.size
-    inputs = batch.inputs.map(lambda t: t[kept] if t.dim() and len(t) == size else t)
-    return Batch(inputs, y[kept])
+    kept = y != IGNORED
+    return Batch(batch.inputs.rows(lambda t: t[kept]), y[kept])
 
 
 def class_weights(counts: list[Tensor]) -> Tensor:
@@ -45,17 +44,13 @@ def class_weights(counts: list[Tensor]) -> Tensor:
 
 def weigh(y: Tensor, class_weights: Tensor) -> Tensor:
     """Return the weight of each image."""
-    fine = _finest(y)
+    fine = finest(y).long().cpu()
     if len(fine) and (int(fine.max()) >= len(class_weights) or not class_weights[fine].all()):
         raise DataError(
             "a class occurs that did not when the labels were read for balance=True: give a "
             "loader with the same images each time it is read, or leave out batches="
         )
     return class_weights[fine]
-
-
-def _finest(y: Tensor) -> Tensor:
-    return (y if y.dim() == 1 else y[:, 0]).long().cpu()
 
 
 def taken(loader: Loader, batches: int | None) -> int | None:

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunus.batches import IGNORED, Inputs, are_shares, class_axis, class_labels, match, primary
+from prunus.batches import (
+    IGNORED,
+    Inputs,
+    are_shares,
+    check_range,
+    class_axis,
+    class_labels,
+    finest,
+    match,
+    primary,
+)
 from prunus.core import ConfigError, DataError
 from prunus.modules import module_at, without_checkpoints
 
@@ -85,7 +95,7 @@ class Classes:
 
     def _finest(self, y: Tensor) -> Tensor:
         y = class_labels(y, self.count)
-        fine = y if y.dim() == 1 else y[:, 0]
+        fine = finest(y)
         self._check_range(fine)
         if y.dim() == 2:
             self._learn(fine, y[:, 1:])
@@ -102,11 +112,7 @@ class Classes:
                 f"labels hold {IGNORED} for positions that do not count, which statistics cannot "
                 "leave out: give labels for all positions, or collect with teacher='logits'"
             )
-        if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.count:
-            raise DataError(
-                f"labels run from {int(y.min())} to {int(y.max())}, but the network has "
-                f"{self.count} outputs: give a network with one output per class"
-            )
+        check_range(y, self.count)
 
     def _learn(self, fine: Tensor, coarser: Tensor) -> None:
         """Note the parents of the classes seen; a class has one parent per granularity."""

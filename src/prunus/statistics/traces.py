@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.batches import Inputs, Loader, read
+from prunus.batches import Inputs, Loader, finest, read
 from prunus.core import ConfigError, DataError, keeping_random_state, unknown_name
 from prunus.graph import Consumer, Groups
 from prunus.modules import calling, keeping_computed, module_at, private_copy, unwrapped
@@ -209,13 +209,11 @@ class _FirstOfEach:
         if y is None or y.is_floating_point():
             raise DataError("images_a_class needs class labels, and there are none: leave it out")
         rows = []
-        for row, label in enumerate((y if y.dim() == 1 else y[:, 0]).tolist()):
+        for row, label in enumerate(finest(y).tolist()):
             if self.seen.get(label, 0) < self.count:
                 self.seen[label] = self.seen.get(label, 0) + 1
                 rows.append(row)
-        size = inputs.size
-        chosen = inputs.map(lambda t: t[rows] if t.dim() and len(t) == size else t)
-        return chosen if rows else None
+        return inputs.rows(lambda t: t[rows]) if rows else None
 
 
 class _UtilityTracer:

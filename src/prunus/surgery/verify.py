@@ -59,24 +59,20 @@ def unsound_groups(groups: Groups, example: Example) -> dict[str, str]:
         ['a']
     """
     inputs = Inputs.of(example).like(groups.model)
-    return _unsound(groups, inputs)
-
-
-def _unsound(groups: Groups, example: Inputs) -> dict[str, str]:
     tried = [g for g in groups.values() if g.units > max(g.least, 1)]
-    if not tried or _cuts_alike(groups, tried, example) is None:
+    if not tried or _cuts_alike(groups, tried, inputs) is None:
         return {}
-    _check_finite(groups.model, example)
-    if _is_random(groups.model, example):
+    _check_finite(groups.model, inputs)
+    if _is_random(groups.model, inputs):
         return dict.fromkeys((g.name for g in tried), RANDOM)
-    alone = {g.name: _cuts_alike(groups, [g], example) for g in tried}
+    alone = {g.name: _cuts_alike(groups, [g], inputs) for g in tried}
     found = {name: reason for name, reason in alone.items() if reason is not None}
     left = [g for g in tried if g.name not in found]
-    if found and _cuts_alike(groups, left, example) is None:
+    if found and _cuts_alike(groups, left, inputs) is None:
         return found
     kept: list[Group] = []
     for group in left:
-        reason = _cuts_alike(groups, [*kept, group], example)
+        reason = _cuts_alike(groups, [*kept, group], inputs)
         if reason is None:
             kept.append(group)
         else:
@@ -192,7 +188,7 @@ def _check_finite(model: nn.Module, example: Inputs) -> None:
 def _is_random(model: nn.Module, example: Inputs) -> bool:
     """Return whether two passes of a network give different outputs."""
     network = private_copy(model).eval()
-    with torch.no_grad(), without_checkpoints(), without_checkpoints():
+    with torch.no_grad(), without_checkpoints():
         torch.manual_seed(0)
         one = flatten_tensors(example(network))
         torch.manual_seed(1)

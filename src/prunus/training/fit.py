@@ -17,9 +17,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from prunus.batches import (
     Loader,
     OutputChoice,
+    auxiliary,
     choose_output,
     class_axis,
-    length,
+    count_batches,
     match,
     primary,
     read,
@@ -36,7 +37,7 @@ from prunus.evaluation import measure
 from prunus.modules import unwrapped
 from prunus.training.config import TrainConfig
 from prunus.training.local import LocalTeachers
-from prunus.training.loss import distillation, task_loss
+from prunus.training.loss import distillation, matched_loss
 from prunus.training.push import Push
 from prunus.training.schedule import make_optimizer, make_schedule
 
@@ -153,7 +154,7 @@ def fit_(
         _laid_out((model, teacher), channels_last),
     ):
         listeners = _listeners(model, config, parents)
-        batches = _length(loader)
+        batches = count_batches(loader)
         steps = max(1, config.epochs * batches)
         optimizer = make_optimizer(model, config)
         losses: list[float] = []
@@ -253,7 +254,8 @@ def _epoch(
                     schedule.step()
                 passed_over += 1
                 continue
-            loss = task_loss(output, y, config)
+            found = match(primary(output), y, config.loss)
+            loss = matched_loss(found, auxiliary(output), y, config)
             if teacher is not None and config.distill:
                 with torch.no_grad():
                     target = primary(batch.inputs(teacher))
@@ -276,7 +278,6 @@ def _epoch(
             optimizer.step()
             schedule.step()
             total += loss.detach().cpu().double() * batch.size
-            found = match(primary(output).detach(), y, config.loss)
             if found.kind != "values":
                 right += int(found.right().sum())
                 judged += len(found.targets)
@@ -292,11 +293,6 @@ def _epoch(
     if passed_over:
         row["batches_passed_over"] = passed_over
     return row | {name: summed / images for name, (summed, images) in means.items()}
-
-
-def _length(loader: Loader) -> int:
-    known = length(loader)
-    return sum(1 for _ in loader) if known is None else known
 
 
 def _save(

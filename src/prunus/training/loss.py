@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prunus.batches import auxiliary, match, primary
+from prunus.batches import Matched, auxiliary, match, primary
 from prunus.core import DataError
 from prunus.training.config import TrainConfig
 
-__all__ = ["AUXILIARY_WEIGHT", "distillation", "task_loss"]
+__all__ = ["AUXILIARY_WEIGHT", "distillation", "matched_loss", "task_loss"]
 
 #: Weight of each auxiliary head [GoogLeNet, section 5].
 AUXILIARY_WEIGHT = 0.3
@@ -31,8 +32,14 @@ def task_loss(output: Any, targets: Tensor, config: TrainConfig) -> Tensor:
     Raises:
         DataError: the targets do not match the loss that `config` names, or the output.
     """
-    main, others = primary(output), auxiliary(output)
-    found = match(main, targets, config.loss)
+    found = match(primary(output), targets, config.loss)
+    return matched_loss(found, auxiliary(output), targets, config)
+
+
+def matched_loss(
+    found: Matched, others: Sequence[Tensor], targets: Tensor, config: TrainConfig
+) -> Tensor:
+    """Return `task_loss`, of the main output and its targets as `match` found them."""
     of_classes = found.kind != "values"
     kind: str = config.loss
     if kind == "auto":
