@@ -32,7 +32,7 @@ class Exportable(nn.Module):
         super().__init__()
         model = unwrapped(model)
         self.model = private_copy(model).cpu().float().eval()
-        self.given = _without_tensors(example)
+        self.given = example.to("meta")  # the places of the tensors, without their values
         given = example.to("cpu", torch.float32)
         size = given.size
         self.batched = tuple(bool(t.dim()) and len(t) == size for t in given.tensors)
@@ -44,37 +44,8 @@ class Exportable(nn.Module):
     def forward(self, *tensors: Tensor) -> Any:
         """Return the only output, or all of them in order."""
         remaining = iter(tensors)
-
-        def fill(value: Any) -> Any:
-            if value is _HOLE:
-                return next(remaining)
-            if isinstance(value, (tuple, list)):
-                return type(value)(fill(item) for item in value)
-            if isinstance(value, dict):
-                return {key: fill(item) for key, item in value.items()}
-            return value
-
-        args, kwargs = fill(list(self.given.args)), fill(self.given.kwargs)
-        found = flatten_tensors(self.model(*args, **kwargs))
+        found = flatten_tensors(self.given.map(lambda _: next(remaining))(self.model))
         return found[0] if len(found) == 1 else tuple(found)
-
-
-class _Hole:
-    """The place of a tensor among the arguments."""
-
-    def __reduce__(self) -> str:
-        return "_HOLE"
-
-    def __deepcopy__(self, memo: Any) -> _Hole:
-        return self
-
-
-_HOLE = _Hole()
-
-
-def _without_tensors(example: Inputs) -> Inputs:
-    """Return the arguments with a hole in place of every tensor."""
-    return example.map(lambda _: _HOLE)  # type: ignore[arg-type,return-value]
 
 
 def _input_names(model: nn.Module, example: Inputs) -> tuple[str, ...]:
