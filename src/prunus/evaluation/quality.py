@@ -12,6 +12,7 @@ from prunus.batches import Batch, Loader, match, primary, read
 from prunus.core import DataError, NonFiniteError
 from prunus.evaluation.accuracy import accuracy
 from prunus.evaluation.restoration import restoration_quality
+from prunus.modules import evaluating
 
 __all__ = ["measure"]
 
@@ -50,14 +51,8 @@ def measure(model: nn.Module, loader: Loader, progress: Any = None) -> dict[str,
 
 def _output(model: nn.Module, batch: Batch) -> Tensor:
     """Return the main output in eval mode."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            output = primary(batch.inputs.run(model))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with torch.no_grad(), evaluating(model):
+        output = primary(batch.inputs.run(model))
     if torch.isnan(output).any():
         raise NonFiniteError(
             f"{type(model).__name__} produced NaN outputs: its training diverged or its weights "

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from prunus.batches import Loader, primary, read
 from prunus.core import ConfigError, DataError, NonFiniteError
 from prunus.data import rgb_to_luma
+from prunus.modules import evaluating
 
 __all__ = ["Quality", "psnr", "restoration_quality", "ssim"]
 
@@ -62,35 +63,29 @@ def restoration_quality(
         raise ConfigError(f"the scale of a restoration is {scale}, expected 1 or more")
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     ratios: list[float] = []
     similarities: list[float] = []
-    try:
-        with torch.no_grad():
-            batches = read(loader, model, progress)
-            for batch in batches:
-                x, y = batch.inputs.tensors[0], batch.labels
-                if y is None:
-                    raise DataError("the batches have no targets: give (images, targets)")
-                answer = primary(batch.inputs.run(model))
-                if answer.shape != y.shape:
-                    raise ConfigError(
-                        f"{type(model).__name__} maps {tuple(x.shape)} to "
-                        f"{tuple(answer.shape)}, but the targets are {tuple(y.shape)}: "
-                        "choose data with the network's scale and channels"
-                    )
-                if not torch.isfinite(answer).all():
-                    raise NonFiniteError(
-                        f"{type(model).__name__} produced NaN or infinite outputs: its training "
-                        "diverged or its weights are corrupt; use another checkpoint"
-                    )
-                pair = _measured(answer, scale), _measured(y.to(device), scale)
-                ratios += psnr(*pair).clamp(max=_IDENTICAL).tolist()
-                similarities += ssim(*pair).tolist()
-    finally:
-        for module, training in modes:
-            module.training = training
+    with torch.no_grad(), evaluating(model):
+        batches = read(loader, model, progress)
+        for batch in batches:
+            x, y = batch.inputs.tensors[0], batch.labels
+            if y is None:
+                raise DataError("the batches have no targets: give (images, targets)")
+            answer = primary(batch.inputs.run(model))
+            if answer.shape != y.shape:
+                raise ConfigError(
+                    f"{type(model).__name__} maps {tuple(x.shape)} to "
+                    f"{tuple(answer.shape)}, but the targets are {tuple(y.shape)}: "
+                    "choose data with the network's scale and channels"
+                )
+            if not torch.isfinite(answer).all():
+                raise NonFiniteError(
+                    f"{type(model).__name__} produced NaN or infinite outputs: its training "
+                    "diverged or its weights are corrupt; use another checkpoint"
+                )
+            pair = _measured(answer, scale), _measured(y.to(device), scale)
+            ratios += psnr(*pair).clamp(max=_IDENTICAL).tolist()
+            similarities += ssim(*pair).tolist()
     if not ratios:
         raise DataError(
             "the loader yields no image to measure PSNR and SSIM on: give a non-empty one"

@@ -39,6 +39,7 @@ from prunus.modules.kinds import (
     set_input_columns_,
     shared_layers,
 )
+from prunus.modules.modes import evaluating
 from prunus.modules.products import PRODUCTS, Products
 from prunus.modules.reparametrised import (
     Baked,
@@ -81,6 +82,7 @@ __all__ = [
     "channel_count",
     "close_heads_",
     "emptied",
+    "evaluating",
     "exchange_",
     "former_of",
     "functional_layer",

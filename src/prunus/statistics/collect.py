@@ -12,7 +12,7 @@ from torch import nn
 from prunus.batches import Loader, OutputChoice, choose_output, read, rereadable
 from prunus.core import ConfigError, DataError, keeping_random_state
 from prunus.graph import Groups
-from prunus.modules import keeping_computed, private_copy, unwrapped
+from prunus.modules import evaluating, keeping_computed, private_copy, unwrapped
 from prunus.statistics.all_reduce import all_reduce_
 from prunus.statistics.loader import class_weights, count_classes, counted_rows, taken
 from prunus.statistics.ranks import gathered, rank_and_size, require_one_model, together
@@ -156,11 +156,5 @@ def collect(
             )
         return sweep.finish()
 
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with keeping_computed(model), choose_output(output):
-            return run() if ranks == 1 else all_reduce_(together(run))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(model), keeping_computed(model), choose_output(output):
+        return run() if ranks == 1 else all_reduce_(together(run))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from prunus.batches import Inputs, Loader, finest, read
 from prunus.core import ConfigError, DataError, keeping_random_state, unknown_name
 from prunus.graph import Consumer, Groups
-from prunus.modules import calling, keeping_computed, module_at, private_copy, unwrapped
+from prunus.modules import calling, evaluating, keeping_computed, module_at, private_copy, unwrapped
 from prunus.statistics.guards import only_activations, values_of, watch_gradient, with_graph
 from prunus.statistics.sampling import Sampling, take_samples
 
@@ -158,18 +158,11 @@ def trace_utility(
     kept = _checked(groups.consumers[head], dimensions)
     tracer = _UtilityTracer(model, groups, head, kept, rule)
     wanted = _FirstOfEach(images_a_class)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        batches = read(loader, model, progress)
-        with keeping_computed(model):
-            for batch in batches:
-                chosen = wanted.take(batch.inputs, batch.labels)
-                if chosen is not None:
-                    tracer.add(chosen)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(model), keeping_computed(model):
+        for batch in read(loader, model, progress):
+            chosen = wanted.take(batch.inputs, batch.labels)
+            if chosen is not None:
+                tracer.add(chosen)
     return tracer.finish()
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from prunus.batches import Batch, Inputs, flatten_tensors, primary
 from prunus.core import keeping_random_state
+from prunus.modules import evaluating
 from prunus.runs import Watch
 
 __all__ = ["one_example", "say_output"]
@@ -18,16 +19,11 @@ def one_example(model: nn.Module, inputs: Inputs) -> Inputs:
     A network that ends in `.squeeze()` has one axis less for a batch of one.
     """
     one, two = inputs.first(1), inputs.first(2)
-    training = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), keeping_random_state():
-            model.eval()
+        with torch.no_grad(), keeping_random_state(), evaluating(model):
             ranks = [[t.dim() for t in flatten_tensors(i.like(model)(model))] for i in (one, two)]
     except Exception:  # the trace says what fails
         return one
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     return one if ranks[0] == ranks[1] else two
 
 
@@ -37,16 +33,11 @@ def say_output(model: nn.Module, batch: Batch, watch: Watch) -> None:
     Raises:
         DataError: that is not known (`primary`).
     """
-    training = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), keeping_random_state():
-            model.eval()
+        with torch.no_grad(), keeping_random_state(), evaluating(model):
             made = batch.inputs.first(2)(model)
     except Exception:  # the trace says what fails
         return
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     tensors, main = flatten_tensors(made), primary(made)
     if len(tensors) > 1:
         shapes = ", ".join(str(tuple(t.shape[1:])) for t in tensors)

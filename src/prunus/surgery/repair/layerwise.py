@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from prunus.batches import Inputs, read
 from prunus.core import DataError, derive_seed
 from prunus.graph import Groups
-from prunus.modules import CONVOLUTIONS, SelectLinear, module_at, opened
+from prunus.modules import CONVOLUTIONS, SelectLinear, evaluating, module_at, opened
 from prunus.plan import Plan
 from prunus.statistics import Samples, draw_places, patches
 from prunus.surgery.repair.closed_form import Repair
@@ -123,29 +123,22 @@ def _refit(
         raise DataError(
             "the calibration loader gave no batch: give it at least one image per class"
         )
-    modes = [(m, m.training) for net in (model, dense) for m in net.modules()]
-    model.eval()
-    dense.eval()
-    try:
-        with opened(model, dense):
-            one = first.inputs.first(1)
-            consumers, repairs, count = find_refitted(dense, groups, plan, one, joint)
-            if not consumers:
-                return repairs
-            taken = [first]
-            held = first.size
-            while held < count and (batch := next(stream, None)) is not None:
-                if [t.shape[1:] for t in batch.inputs] == [t.shape[1:] for t in first.inputs]:
-                    taken.append(batch)
-                    held += batch.size
-            inputs = Inputs.joined([batch.inputs for batch in taken]).first(count)
-            made = _lockstep(model, dense, consumers, groups, inputs, ridge)
-            if again := behind_shared(consumers):
-                made += _lockstep(model, dense, again, groups, inputs, ridge)
-            return repairs + list({repair.module: repair for repair in made}.values())
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(model, dense), opened(model, dense):
+        one = first.inputs.first(1)
+        consumers, repairs, count = find_refitted(dense, groups, plan, one, joint)
+        if not consumers:
+            return repairs
+        taken = [first]
+        held = first.size
+        while held < count and (batch := next(stream, None)) is not None:
+            if [t.shape[1:] for t in batch.inputs] == [t.shape[1:] for t in first.inputs]:
+                taken.append(batch)
+                held += batch.size
+        inputs = Inputs.joined([batch.inputs for batch in taken]).first(count)
+        made = _lockstep(model, dense, consumers, groups, inputs, ridge)
+        if again := behind_shared(consumers):
+            made += _lockstep(model, dense, again, groups, inputs, ridge)
+        return repairs + list({repair.module: repair for repair in made}.values())
 
 
 def _lockstep(
