@@ -70,8 +70,14 @@ def test_an_untouched_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert re.search(rf"pruned parameters +{params} +{params} +same", text)
     assert "Intact: everything matches the record." in text
     checks = audit(capsys, run, code=0)
-    assert list(checks)[:3] == ["plan.json", "model.safetensors", "dense.safetensors"]
-    assert list(checks)[-2:] == ["model.onnx", "model.pt2"]
+    assert list(checks)[:4] == [
+        "config.yaml",
+        "dense.safetensors",
+        "plan.json",
+        "model.safetensors",
+    ]
+    assert "plans.json" in checks
+    assert list(checks)[-2:] == ["model.onnx outputs", "model.pt2 outputs"]
     assert {check["status"] for check in checks.values()} == {"same"}
 
 
@@ -89,11 +95,15 @@ def test_changed_weights_are_found_by_fingerprint_and_by_what_they_compute(
     weights["fc3.bias"][3] += 0.5
     save_file(weights, run / "model.safetensors")
     checks = audit(capsys, run, code=1)
-    assert differing(checks) == {"model.safetensors", "model.onnx", "model.pt2"}
-    assert "ONNX Runtime differs from PyTorch by 0.5 in" in checks["model.onnx"]["note"]
+    assert differing(checks) == {
+        "model.safetensors",
+        "model.onnx outputs",
+        "model.pt2 outputs",
+    }
+    assert "ONNX Runtime differs from PyTorch by 0.5 in" in checks["model.onnx outputs"]["note"]
     assert prunus_("load", run) == 1
     text = " ".join(capsys.readouterr().out.split())
-    assert "Differs: model.safetensors, model.onnx, model.pt2." in text
+    assert "Differs: model.safetensors, model.onnx outputs, model.pt2 outputs." in text
 
 
 def test_a_tampered_plan(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +118,7 @@ def test_a_tampered_plan(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fewer["modules"]["fc1"]["out"]["removed"].pop()
     path.write_text(json.dumps(fewer))
     message = refused(capsys, "load", run)
+    assert message.startswith(f"prunus: {path} is not the file that this run wrote")
     assert f"{run / 'model.safetensors'}: tensor fc1.weight has shape" in message
     for changed, said in (
         ({**whole, "format": 2}, "plan.json: the plan has format 2, this Prunus reads format 1"),
@@ -117,7 +128,7 @@ def test_a_tampered_plan(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         path.write_text(json.dumps(changed))
         assert said in refused(capsys, "load", run)
-        assert said in refused(capsys, "export", run)
+        assert "plan.json is not the file that this run wrote" in refused(capsys, "export", run)
 
 
 def test_a_damaged_artefact(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,25 +136,25 @@ def test_a_damaged_artefact(run: Path, capsys: pytest.CaptureFixture[str]) -> No
         whole = (run / name).read_bytes()
         (run / name).write_bytes(b"no network")
         checks = audit(capsys, run, code=1)
-        assert differing(checks) == {name}
-        assert f"{runtime} cannot open it" in checks[name]["note"]
+        assert differing(checks) == {name, f"{name} outputs"}
+        assert f"{runtime} cannot open it" in checks[f"{name} outputs"]["note"]
         (run / name).write_bytes(whole)
     (run / "model.pt2").write_bytes(b"no network")
     assert prunus_("export", run, "--format", "pt2") == 0  # written anew
     assert not differing(audit(capsys, run, code=0))
 
 
-def test_what_is_not_recorded_is_said_and_is_no_difference(
+def test_a_run_without_its_journal_is_not_intact(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / "record.jsonl").unlink()
-    (run / "dense.safetensors").unlink()
-    checks = audit(capsys, run, code=0)
-    assert checks["plan.json"]["status"] == checks["dense MACs"]["status"] == "unknown"
-    assert "dense.safetensors" not in checks
-    assert prunus_("load", run) == 0
+    checks = audit(capsys, run, code=1)
+    assert differing(checks) == {"record.jsonl", "plan.json", "model.safetensors"}
+    assert checks["dense MACs"]["status"] == "unknown"
+    assert prunus_("load", run) == 1
     text = " ".join(capsys.readouterr().out.split())
-    assert "Not recorded in the journal: plan.json, model.safetensors, pruned parameters," in text
+    assert f"{run} has no record.jsonl, without which no file can be checked" in text
+    assert "Not recorded in the journal: pruned parameters," in text
 
 
 def test_dense_weights_that_are_gone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,5 +107,5 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_yaml(Job, tmp_path / "config.yaml")
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ConfigError, match="is not YAML"):
+    with pytest.raises(ConfigError, match="not a text file in UTF-8"):
         read_yaml(Job, path)

@@ -19,6 +19,7 @@ from prunus.cli.options import (
     InputShape,
     ModelName,
     Seed,
+    Trust,
     Weights,
 )
 from prunus.cli.run_flags import Flag, make_command
@@ -46,6 +47,7 @@ _LAST: tuple[Flag, ...] = (
     ("batch_size", BatchSize, None),
     ("seed", Seed, None),
     ("device", Device, None),
+    ("trust", Trust, False),
 )
 
 
@@ -54,6 +56,7 @@ class NetworkFlags:
     """The parsed flags that select network and data; `given` holds those that are settings."""
 
     run: Path | None
+    trust: bool
     given: Mapping[str, Any]
 
     @property
@@ -100,6 +103,6 @@ def network_command(function: Callable[..., None]) -> Callable[..., None]:
     """Turn `verb(flags: NetworkFlags, …own flags…)` into a command that has all flags."""
 
     def read(given: dict[str, Any]) -> NetworkFlags:
-        return NetworkFlags(run=given.pop("run"), given=given)
+        return NetworkFlags(run=given.pop("run"), trust=given.pop("trust"), given=given)
 
     return make_command(function, _FIRST, _LAST, read)

@@ -24,6 +24,7 @@ __all__ = [
     "RunNumClasses",
     "Seed",
     "Settings",
+    "Trust",
     "Weights",
 ]
 
@@ -65,4 +66,10 @@ Settings = Annotated[
     typer.Option("--set", help="Any setting by its path, e.g. train.lr=1e-3; repeatable."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run the source file that only the folder or the recipe names: see docs."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -25,6 +25,7 @@ from prunus.cli.options import (
     Resume,
     Seed,
     Settings,
+    Trust,
 )
 from prunus.cli.settings import base_settings, parse_shape, put_flags, put_settings
 from prunus.core import ConfigError
@@ -68,6 +69,7 @@ _LAST: tuple[Flag, ...] = (
     ("channels_last", ChannelsLast, None),
     ("set_", Settings, None),
     ("resume", Resume, False),
+    ("trust", Trust, False),
 )
 
 
@@ -77,6 +79,7 @@ class RunFlags:
 
     out: Path
     resume: bool
+    trust: bool
     config: Path | None
     set_: Sequence[str]
     given: Mapping[str, Any]
@@ -105,18 +108,43 @@ class RunFlags:
             start: settings, by path, that apply if the recipe does not specify them.
 
         Raises:
-            ConfigError: a flag cannot be parsed, or a required setting is missing.
+            ConfigError: a flag cannot be parsed, a required setting is missing, or the recipe or
+                the run to resume names a source file, and --trust is not given.
         """
         values = base_settings(self.config, self.out if self.resume else None, kind=kind)
+        written = _networks(values)
         for path, value in (start or {}).items():
             if _at(values, path) is None:
                 put_flags(values, {path: value})
         put_flags(values, {**self.given, **own})
         put_settings(values, self.set_, example)
+        if not self.trust:
+            named: dict[str, Any] = {}
+            put_flags(named, {**self.given, **own})
+            put_settings(named, self.set_, example)
+            self._require_named(written & _networks(values) - _networks(named))
         for key in needs:
             if values.get(key) is None:
                 raise ConfigError(f"no {key} given: pass --{key}, or --config with one")
         return values
+
+    def _require_named(self, specs: set[str]) -> None:
+        """Raise if building one of the networks runs a file that the command line does not name."""
+        from prunus.models import source_file_of  # noqa: PLC0415 - torch takes seconds
+
+        for spec in sorted(specs):
+            if (file := source_file_of(spec)) is not None:
+                source = self.config or self.out / "config.yaml"
+                raise ConfigError(
+                    f"{source} builds a network with the code of {file}, which is only run if you "
+                    f"name it (--model {spec}) or trust what names it (--trust)"
+                )
+
+
+def _networks(values: Mapping[str, Any]) -> set[str]:
+    """Return the networks that settings name."""
+    named = (values.get("model"), *(values.get("fixed") or ()))
+    return {spec for spec in named if isinstance(spec, str)}
 
 
 def run_command(function: Callable[..., None]) -> Callable[..., None]:
@@ -126,6 +154,7 @@ def run_command(function: Callable[..., None]) -> Callable[..., None]:
         return RunFlags(
             out=given.pop("out"),
             resume=given.pop("resume"),
+            trust=given.pop("trust"),
             config=given.pop("config"),
             set_=given.pop("set_") or (),
             given=given,

@@ -1,11 +1,12 @@
 """The lowest layer: errors, configuration, registries, seeding, threads, files, the record."""
 
-from prunus.core.config import STRICT, from_dict, one_of, read_yaml, to_dict, to_yaml
+from prunus.core.config import STRICT, from_dict, one_of, read_settings, read_yaml, to_dict, to_yaml
 from prunus.core.errors import (
     BudgetError,
     ConfigError,
     DataError,
     ExportError,
+    FileError,
     NonFiniteError,
     NothingToPruneError,
     PlanError,
@@ -16,10 +17,23 @@ from prunus.core.errors import (
     WeightsError,
     one_line,
 )
-from prunus.core.files import sweep_scratch, to_json, write_whole, writing_whole
+from prunus.core.files import (
+    digest,
+    find_scratch,
+    parse_json,
+    read_bytes,
+    read_text,
+    remove,
+    require_regular,
+    sweep_scratch,
+    to_json,
+    unwritable,
+    write_whole,
+    writing_whole,
+)
 from prunus.core.finite import first_non_finite
 from prunus.core.notebook import Picture, curve_svg, html_table, share_svg
-from prunus.core.record import Record, read_rows
+from prunus.core.record import Record, read_rows, rows_to_lines
 from prunus.core.registry import Registry, unknown_name
 from prunus.core.rows import (
     DERIVED,
@@ -38,6 +52,7 @@ from prunus.core.rows import (
     rejected,
     trajectory,
 )
+from prunus.core.seals import RECORD, broken_seal, read_seals, require_sealed, seals_of
 from prunus.core.seeding import derive_seed, keeping_random_state, seed_everything
 from prunus.core.tasks import Task
 from prunus.core.threads import one_blas_thread, usable_cores
@@ -47,6 +62,7 @@ __all__ = [
     "DERIVED",
     "EVENTS",
     "PLAIN",
+    "RECORD",
     "STRICT",
     "BudgetError",
     "ConfigError",
@@ -54,6 +70,7 @@ __all__ = [
     "DataError",
     "Event",
     "ExportError",
+    "FileError",
     "NonFiniteError",
     "NothingToPruneError",
     "Picture",
@@ -70,8 +87,11 @@ __all__ = [
     "TraceError",
     "UnknownNameError",
     "WeightsError",
+    "broken_seal",
     "curve_svg",
     "derive_seed",
+    "digest",
+    "find_scratch",
     "first_non_finite",
     "from_dict",
     "html_table",
@@ -84,9 +104,19 @@ __all__ = [
     "one_blas_thread",
     "one_line",
     "one_of",
+    "parse_json",
+    "read_bytes",
     "read_rows",
+    "read_seals",
+    "read_settings",
+    "read_text",
     "read_yaml",
     "rejected",
+    "remove",
+    "require_regular",
+    "require_sealed",
+    "rows_to_lines",
+    "seals_of",
     "seed_everything",
     "share_svg",
     "sweep_scratch",
@@ -95,6 +125,7 @@ __all__ = [
     "to_yaml",
     "trajectory",
     "unknown_name",
+    "unwritable",
     "usable_cores",
     "write_whole",
     "writing_whole",

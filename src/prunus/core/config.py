@@ -11,8 +11,9 @@ import yaml
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from prunus.core.errors import ConfigError
+from prunus.core.files import read_text
 
-__all__ = ["STRICT", "from_dict", "one_of", "read_yaml", "to_dict", "to_yaml"]
+__all__ = ["STRICT", "from_dict", "one_of", "read_settings", "read_yaml", "to_dict", "to_yaml"]
 
 #: Settings of every config dataclass: unknown keys are errors, `1e-3` read as text is a number.
 STRICT = ConfigDict(extra="forbid", validate_default=True)
@@ -70,22 +71,33 @@ def from_dict(kind: type[C], values: dict[str, Any], source: str = "the configur
         ) from error
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a YAML file as a mapping of settings, unchecked.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not a YAML mapping.
+    """
+    text = read_text(path, raising=ConfigError)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply: give a config.yaml of a run") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}, expected a mapping of settings")
+    return values
+
+
 def read_yaml(kind: type[C], path: Path) -> C:
     """Read a config that `to_yaml` wrote.
 
     Raises:
         ConfigError: the file is missing, is not a YAML mapping, or has another version.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise ConfigError(f"no configuration at {path}: give a config.yaml of a run") from error
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}, expected a mapping of settings")
+    if not path.exists():
+        raise ConfigError(f"no configuration at {path}: give a config.yaml of a run")
+    values = read_settings(path)
     version = values.pop("version", None)
     if version != _Versioned.version:
         raise ConfigError(

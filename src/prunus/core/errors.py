@@ -11,6 +11,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "ExportError",
+    "FileError",
     "NonFiniteError",
     "NothingToPruneError",
     "PlanError",
@@ -75,8 +76,12 @@ class PlanError(PrunusError):
     """A plan does not fit the network it is applied to."""
 
 
+class FileError(PrunusError):
+    """A file or folder cannot be read or written: it is missing, forbidden, or the disk is full."""
+
+
 class RunFolderError(PrunusError):
-    """A run folder is missing, incomplete, or holds another run."""
+    """A run folder is missing, incomplete, damaged, or holds another run."""
 
 
 class ExportError(PrunusError):

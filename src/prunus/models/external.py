@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from prunus.core import ConfigError, PrunusError, UnknownNameError
-from prunus.models.source_file import load_factory, wanted
+from prunus.models.source_file import load_factory, split_source, wanted
 
 __all__ = ["build_external"]
 
@@ -32,11 +32,9 @@ def build_external(
         if num_classes is None:
             raise ConfigError(f"{spec} is a classifier: give num_classes")
         return _build(spec, lambda: libraries[prefix](name, num_classes, input_shape))
-    path, _, factory_name = spec.rpartition(":")
-    if spec.endswith(".py"):
-        path, factory_name = spec, ""
-    if path.endswith(".py"):
-        factory = load_factory(path, factory_name)
+    source = split_source(spec)
+    if source is not None:
+        factory = load_factory(*source)
         return _build(spec, lambda: factory(**wanted(factory, settings, spec)))
     return None
 

@@ -13,7 +13,26 @@ from typing import Any
 
 from prunus.core import ConfigError
 
-__all__ = ["load_factory", "wanted"]
+__all__ = ["load_factory", "source_file_of", "split_source", "wanted"]
+
+
+def split_source(spec: str) -> tuple[str, str] | None:
+    """Return the file and the factory of `FILE.py:factory`, None if `spec` is a plain name.
+
+    Example:
+        >>> split_source("nets/mine.py:small"), split_source("timm:resnet18")
+        (('nets/mine.py', 'small'), None)
+    """
+    if spec.endswith(".py"):
+        return spec, ""
+    path, _, factory = spec.rpartition(":")
+    return (path, factory) if path.endswith(".py") else None
+
+
+def source_file_of(spec: str) -> str | None:
+    """Return the Python file whose code builds the network `spec`, also a grown one, or None."""
+    found = split_source(spec) or split_source(spec.rpartition("@")[0])
+    return None if found is None else found[0]
 
 
 def load_factory(path: str, name: str) -> Callable[..., Any]:

@@ -13,7 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from prunus.core import NonFiniteError, WeightsError, first_non_finite
+from prunus.core import (
+    NonFiniteError,
+    WeightsError,
+    first_non_finite,
+    require_regular,
+    require_sealed,
+)
 
 __all__ = ["load_weights_"]
 
@@ -21,19 +27,24 @@ _NESTED = ("state_dict", "model")  # where training scripts put the tensors
 _DATA_PARALLEL = "module."  # what nn.DataParallel prepends to each name
 
 
-def load_weights_(model: nn.Module, path: Path) -> None:
+def load_weights_(model: nn.Module, path: Path, *, checked: bool = False) -> None:
     """Copy the tensors of the file `path` into `model`, all or none.
 
     Takes .safetensors, and .pt or .pth read without running pickled code: a state dict, or a
     dict that holds one under 'state_dict' or 'model'. A prefix 'module.' on every name is
-    dropped, and BatchNorm's `num_batches_tracked` may be left out.
+    dropped, and BatchNorm's `num_batches_tracked` may be left out. Weights in the folder of a run
+    must have the SHA-256 that its journal records, unless the caller has `checked` that.
 
     Raises:
+        RunFolderError: the file is in the folder of a run, which wrote another one.
         WeightsError: the file is missing or broken, or a tensor is missing, has another shape or
             is not in the model; names the first such tensor in the model's order.
         NonFiniteError: a parameter holds NaN or infinity, or a buffer NaN.
     """
-    state = _read(Path(path))
+    path = Path(path)
+    if not checked and any((path.parent / name).exists() for name in ("config.yaml", "plan.json")):
+        require_sealed(path.parent, path.name)
+    state = _read(path)
     expected = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     if state.keys().isdisjoint(expected) and all(k.startswith(_DATA_PARALLEL) for k in state):
         state = {k.removeprefix(_DATA_PARALLEL): v for k, v in state.items()}
@@ -72,6 +83,7 @@ def _check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"no weight file at {path}: give a .safetensors, .pt or .pth file")
+    require_regular(path, raising=WeightsError)
     if path.suffix == ".safetensors":
         try:
             return load_file(path)

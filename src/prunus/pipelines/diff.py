@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.core import RunFolderError, read_rows, read_yaml
+from prunus.core import RECORD, RunFolderError, read_rows, read_yaml, require_sealed
 from prunus.plan import PlanDifference, compare_plans
 from prunus.runs import RunConfig, read_plan
 
@@ -65,6 +65,9 @@ def run_diff(a: str | Path, b: str | Path) -> RunDifference:
         ConfigError: a folder's `config.yaml` cannot be read.
     """
     files = [_plan_file(Path(path)) for path in (a, b)]
+    for file in files:
+        if _of_run(file):
+            require_sealed(file.parent, "plan.json", "config.yaml", "dense.safetensors")
     first, second = (read_plan(file) for file in files)
     plans = compare_plans(first, second)
     dense = [file.parent / "dense.safetensors" for file in files]
@@ -96,7 +99,7 @@ def _of_run(file: Path) -> bool:
 
 def _side(path: Path, file: Path) -> Side:
     said: dict[str, Any] = {}
-    config, record = (file.parent / name for name in ("config.yaml", "record.jsonl"))
+    config, record = (file.parent / name for name in ("config.yaml", RECORD))
     if _of_run(file) and config.is_file():
         run = read_yaml(RunConfig, config)
         said = {key: getattr(run, key) for key in ("model", "data", "budget")}

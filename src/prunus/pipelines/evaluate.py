@@ -147,10 +147,11 @@ def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
     )
 
 
-def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
+def run_eval(config: EvalConfig, *, watch: Watch | None = None, trust: bool = False) -> Evaluation:
     """Measure a network on one split, unaugmented: accuracy, or PSNR and SSIM.
 
-    Parameters and MACs are counted on the network as it is, for the shape of its images.
+    Parameters and MACs are counted on the network as it is, for the shape of its images. With
+    `trust` a source file that only the folder of `config.run` names is run, see `load`.
 
     Raises:
         ConfigError: no trained weights are given, or two sources of them.
@@ -158,7 +159,7 @@ def run_eval(config: EvalConfig, *, watch: Watch | None = None) -> Evaluation:
             messages.
     """
     watch = watch or Watch()
-    job = open_job(config, "eval")
+    job = open_job(config, "eval", trust=trust)
     config, data = job.config, job.data
     notes: tuple[str, ...] = ()
     if config.run is None and config.weights is None:

@@ -8,16 +8,18 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from prunus.core import ConfigError, ExportError, Record
+from prunus.core import ConfigError, ExportError
 from prunus.export import FORMATS, Parity, export_model, require_formats
 from prunus.runs import (
+    Journal,
     Shape,
     Watch,
     build_dense,
     build_network,
-    load,
     random_images,
+    rebuild,
     require_finished,
+    require_intact,
     require_weights,
 )
 
@@ -46,6 +48,7 @@ def run_export(
     num_classes: int | None = None,
     batch: int = 64,
     watch: Watch | None = None,
+    trust: bool = False,
 ) -> tuple[Exported, ...]:
     """Write the pruned network of a run, or the network of `model` with `weights`, in formats.
 
@@ -57,6 +60,7 @@ def run_export(
         model: a spec as for `prunus prune --model`; with a run, the constructor of its dense
             network if the folder does not specify it or the file has moved.
         input_shape, num_classes: default to those recorded in the folder.
+        trust: whether a source file that only the folder names is run, see `load`.
 
     Raises:
         ConfigError: the arguments do not specify what to export, or a format needs a package that
@@ -69,8 +73,11 @@ def run_export(
         require_weights(model, weights, run, verb="export")
         folder = Path(run)
         require_finished(folder)
-        dense, shape = build_dense(folder, model, input_shape=input_shape, num_classes=num_classes)
-        network = load(folder, dense)
+        require_intact(folder, trust=trust)
+        dense, shape = build_dense(
+            folder, model, input_shape=input_shape, num_classes=num_classes, trust=trust
+        )
+        network = rebuild(folder, dense)
     else:
         network, shape = _from_weights(model, weights, input_shape, num_classes)
         if out is None:
@@ -78,8 +85,8 @@ def run_export(
         folder = Path(out)
     target = folder if out is None else Path(out)
     inside = run is not None and target.resolve() == folder.resolve()
-    record = Record(folder / "record.jsonl") if inside else Record()
-    return export_all(network, random_images(shape, batch), target, formats, record, watch)
+    journal = Journal(folder if inside else None)
+    return export_all(network, random_images(shape, batch), target, formats, journal, watch)
 
 
 def export_all(
@@ -87,15 +94,16 @@ def export_all(
     images: Tensor,
     folder: Path,
     formats: Sequence[str],
-    record: Record,
+    journal: Journal,
     watch: Watch | None = None,
 ) -> tuple[Exported, ...]:
-    """Export in every format, and append a row to the record for each that passed the gate."""
-    return tuple(_export(network, images, folder, name, record, watch) for name in formats)
+    """Export in every format; journal a row for each that passed the gate, and seal its files."""
+    return tuple(_export(network, images, folder, name, journal, watch) for name in formats)
 
 
-def exported(record: Record, name: str) -> bool:
-    """Return whether a format was written according to the record."""
+def exported(journal: Journal, name: str) -> bool:
+    """Return whether a format was written according to the journal."""
+    record = journal.record
     if name == "onnx":
         return record.find("export") is not None
     return record.find("artefact", format=name) is not None
@@ -106,10 +114,10 @@ def _export(
     images: Tensor,
     folder: Path,
     name: str,
-    record: Record,
+    journal: Journal,
     watch: Watch | None,
 ) -> Exported:
-    kind = FORMATS[name]
+    kind, record = FORMATS[name], journal.record
     files = kind.files(folder)
     if watch is not None:
         watch.say(f"exporting to {kind.title} and comparing in {kind.runtime}")
@@ -123,6 +131,7 @@ def _export(
     else:
         keys = {"format": name, "file": files[0].name, "runtime": kind.runtime}
         record.append("artefact", **keys, **asdict(parity))
+    journal.seal(*(file.name for file in files))
     return Exported(format=name, runtime=kind.runtime, files=files, parity=parity)
 
 

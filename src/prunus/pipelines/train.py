@@ -26,7 +26,6 @@ from prunus.runs import (
     Session,
     Watch,
     default_training,
-    fingerprints,
     last_epoch,
     open_fabric,
     open_job,
@@ -152,7 +151,7 @@ def train_job(
         p_phase_(model, config.train, session, phase="train", teacher=teacher, parents=parents)
         write_whole(out / "plan.json", (plan or Plan()).to_json())
         save_weights(model, out / "model.safetensors")
-    journal.append_once("files", {"sha256": fingerprints(out)})
+    journal.seal("plan.json", "model.safetensors")
     if journal.record.find("trained") is None:
         session.watch.say("measuring on the test split")
         model = model.to(job.device).eval()

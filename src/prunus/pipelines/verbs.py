@@ -66,7 +66,7 @@ def grow(
     job = from_dict(GrowRunConfig, values, "grow")
     out = Path(out)
     journal = run_grow(job, out, resume=resume, watch=watch, workers=workers)
-    return FinishedRun(out, journal.record, out / "grown")
+    return FinishedRun(out, journal.record, out / "grown", trust=True)
 
 
 def search(
@@ -120,4 +120,4 @@ def search(
     config = from_dict(SearchConfig, values, "search")
     out = Path(out)
     journal = run_search(config, out, resume=resume, watch=watch, workers=workers)
-    return FinishedRun(out, journal.record, out / "derived")
+    return FinishedRun(out, journal.record, out / "derived", trust=True)

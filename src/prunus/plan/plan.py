@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunus.core import PlanError, html_table, share_svg, to_json
+from prunus.core import PlanError, html_table, parse_json, share_svg, to_json
 from prunus.graph import Branches, Groups
 
 __all__ = ["Edit", "Plan", "plan_units"]
@@ -132,7 +131,20 @@ class Plan:
                 field.
         """
         try:
-            body = json.loads(text)
+            return cls.from_dict(parse_json(text))
+        except PlanError:
+            raise
+        except ValueError as error:
+            raise PlanError(f"not a plan of Prunus ({error}): give a plan.json of a run") from error
+
+    @classmethod
+    def from_dict(cls, body: Any) -> Plan:
+        """Read the value of a plan's JSON.
+
+        Raises:
+            PlanError: as for `from_json`.
+        """
+        try:
             if body["format"] != FORMAT:
                 raise PlanError(
                     f"the plan has format {body['format']}, this Prunus reads format {FORMAT}: "

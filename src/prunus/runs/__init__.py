@@ -1,6 +1,6 @@
 """A run and its folder: settings, journal, session; opened once, read back, verified."""
 
-from prunus.runs.audit import Audit, fingerprints, random_images, run_load
+from prunus.runs.audit import Audit, random_images, run_load
 from prunus.runs.config import (
     Allocation,
     ExportFormat,
@@ -24,7 +24,15 @@ from prunus.runs.finished import FinishedRun
 from prunus.runs.folder import open_folder
 from prunus.runs.job import Job, build_network, open_job
 from prunus.runs.journal import Journal
-from prunus.runs.load import Shape, build_dense, load, read_plan, require_finished
+from prunus.runs.load import (
+    Shape,
+    build_dense,
+    load,
+    read_plan,
+    rebuild,
+    require_finished,
+    require_intact,
+)
 from prunus.runs.session import Loader, Loaders, Session, last_epoch, p_phase_, spread
 from prunus.runs.watch import Watch
 
@@ -48,7 +56,6 @@ __all__ = [
     "build_network",
     "default_training",
     "describe_run",
-    "fingerprints",
     "last_epoch",
     "load",
     "open_data",
@@ -59,7 +66,9 @@ __all__ = [
     "p_phase_",
     "random_images",
     "read_plan",
+    "rebuild",
     "require_finished",
+    "require_intact",
     "require_labels",
     "require_one_process",
     "require_weights",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,18 +10,33 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from prunus.core import ConfigError, ExportError, derive_seed, read_rows
+from prunus.core import (
+    RECORD,
+    ConfigError,
+    ExportError,
+    PrunusError,
+    Row,
+    RunFolderError,
+    broken_seal,
+    derive_seed,
+    digest,
+    last,
+    read_rows,
+    seals_of,
+)
 from prunus.evaluation import count_bytes, count_params
 from prunus.export import FORMATS, check_parity
 from prunus.graph import count_macs
-from prunus.runs.load import Shape, build_dense, load, read_plan, require_finished
+from prunus.runs.load import Shape, build_dense, read_plan, rebuild, require_finished
 
-__all__ = ["Audit", "Check", "fingerprints", "random_images", "run_load"]
+__all__ = ["Audit", "Check", "random_images", "run_load"]
 
 #: Format version of `Audit.to_dict`; raised when a key changes its meaning.
-VERSION = 1
-#: Files of a run whose fingerprints are in its journal.
-SEALED = ("plan.json", "model.safetensors", "dense.safetensors")
+VERSION = 2
+#: Files that a run may lack, since its network is rebuilt without them.
+OPTIONAL = ("dense.safetensors", "config.yaml")
+#: Files that are sealed while a run goes on, and removed at its end.
+PASSING = "steps/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,26 +99,36 @@ def run_load(
     input_shape: Shape | None = None,
     num_classes: int | None = None,
     batch: int = 64,
+    trust: bool = False,
 ) -> Audit:
     """Rebuild the pruned network of a run from its plan and weights, and verify the folder.
 
-    It checks the fingerprints (SHA-256) of plan and weights, the sizes of the pruned and of the
-    dense network, and, with the export gate on `batch` random images, the outputs of every
-    exported artefact in the folder. The arguments supply what the folder does not specify:
-    `model` is a spec as for `prunus prune --model`, needed for a run of the Python call or one
-    whose source file has moved.
+    It checks the SHA-256 of every sealed file, the sizes of the pruned and of the dense network,
+    and, with the export gate on `batch` random images, the outputs of every exported artefact in
+    the folder. The arguments supply what the folder does not specify: `model` is a spec as for
+    `prunus prune --model`, needed for a run of the Python call or one whose source file has moved;
+    with `trust`, a source file that only the folder names is run.
 
     Raises:
         RunFolderError, PlanError, WeightsError, ConfigError: the network cannot be rebuilt.
     """
     folder = Path(run)
     require_finished(folder)
-    dense, shape = build_dense(folder, model, input_shape=input_shape, num_classes=num_classes)
-    sizes = {"dense": _sizes(dense, shape)}
-    network = load(folder, dense)
+    record = folder / RECORD
+    rows = read_rows(record)[0] if record.exists() else None
+    files = tuple(_files(folder, rows))
+    try:
+        dense, shape = build_dense(
+            folder, model, input_shape=input_shape, num_classes=num_classes, trust=trust
+        )
+        sizes = {"dense": _sizes(dense, shape)}
+        network = rebuild(folder, dense)
+    except PrunusError as error:
+        broken = [check.note for check in files if check.status == "differs"]
+        if not broken:
+            raise
+        raise RunFolderError(f"{broken[0]} (the network cannot be rebuilt: {error})") from error
     sizes["pruned"] = _sizes(network, shape)
-    record = folder / "record.jsonl"
-    rows = {row.get("event"): row for row in read_rows(record)[0]} if record.is_file() else {}
     plan = read_plan(folder / "plan.json")
     return Audit(
         run=str(folder),
@@ -113,8 +137,8 @@ def run_load(
         removed=sum(len(edit.removed) for edit in plan.groups.values()),
         units=sum(edit.of for edit in plan.groups.values()),
         checks=(
-            *_files(folder, rows.get("files", {}).get("sha256", {})),
-            *_counts(sizes, rows.get("result", {})),
+            *files,
+            *_counts(sizes, last(rows or [], "result") or {}),
             *_artefacts(network, random_images(shape, batch), folder),
         ),
     )
@@ -124,16 +148,6 @@ def random_images(shape: Shape, batch: int) -> Tensor:
     """Return images (B, C, H, W) of standard normal noise, from a fixed seed."""
     generator = torch.Generator().manual_seed(derive_seed(0, "audit", "images"))
     return torch.randn(batch, *shape, generator=generator)
-
-
-def fingerprints(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the plan and the weights of a run, by file name."""
-    return {name: _sha256(folder / name) for name in SEALED if (folder / name).is_file()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sizes(network: nn.Module, shape: Shape) -> dict[str, int]:
@@ -152,15 +166,38 @@ def _compared(subject: str, recorded: Any, found: Any) -> Check:
     return Check(subject=subject, recorded=recorded, found=found, status=status)
 
 
-def _files(folder: Path, recorded: Mapping[str, str]) -> Iterator[Check]:
-    found = fingerprints(folder)
-    for name in SEALED:
-        if name in found:
-            yield _compared(name, recorded.get(name), found[name])
-        elif name in recorded:  # the dense weights: the network is rebuilt without them
-            note = "the file is missing, so the dense network cannot be restored"
+def _files(folder: Path, rows: Sequence[Row] | None) -> Iterator[Check]:
+    """Compare every sealed file of a folder with its seal."""
+    if rows is None:
+        note = f"{folder} has no {RECORD}, without which no file can be checked"
+        yield Check(subject=RECORD, recorded=None, found=None, status="differs", note=note)
+    seals = seals_of(rows or [])
+    for name in ("plan.json", "model.safetensors"):
+        if name not in seals:
+            note = f"{folder / name} cannot be checked: the journal does not record it"
+            yield Check(subject=name, recorded=None, found=None, status="differs", note=note)
+    for name, recorded in seals.items():
+        if name.startswith(PASSING):
+            continue
+        if (folder / name).is_file():
+            broken = broken_seal(folder, name, seals)
             yield Check(
-                subject=name, recorded=recorded[name], found=None, status="unknown", note=note
+                subject=name,
+                recorded=recorded,
+                found=digest(folder / name),
+                status="differs" if broken else "same",
+                note=broken or "",
+            )
+        else:
+            optional = name in OPTIONAL
+            note = f"{folder / name} is missing"
+            note += ", so the dense network cannot be restored" if optional else ""
+            yield Check(
+                subject=name,
+                recorded=recorded,
+                found=None,
+                status="unknown" if optional else "differs",
+                note=note,
             )
 
 
@@ -185,4 +222,6 @@ def _artefacts(network: nn.Module, images: Tensor, folder: Path) -> Iterator[Che
             status, note = "differs", str(error)
         except ConfigError as error:  # its runtime is not installed
             status, note = "unknown", str(error)
-        yield Check(subject=path.name, recorded=None, found=found, status=status, note=note)
+        yield Check(
+            subject=f"{path.name} outputs", recorded=None, found=found, status=status, note=note
+        )

@@ -12,6 +12,7 @@ import torch
 
 from prunus.core import ConfigError, RunRow, installed_version
 from prunus.data import DATASETS, DataSplits, load_data
+from prunus.models import source_file_of, split_source
 from prunus.statistics import rank_and_size
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ S = TypeVar("S", bound=NetworkSettings)
 
 def resolve_paths(config: S) -> S:
     """Make the paths of a configuration absolute, so that it is valid in any working directory."""
-    file, colon, factory = config.model.rpartition(":")
     changes: dict[str, Any] = {"data_root": str(Path(config.data_root).absolute())}
-    if colon and file.endswith(".py"):
-        changes["model"] = f"{Path(file).absolute()}:{factory}"
+    if (source := split_source(config.model)) is not None:
+        file, factory = source
+        changes["model"] = f"{Path(file).absolute()}" + (f":{factory}" if factory else "")
     changes["data"] = _absolute(config.data)
     if config.weights is not None:
         changes["weights"] = str(Path(config.weights).absolute())
@@ -93,8 +94,7 @@ def require_weights(
         raise ConfigError(
             f"weights {weights} given together with the run {run}, which has its own: give only one"
         )
-    spec = model or ""
-    own = spec.endswith(".py") or spec.rpartition(":")[0].endswith(".py")
+    own = model is not None and source_file_of(model) is not None
     if run is None and weights is None and not own:
         raise ConfigError(
             f"{model} has no trained weights, and results of random weights are meaningless: "

@@ -22,6 +22,7 @@ class FinishedRun:
         folder: what it wrote, as its command describes it.
         record: its journal, every measurement.
         result: the folder of the network it made, which `prunus.load`, `score` and `export` take.
+        trust: whether the network's source file may be run, because the call named it (`load`).
 
     Example:
         >>> from pathlib import Path
@@ -34,11 +35,12 @@ class FinishedRun:
     folder: Path
     record: Record
     result: Path
+    trust: bool = False
 
     @cached_property
     def model(self) -> nn.Module:
         """The network that the run made, in eval mode, on the CPU."""
-        return load(self.result)
+        return load(self.result, trust=self.trust)
 
     def __repr__(self) -> str:
         return f"FinishedRun({str(self.folder)!r}: {len(self.record.rows)} rows of journal)"

@@ -8,7 +8,9 @@ from typing import Protocol
 from prunus.core import (
     ConfigError,
     RunFolderError,
+    find_scratch,
     read_yaml,
+    seals_of,
     sweep_scratch,
     to_dict,
     to_yaml,
@@ -35,12 +37,13 @@ def open_folder(config: RunSettings, out: Path, *, resume: bool) -> Journal:
     """
     path = out / "config.yaml"
     if not path.exists():
-        if out.exists() and any(out.iterdir()):
+        if _content(out) - {each.name for each in find_scratch(out)}:
             raise RunFolderError(
                 f"{out} is not empty and not a run folder of Prunus: give another folder with --out"
             )
+        sweep_scratch(out)  # a start that was killed before its first file
         write_whole(path, to_yaml(config))
-        return Journal(out)
+        return _sealed(out)
     try:
         other = read_yaml(type(config), path)
     except ConfigError as error:
@@ -60,4 +63,25 @@ def open_folder(config: RunSettings, out: Path, *, resume: bool) -> Journal:
                 "given: --resume needs the same settings; give another folder with --out"
             )
     sweep_scratch(out)
-    return Journal(out)
+    return _sealed(out)
+
+
+def _content(out: Path) -> set[str]:
+    """Return the names in a folder, none if there is no folder."""
+    try:
+        return {each.name for each in out.iterdir()} if out.exists() else set()
+    except OSError as error:
+        raise RunFolderError(
+            f"{out} cannot be used as a run folder ({error.strerror}): give another with --out"
+        ) from error
+
+
+def _sealed(out: Path) -> Journal:
+    """Return the journal of a run whose finished files are as they were sealed.
+
+    Raises:
+        RunFolderError: one of them is damaged; nothing is written then.
+    """
+    journal = Journal(out)
+    journal.require(*seals_of(journal.record.rows))
+    return journal

@@ -94,6 +94,7 @@ class Job(Generic[C]):
         journal = open_folder(cast(RunSettings, config), out, resume=resume)
         row = describe_run(command, self.device, config.seed)
         journal.append_once("run", {**row, **said})
+        journal.seal("config.yaml")
         return Session(
             loaders=Loaders.of(self.data),
             fabric=self.fabric,
@@ -105,8 +106,11 @@ class Job(Generic[C]):
         )
 
 
-def open_job(config: C, verb: str) -> Job[C]:
+def open_job(config: C, verb: str, *, trust: bool = False) -> Job[C]:
     """Open device, data and network, in this order, for `prunus VERB`.
+
+    `trust` permits the code that the folder of `config.run` names; that of `config.model` is named
+    in the call.
 
     Raises:
         ConfigError: this is one of several ranks, the device is not available, the weights are
@@ -130,7 +134,7 @@ def open_job(config: C, verb: str) -> Job[C]:
         found = {"num_classes": classes, "input_shape": data.input_shape}
         config = dataclasses.replace(config, **found)  # type: ignore[type-var]
     if run is not None:
-        network = load(run)
+        network = load(run, trust=trust)
     else:
         network = build_network(
             config.model,

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import nn
 
-from prunus.core import Event, Record, to_json, write_whole
+from prunus.core import (
+    RECORD,
+    Event,
+    PlanError,
+    Record,
+    RunFolderError,
+    digest,
+    parse_json,
+    read_text,
+    remove,
+    require_sealed,
+    seals_of,
+    to_json,
+    unwritable,
+    write_whole,
+)
 from prunus.export import save_weights
+from prunus.models import load_weights_
 from prunus.modules import private_copy
 from prunus.plan import Plan
 from prunus.surgery import replay_
@@ -35,12 +49,26 @@ class Journal:
     def __init__(self, folder: Path | None = None) -> None:
         """Open the journal of `folder`, which may already contain steps."""
         self.folder = folder
-        self.record = Record(folder / "record.jsonl" if folder else None)
+        self.record = Record(folder / RECORD if folder else None)
 
     def append_once(self, event: Event, row: Mapping[str, Any], **keys: Any) -> None:
         """Append a row unless one with these keys exists."""
         if self.record.find(event, **keys) is None:
             self.record.append(event, **keys, **row)
+
+    def seal(self, *names: str) -> None:
+        """Journal the SHA-256 of files of the folder, each content once, skipping missing files."""
+        if self.folder is None:
+            return
+        known = seals_of(self.record.rows)
+        found = {n: digest(self.folder / n) for n in names if (self.folder / n).is_file()}
+        if any(known.get(name) != value for name, value in found.items()):
+            self.record.append("files", sha256=found)
+
+    def require(self, *names: str) -> None:
+        """Raise `RunFolderError` if one of these files of the folder is not what was sealed."""
+        if self.folder is not None:
+            require_sealed(self.folder, *names, seals=seals_of(self.record.rows))
 
     def checkpoint(self, step: str) -> Path | None:
         """Return where a training phase keeps its state, or None without a folder."""
@@ -52,36 +80,61 @@ class Journal:
             return
         write_whole(self._steps / f"{step}.json", plan.to_json())
         save_weights(model, self._steps / f"{step}.safetensors")
-        (self._steps / f"{step}.pt").unlink(missing_ok=True)
+        self.seal(f"steps/{step}.json", f"steps/{step}.safetensors")
+        remove(self._steps / f"{step}.pt")
 
     def has(self, step: str) -> bool:
         """Tell whether `step` was saved."""
         return self.folder is not None and (self._steps / f"{step}.safetensors").exists()
 
     def restore(self, step: str, dense: nn.Module) -> tuple[nn.Module, Plan]:
-        """Return the network and the plan after `step`, built from a copy of the dense one."""
-        plan = Plan.from_json((self._steps / f"{step}.json").read_text())
+        """Return the network and the plan after `step`, built from a copy of the dense one.
+
+        Raises:
+            RunFolderError: a file of the step is damaged.
+        """
+        names = f"steps/{step}.json", f"steps/{step}.safetensors"
+        self.require(*names)
+        assert self.folder is not None
+        plan = Plan.from_json(read_text(self.folder / names[0], raising=RunFolderError))
         model = replay_(private_copy(dense), plan)
-        model.load_state_dict(load_file(self._steps / f"{step}.safetensors"))
+        load_weights_(model, self.folder / names[1])
         return model, plan
 
     def clean(self, *, keep_networks: bool = False) -> None:
         """Remove the steps of a finished run, except the plans of its iterations (`plans`).
 
         With `keep_networks` the weights after each iteration are kept too (`weights_after`).
+        Both are complete before the first step is removed: a kill leaves nothing half kept.
         """
         if self.folder is None:
             return
+        found = sorted(self._steps.glob("[0-9][0-9][0-9].json"))
+        if found and not (self.folder / PLANS).exists():
+            self.require(*(f"steps/{path.name}" for path in found))
+            plans = {int(path.stem): parse_json(read_text(path)) for path in found}
+            write_whole(self.folder / PLANS, to_json(plans))
+        self.seal(PLANS)
         if keep_networks:
-            for path in sorted(self._steps.glob("[0-9][0-9][0-9].safetensors")):
-                kept = self.weights_after(int(path.stem))
+            self._keep_networks()
+        try:
+            if self._steps.exists():
+                shutil.rmtree(self._steps)
+        except OSError as error:
+            raise unwritable(self._steps, error) from error
+
+    def _keep_networks(self) -> None:
+        """Move the weights after each iteration where they stay."""
+        for path in sorted(self._steps.glob("[0-9][0-9][0-9].safetensors")):
+            kept = self.weights_after(int(path.stem))
+            try:
                 kept.parent.mkdir(exist_ok=True)
                 path.replace(kept)
-        found = sorted(self._steps.glob("[0-9][0-9][0-9].json"))
-        if found:
-            plans = {int(path.stem): json.loads(path.read_text()) for path in found}
-            write_whole(self.folder / PLANS, to_json(plans))
-        shutil.rmtree(self._steps, ignore_errors=True)
+            except OSError as error:
+                raise unwritable(kept, error) from error
+        assert self.folder is not None
+        kept_all = sorted((self.folder / NETWORKS).glob("*.safetensors"))
+        self.seal(*(f"{NETWORKS}/{path.name}" for path in kept_all))
 
     def weights_after(self, iteration: int) -> Path:
         """Return the path of the weights after an iteration of a finished run, if kept."""
@@ -89,13 +142,24 @@ class Journal:
         return self.folder / NETWORKS / f"{iteration:03d}.safetensors"
 
     def plans(self) -> dict[int, Plan]:
-        """Return the plan after each iteration of a finished run, relative to its dense network."""
+        """Return the plan after each iteration of a finished run, relative to its dense network.
+
+        Raises:
+            RunFolderError, PlanError: `plans.json` is damaged.
+        """
         if self.folder is None or not (self.folder / PLANS).exists():
             return {}
-        kept = json.loads((self.folder / PLANS).read_text())
-        return {
-            int(iteration): Plan.from_json(json.dumps(plan)) for iteration, plan in kept.items()
-        }
+        path = self.folder / PLANS
+        self.require(PLANS)
+        try:
+            kept = parse_json(read_text(path, raising=RunFolderError))
+            return {int(iteration): Plan.from_dict(plan) for iteration, plan in kept.items()}
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, RunFolderError):
+                raise
+            raise PlanError(
+                f"{path} does not hold the plans of a run ({error}): restore it from a copy"
+            ) from error
 
     @property
     def _steps(self) -> Path:

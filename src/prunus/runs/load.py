@@ -4,31 +4,58 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
-from prunus.core import PlanError, RunFolderError, read_yaml
-from prunus.models import build_model, load_weights_
-from prunus.modules import bake_, reparametrised
+from prunus.core import (
+    RECORD,
+    PlanError,
+    RunFolderError,
+    WeightsError,
+    read_text,
+    read_yaml,
+    require_sealed,
+)
+from prunus.models import build_model, load_weights_, source_file_of
+from prunus.modules import SelectLinear, bake_, reparametrised
 from prunus.plan import Plan
 from prunus.runs.config import RunConfig
 from prunus.surgery import replay_
 
-__all__ = ["Shape", "build_dense", "load", "read_plan", "require_finished"]
+__all__ = [
+    "Shape",
+    "build_dense",
+    "load",
+    "read_plan",
+    "rebuild",
+    "require_finished",
+    "require_intact",
+]
 
 Shape = tuple[int, int, int]
 
 
-def load(folder: str | Path, model: nn.Module | None = None, *, dense: bool = False) -> nn.Module:
+def load(
+    folder: str | Path,
+    model: nn.Module | None = None,
+    *,
+    dense: bool = False,
+    trust: bool = False,
+) -> nn.Module:
     """Return the pruned network of a run folder, in eval mode, on the CPU.
 
     `model` is a freshly built dense network; without it, the constructor that `config.yaml`
     names is called. Nothing is unpickled. With `dense`, the network before any cut is returned,
     with the weights of `dense.safetensors`.
 
+    Every file that is read must have the SHA-256 that the run's journal records. `trust` says that
+    the folder is your own: the source file that `config.yaml` names as `FILE.py:factory` is run,
+    and a file that no journal vouches for is used.
+
     Raises:
-        RunFolderError: the folder is missing, the run has not finished, or the folder does not
-            specify how its network is built.
+        RunFolderError: the folder is missing, the run has not finished, a file is damaged, or the
+            folder does not specify how its network is built, or only by code that is not trusted.
         PlanError, WeightsError: the given network is not the one that was pruned.
 
     Example:
@@ -50,19 +77,50 @@ def load(folder: str | Path, model: nn.Module | None = None, *, dense: bool = Fa
     """
     folder = Path(folder)
     require_finished(folder)
+    require_intact(folder, dense=dense, trust=trust)
     if model is None:
-        model, _ = build_dense(folder)
+        model, _ = build_dense(folder, trust=trust)
+    return rebuild(folder, model, dense=dense)
+
+
+def rebuild(folder: Path, model: nn.Module, *, dense: bool = False) -> nn.Module:
+    """Return the network of a run, made of the freshly built dense one; no seal is checked."""
     _bake_(model, folder / ("dense.safetensors" if dense else "model.safetensors"))
     if dense:
-        load_weights_(model, folder / "dense.safetensors")
+        load_weights_(model, folder / "dense.safetensors", checked=True)
         return model.eval()
     plan = read_plan(folder / "plan.json")
     try:
         replay_(model, plan)
     except PlanError as error:
         raise PlanError(f"{folder / 'plan.json'}: {error}") from error
-    load_weights_(model, folder / "model.safetensors")
+    selected = _selected(model)
+    load_weights_(model, folder / "model.safetensors", checked=True)
+    for name, index in _selected(model).items():
+        if not torch.equal(index, selected[name]):
+            raise WeightsError(
+                f"{folder / 'model.safetensors'}: the inputs that {name!r} selects are not those "
+                "of plan.json: both must be of the same run"
+            )
     return model.eval()
+
+
+def require_intact(folder: Path, *, dense: bool = False, trust: bool = False) -> None:
+    """Raise `RunFolderError` if a file that a network is rebuilt from is not what was sealed.
+
+    A file without a seal will do with `trust`, or where there is no run but a plan and weights
+    alone, as in a trainer's checkpoint.
+    """
+    weights = ("dense.safetensors",) if dense else ("plan.json", "model.safetensors")
+    alone = not any((folder / name).exists() for name in ("config.yaml", RECORD))
+    needed = () if trust or alone else weights
+    require_sealed(folder, "config.yaml", "plan.json", *weights, needed=needed)
+
+
+def _selected(model: nn.Module) -> dict[str, Tensor]:
+    """Return which inputs each layer of a network selects."""
+    found = model.named_modules()
+    return {name: m.index.clone() for name, m in found if isinstance(m, SelectLinear)}
 
 
 def _bake_(model: nn.Module, path: Path) -> None:
@@ -82,18 +140,26 @@ def build_dense(
     *,
     input_shape: Shape | None = None,
     num_classes: int | None = None,
+    trust: bool = False,
 ) -> tuple[nn.Module, Shape]:
     """Build the dense network of a run with random weights; return it and its image shape.
 
     Missing arguments are read from the run's `config.yaml`; `model` is a spec of `build_model`.
+    A source file that only the folder names is run with `trust`.
 
     Raises:
-        RunFolderError: an argument is neither given nor in the folder.
+        RunFolderError: an argument is neither given nor in the folder, or it is a source file there
+            that is not trusted.
         UnknownNameError, ConfigError: the network cannot be built.
     """
     path = folder / "config.yaml"
     run = read_yaml(RunConfig, path) if path.exists() else None
     if run is not None:
+        if model is None and not trust and (file := source_file_of(run.model)) is not None:
+            raise RunFolderError(
+                f"{path} builds its network with the code of {file}, which is only run if you name "
+                f"it (model=, --model {run.model}) or trust the folder (trust=True, --trust)"
+            )
         model = run.model if model is None else model
         input_shape = run.input_shape if input_shape is None else input_shape
         num_classes = run.num_classes if num_classes is None else num_classes
@@ -117,18 +183,17 @@ def read_plan(path: Path) -> Plan:
         PlanError: the file contains no plan in a known format; names the file.
         RunFolderError: the file cannot be read.
     """
+    text = read_text(path, raising=RunFolderError)
     try:
-        return Plan.from_json(path.read_text())
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PlanError(f"{path} is not a text file: give the plan.json of a run") from error
+        return Plan.from_json(text)
     except PlanError as error:
         raise PlanError(f"{path}: {error}") from error
 
 
 def require_finished(folder: Path) -> None:
     """Raise `RunFolderError` if `folder` does not contain the network of a finished run."""
+    if not folder.is_dir():
+        raise RunFolderError(f"there is no folder {folder}: give the folder of a finished run")
     for name in ("plan.json", "model.safetensors"):
         if not (folder / name).exists():
             raise RunFolderError(

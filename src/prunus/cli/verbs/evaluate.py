@@ -33,7 +33,8 @@ def evaluate(
 
     settings = from_dict(EvalConfig, values, "the settings")
     console = Console(stderr=as_json)
-    found = run_eval(settings, watch=Watch() if as_json else TerminalWatch(console)).to_dict()
+    watch = Watch() if as_json else TerminalWatch(console)
+    found = run_eval(settings, watch=watch, trust=flags.trust).to_dict()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:

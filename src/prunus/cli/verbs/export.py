@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prunus.cli.options import RunInputShape, RunNumClasses
+from prunus.cli.options import RunInputShape, RunNumClasses, Trust
 from prunus.cli.settings import parse_image_shape, parse_names
 from prunus.core import ConfigError
 
@@ -41,6 +41,7 @@ def export(
         int,
         typer.Option(min=1, help="Random images to compare outputs on; batch 1 is compared too."),
     ] = 64,
+    trust: Trust = False,
 ) -> None:
     """Write a network as model.onnx, model.pt2, model.xml; check each in its runtime first.
 
@@ -69,6 +70,7 @@ def export(
         num_classes=num_classes,
         batch=batch,
         watch=TerminalWatch(console),
+        trust=trust,
     )
     for each in done:
         if each.parity is None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prunus.cli.options import AsJson, RunInputShape, RunNumClasses
+from prunus.cli.options import AsJson, RunInputShape, RunNumClasses, Trust
 from prunus.cli.settings import parse_image_shape
 
 __all__ = ["load"]
@@ -29,6 +29,7 @@ def load(
     input_shape: RunInputShape = None,
     num_classes: RunNumClasses = None,
     batch: Annotated[int, typer.Option(min=1, help="Random images to compare artefacts on.")] = 64,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Rebuild a run's network from its plan and weights, and verify the folder.
@@ -48,7 +49,14 @@ def load(
 
     # Third-party networks may print while they are built or run.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        audit = run_load(run, model=model, input_shape=shape, num_classes=num_classes, batch=batch)
+        audit = run_load(
+            run,
+            model=model,
+            input_shape=shape,
+            num_classes=num_classes,
+            batch=batch,
+            trust=trust,
+        )
     if as_json:
         typer.echo(json.dumps(audit.to_dict(), indent=2))
     else:

@@ -56,6 +56,12 @@ def score(
     settings = from_dict(ScoreConfig, values, "the settings")
     folder = out or (Path("runs/scores") if flags.run is None else flags.run / "scores")
     console = Console()
-    report = run_score(settings, folder, command=flags.command, watch=TerminalWatch(console))
+    report = run_score(
+        settings,
+        folder,
+        command=flags.command,
+        watch=TerminalWatch(console),
+        trust=flags.trust,
+    )
     print_scores(report.content, console, top=top)
     console.print(f"page: {folder / 'scores.html'}", highlight=False, soft_wrap=True)

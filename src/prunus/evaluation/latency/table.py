@@ -9,13 +9,12 @@ selections and `rest` are our reconstructions.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from prunus.core import DataError, to_json
+from prunus.core import DataError, parse_json, to_json
 from prunus.evaluation.latency.steps import WidthSteps
 
 __all__ = ["Grid", "LatencyTable"]
@@ -139,7 +138,7 @@ class LatencyTable:
             DataError: the text is not a latency table, or has an unknown format version.
         """
         try:
-            body = json.loads(text)
+            body = parse_json(text)
             version = body.pop("format")
             if version != FORMAT:
                 raise DataError(

@@ -15,12 +15,15 @@ from torch import nn
 
 from prunus.batches import Example, Loader, OutputChoice, choose_output, read, rereadable
 from prunus.core import (
+    RECORD,
     DataError,
     ExportError,
     Record,
+    digest,
     html_table,
     keeping_random_state,
     last,
+    rows_to_lines,
     share_svg,
     to_dict,
     write_whole,
@@ -45,7 +48,6 @@ from prunus.runs import (
     PruneConfig,
     Session,
     Watch,
-    fingerprints,
     open_fabric,
     require_one_process,
 )
@@ -144,9 +146,10 @@ class Report:
         return parity
 
     def _write_record(self, folder: Path) -> None:
-        seal = {"event": "files", "sha256": fingerprints(folder)}
-        rows = "".join(json.dumps(row) + "\n" for row in (*self.record.rows, seal))
-        write_whole(folder / "record.jsonl", rows)
+        written = ("plan.json", "model.safetensors", "model.onnx")
+        sums = {name: digest(folder / name) for name in written if (folder / name).is_file()}
+        lines, _ = rows_to_lines((*self.record.rows, {"event": "files", "sha256": sums}))
+        write_whole(folder / RECORD, lines)
         write_whole(folder / "report.html", self.to_html())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from prunus.batches import Example
-from prunus.core import BudgetError, write_whole
+from prunus.core import BudgetError, read_text, write_whole
 from prunus.evaluation import MULTIPLES, LatencyTable, measure_latency_table
 from prunus.graph import Groups
 from prunus.plan import Budget, CostTracker, check_reachable, choose_round_to
@@ -39,7 +39,7 @@ def table_for(
     if all(limit.currency != "ms" for limit in budget.limits):
         return None
     if folder is not None and (folder / FILE).exists():
-        return LatencyTable.from_json((folder / FILE).read_text())
+        return LatencyTable.from_json(read_text(folder / FILE))
     progress = (watch or Watch()).batches(f"timing layers at batch {config.latency_batch}")
     return measure_latency_table(
         dense,
@@ -57,6 +57,7 @@ def keep_table(table: LatencyTable | None, groups: Groups, journal: Journal) -> 
         return
     if journal.folder is not None:
         write_whole(journal.folder / FILE, table.to_json())
+        journal.seal(FILE)
     row: dict[str, Any] = {
         "batch": table.batch,
         "threads": table.threads,

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from prunus.batches import Inputs
@@ -14,6 +13,7 @@ from prunus.core import ConfigError, ExportError, write_whole
 from prunus.evaluation import layer_rows
 from prunus.export import require_formats, save_weights
 from prunus.graph import Groups
+from prunus.models import load_weights_
 from prunus.modules import private_copy
 from prunus.pipelines.export import export_all, exported
 from prunus.pipelines.pruning.checks import checked
@@ -34,7 +34,6 @@ from prunus.runs import (
     RunConfig,
     Session,
     Watch,
-    fingerprints,
     load,
     open_job,
     p_phase_,
@@ -112,11 +111,12 @@ def _dense_(job: Job[RunConfig], session: Session) -> nn.Module:
     dense, config = job.network, job.config
     path = session.journal.folder / "dense.safetensors"
     if path.exists():
-        dense.load_state_dict(load_file(path))
-        return dense
-    if config.weights is None:
-        p_phase_(dense, config.train, session, phase="dense", parents=config.prune.parents)
-    save_weights(dense, path)
+        load_weights_(dense, path)
+    else:
+        if config.weights is None:
+            p_phase_(dense, config.train, session, phase="dense", parents=config.prune.parents)
+        save_weights(dense, path)
+    session.journal.seal(path.name)
     return dense
 
 
@@ -125,8 +125,8 @@ def _finish(dense: nn.Module, job: Job[RunConfig], session: Session) -> None:
     journal, watch, config, data = session.journal, session.watch, job.config, job.data
     assert journal.folder is not None
     out = journal.folder
-    journal.append_once("files", {"sha256": fingerprints(out)})
-    pruned = load(out)
+    journal.seal("plan.json", "model.safetensors")
+    pruned = load(out, trust=True)  # the call named its source file
     images = next(iter(data.calibration))[0][:64]
     if journal.record.find("result") is None:
         watch.say("measuring both networks on the test split")
@@ -146,8 +146,8 @@ def _finish(dense: nn.Module, job: Job[RunConfig], session: Session) -> None:
         if (layers := attempt(journal.record, "layers", compare)) is not None:
             journal.append_once("layers", {"layers": layers})
     write_report(out)
-    formats = [name for name in config.export if not exported(journal.record, name)]
-    done = export_all(pruned, images, out, formats, journal.record, watch)
+    formats = [name for name in config.export if not exported(journal, name)]
+    done = export_all(pruned, images, out, formats, journal, watch)
     _time(dense, pruned, images, config, session)
     journal.clean(keep_networks=config.prune.keep_networks)
     write_report(out)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from prunus.core import STRICT, read_yaml, to_dict
+from prunus.core import STRICT, read_yaml, require_sealed, to_dict
 from prunus.runs import LatentConfig, RunConfig, require_finished
 
 __all__ = ["ScoreConfig", "settings_of_run"]
@@ -70,6 +70,7 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
         ConfigError: its `config.yaml` cannot be read.
     """
     require_finished(folder)
+    require_sealed(folder, "config.yaml")
     run = read_yaml(RunConfig, folder / "config.yaml")
     shared = ("model", "data", "seed", "data_root", "batch_size", "input_shape")
     pruning = ("criterion", "options", "inputs", "ignored_layers")

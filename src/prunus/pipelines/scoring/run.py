@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import Any
 from rich.console import Console
 
 from prunus.core import (
+    RECORD,
     ConfigError,
     Record,
     RunFolderError,
+    digest,
     html_table,
+    rows_to_lines,
     share_svg,
     to_dict,
     to_json,
@@ -87,10 +89,11 @@ class ScoreReport:
     def save(self, folder: str | Path) -> None:
         """Write `config.yaml`, `record.jsonl`, `scores.json` and `scores.html`."""
         folder = Path(folder)
-        rows = "".join(json.dumps(row) + "\n" for row in self.record.rows)
         write_whole(folder / "config.yaml", to_yaml(self.config))
-        write_whole(folder / "record.jsonl", rows)
         write_whole(folder / "scores.json", to_json(self.content))
+        sums = {name: digest(folder / name) for name in ("config.yaml", "scores.json")}
+        rows = (*self.record.rows, {"event": "files", "sha256": sums})
+        write_whole(folder / RECORD, rows_to_lines(rows)[0])
         write_whole(folder / "scores.html", self.to_html())
 
 
@@ -100,13 +103,15 @@ def run_score(
     *,
     command: str = "",
     watch: Watch | None = None,
+    trust: bool = False,
 ) -> ScoreReport:
     """Rank the layers of a trained network and the units of its groups, with intervals.
 
     One pass over the calibration images (the training split, unaugmented, in a fixed order)
     → the share of the class labels that each layer explains (`rank_layers`) and the cost of each
     unit (`score`). All input is validated before that pass. Earlier scores in `out` are replaced;
-    without `out` nothing is written.
+    without `out` nothing is written. With `trust` a source file that only the folder of
+    `config.run` names is run, see `load`.
 
     Raises:
         ConfigError: a setting is out of range, or something that the criterion needs is missing.
@@ -133,7 +138,7 @@ def run_score(
         )
     if out is not None:
         _check_folder(Path(out))
-    job = open_job(config, "score")
+    job = open_job(config, "score", trust=trust)
     config, data, model = job.config, job.data, job.network.to(job.device).eval()
     groups = find_sound_groups(
         model,

@@ -136,7 +136,7 @@ class Arms:
             name, plan = f"iteration {iteration}", derived.plans()[iteration]
             weights = derived.weights_after(iteration)
         ways = self._ways(folder) | {"plan": plan, "pruned_weights": weights}
-        run = run_train(settings, folder, **ways, teacher=load(pushed))
+        run = run_train(settings, folder, **ways, teacher=load(pushed, trust=True))
         yield self._trained(run, folder, arm=DERIVED, name=f"{name}, trained on", epochs=epochs)
 
     def grown(self, step: Row, epochs: int) -> Iterator[Row]:

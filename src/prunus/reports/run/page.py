@@ -14,7 +14,12 @@ from prunus.core import (
     RunFolderError,
     last,
     of_event,
+    parse_json,
     read_rows,
+    read_settings,
+    read_text,
+    require_sealed,
+    seals_of,
     to_json,
     trajectory,
     write_whole,
@@ -75,17 +80,15 @@ def write_report(folder: Path) -> Path:
     config_path, record_path, plan_path = (
         folder / name for name in ("config.yaml", "record.jsonl", "plan.json")
     )
-    if not config_path.is_file():
+    if not config_path.exists():
         raise RunFolderError(f"{folder} has no config.yaml: give the folder of a run")
+    rows = read_rows(record_path)[0] if record_path.exists() else []
+    require_sealed(folder, config_path.name, plan_path.name, seals=seals_of(rows))
+    config = read_settings(config_path)
     try:
-        config = yaml.safe_load(config_path.read_text())
-        rows = read_rows(record_path)[0] if record_path.is_file() else []
-        plan = json.loads(plan_path.read_text()) if plan_path.is_file() else None
-    except (yaml.YAMLError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise RunFolderError(f"{folder} contains a file that cannot be read: {first}") from error
-    if not isinstance(config, dict):
-        raise RunFolderError(f"{config_path} is not a mapping of settings: repeat the run")
+        plan = parse_json(read_text(plan_path)) if plan_path.exists() else None
+    except ValueError as error:
+        raise RunFolderError(f"{plan_path} cannot be read: {error}") from error
     path = folder / "report.html"
     if is_search(config):
         write_whole(path, render_search(rows, config, folder))
