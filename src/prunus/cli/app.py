@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from prunus.cli.listing import ListingCommand
+from prunus.cli.signals import Stopped, say_stopped, stopping
 from prunus.cli.verbs import data as data_
 from prunus.cli.verbs import (
     diff,
@@ -83,9 +85,17 @@ def report(
 
 
 def main() -> None:
-    """Run the command line; an error caused by input ends in one sentence and exit code 2."""
+    """Run the command line.
+
+    An error caused by input, or by a file that cannot be read or written, ends in one sentence and
+    exit code 2; a signal in the command to go on with and the shell's code for it.
+    """
     try:
-        app()
-    except PrunusError as error:
+        with stopping():
+            app()
+    except (PrunusError, OSError) as error:
         typer.echo(f"prunus: {error}", err=True)
         raise SystemExit(2) from None
+    except Stopped as stopped:
+        typer.echo(f"prunus: {say_stopped(stopped, sys.argv[1:])}", err=True)
+        raise SystemExit(128 + stopped.number) from None

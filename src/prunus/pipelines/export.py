@@ -16,6 +16,7 @@ from prunus.runs import (
     Watch,
     build_dense,
     build_network,
+    locked,
     random_images,
     rebuild,
     require_finished,
@@ -85,8 +86,11 @@ def run_export(
         folder = Path(out)
     target = folder if out is None else Path(out)
     inside = run is not None and target.resolve() == folder.resolve()
-    journal = Journal(folder if inside else None)
-    return export_all(network, random_images(shape, batch), target, formats, journal, watch)
+    images = random_images(shape, batch)
+    if not inside:
+        return export_all(network, images, target, formats, Journal(), watch)
+    with locked(folder):
+        return export_all(network, images, target, formats, Journal(folder), watch)
 
 
 def export_all(

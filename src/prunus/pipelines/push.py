@@ -108,14 +108,14 @@ def run_push(
     training = dataclasses.replace(config.train, push=config.train.push or PushConfig())
     job = open_job(dataclasses.replace(config, train=training, budget=None), "push")
     before = None if config.weights is None else private_copy(job.network)
-    session = job.begin(out, resume=resume, command=command, watch=watch)
-    journal = train_job(job, session)
-    for name, model in (("before", before), ("after", job.network)):
-        if model is None or journal.record.find("latent", network=name) is not None:
-            continue
-        session.watch.say(f"measuring the last hidden layer {name} the push")
-        row = _latent_row(model.to(job.device).eval(), job.data)
-        journal.record.append("latent", network=name, **row)
+    with job.begin(out, resume=resume, command=command, watch=watch) as session:
+        journal = train_job(job, session)
+        for name, model in (("before", before), ("after", job.network)):
+            if model is None or journal.record.find("latent", network=name) is not None:
+                continue
+            session.watch.say(f"measuring the last hidden layer {name} the push")
+            row = _latent_row(model.to(job.device).eval(), job.data)
+            journal.record.append("latent", network=name, **row)
     return journal
 
 

@@ -129,8 +129,8 @@ def run_train(
         replay_(job.network, plan)
     if pruned_weights is not None:
         load_weights_(job.network, pruned_weights)
-    session = job.begin(out, resume=resume, command=command, watch=watch)
-    return train_job(job, session, plan=plan, teacher=teacher)
+    with job.begin(out, resume=resume, command=command, watch=watch) as session:
+        return train_job(job, session, plan=plan, teacher=teacher)
 
 
 def train_job(

@@ -33,6 +33,7 @@ from prunus.runs.load import (
     require_finished,
     require_intact,
 )
+from prunus.runs.lock import locked
 from prunus.runs.session import Loader, Loaders, Session, last_epoch, p_phase_, spread
 from prunus.runs.watch import Watch
 
@@ -58,6 +59,7 @@ __all__ = [
     "describe_run",
     "last_epoch",
     "load",
+    "locked",
     "open_data",
     "open_device",
     "open_fabric",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +106,8 @@ def require_weights(
 def require_one_process() -> None:
     """Raise `ConfigError` with several ranks of `torch.distributed`: each would prune alone."""
     size = rank_and_size()[1]
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's ranks, before they have met
+        size = max(size, int(os.environ.get("WORLD_SIZE", "1")))
     if size > 1:
         raise ConfigError(
             f"prune runs in one process, found {size} ranks of torch.distributed, whose repairs "

@@ -7,6 +7,8 @@ existing one.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -32,6 +34,7 @@ from prunus.runs.environment import (
 )
 from prunus.runs.folder import RunSettings, open_folder
 from prunus.runs.load import Shape, load
+from prunus.runs.lock import locked
 from prunus.runs.session import Loaders, Session
 from prunus.runs.watch import Watch
 
@@ -72,6 +75,7 @@ class Job(Generic[C]):
         """Return the job with settings completed from the data."""
         return dataclasses.replace(self, config=config)
 
+    @contextmanager
     def begin(
         self,
         out: Path,
@@ -81,29 +85,32 @@ class Job(Generic[C]):
         watch: Watch | None = None,
         table: LatencyTable | None = None,
         **said: Any,
-    ) -> Session:
-        """Create the folder of a run, or resume the same run, and return its session.
+    ) -> Iterator[Session]:
+        """Create the folder of a run, or resume the same run, and give its session in a `with`.
 
-        The journal begins with a row `run`: command, versions, device, and `said`.
+        No other process writes the folder until the block ends. The journal begins with a row
+        `run`: command, versions, device, and `said`.
 
         Raises:
-            RunFolderError: `out` contains another run, or this one and `resume` is off.
+            RunFolderError: `out` contains another run, or this one and `resume` is off, or another
+                process writes it.
         """
         config = self.config
         assert isinstance(config, JobConfig)
-        journal = open_folder(cast(RunSettings, config), out, resume=resume)
-        row = describe_run(command, self.device, config.seed)
-        journal.append_once("run", {**row, **said})
-        journal.seal("config.yaml")
-        return Session(
-            loaders=Loaders.of(self.data),
-            fabric=self.fabric,
-            seed=config.seed,
-            journal=journal,
-            watch=watch or Watch(),
-            table=table,
-            channels_last=config.channels_last,
-        )
+        with locked(out):
+            journal = open_folder(cast(RunSettings, config), out, resume=resume)
+            row = describe_run(command, self.device, config.seed)
+            journal.append_once("run", {**row, **said})
+            journal.seal("config.yaml")
+            yield Session(
+                loaders=Loaders.of(self.data),
+                fabric=self.fabric,
+                seed=config.seed,
+                journal=journal,
+                watch=watch or Watch(),
+                table=table,
+                channels_last=config.channels_last,
+            )
 
 
 def open_job(config: C, verb: str, *, trust: bool = False) -> Job[C]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prunus.core.errors import RunFolderError
+from prunus.core.errors import PrunusError
 from prunus.reports import render_page, write_report
 
 Row = dict[str, Any]
@@ -176,9 +176,9 @@ def test_a_run_without_journal_or_plan_still_has_a_page(
     ("name", "content", "message"),
     [
         ("config.yaml", None, "has no config.yaml"),
-        ("config.yaml", "- a list", "is not a mapping"),
-        ("config.yaml", "a: [", "cannot be read"),
-        ("record.jsonl", "{]\n", "cannot be read"),
+        ("config.yaml", "- a list", "expected a mapping"),
+        ("config.yaml", "a: [", "is not YAML"),
+        ("record.jsonl", "{]\n", "is not JSON"),
         ("plan.json", "{", "cannot be read"),
     ],
 )
@@ -194,5 +194,5 @@ def test_a_broken_folder_is_named(
         (folder / name).unlink()
     else:
         (folder / name).write_text(content)
-    with pytest.raises(RunFolderError, match=message):
+    with pytest.raises(PrunusError, match=message):
         write_report(folder)

@@ -82,20 +82,21 @@ def run_grow(
     workers = count_workers(bench, workers, len(stage_sizes(base)))
     bench.config = config = completed(bench, workers)
     job = job.with_config(config)
-    journal = job.begin(out, resume=resume, command=command, watch=watch, workers=workers).journal
-    _start_(base, bench, journal)
-    with Crew(bench, workers=workers, threads=config.grow.threads or 1) as crew:
-        while journal.record.find("stop") is None:
-            steps = journal.record.all("step")
-            reason = why_stop(steps, config.grow, enough)
-            candidates = _candidates(bench, steps[-1], limits) if reason is None else []
-            if candidates:
-                _step(candidates, crew, journal)
-            else:
-                reason = reason or f"no candidate fits into {config.grow.budget}"
-                journal.record.append("stop", reason=reason)
-                watch.say(f"growing stopped: {reason}")
-    _finish(bench, journal, command)
+    with job.begin(out, resume=resume, command=command, watch=watch, workers=workers) as session:
+        journal = session.journal
+        _start_(base, bench, journal)
+        with Crew(bench, workers=workers, threads=config.grow.threads or 1) as crew:
+            while journal.record.find("stop") is None:
+                steps = journal.record.all("step")
+                reason = why_stop(steps, config.grow, enough)
+                candidates = _candidates(bench, steps[-1], limits) if reason is None else []
+                if candidates:
+                    _step(candidates, crew, journal)
+                else:
+                    reason = reason or f"no candidate fits into {config.grow.budget}"
+                    journal.record.append("stop", reason=reason)
+                    watch.say(f"growing stopped: {reason}")
+        _finish(bench, journal, command)
     return journal
 
 

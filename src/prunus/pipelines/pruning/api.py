@@ -48,6 +48,7 @@ from prunus.runs import (
     PruneConfig,
     Session,
     Watch,
+    locked,
     open_fabric,
     require_one_process,
 )
@@ -131,19 +132,20 @@ class Report:
                 page give the reason.
         """
         folder = Path(folder)
-        write_whole(folder / "plan.json", self.plan.to_json())
-        save_weights(self.model, folder / "model.safetensors")
-        self._write_record(folder)
-        parity, failed = None, None
-        try:
-            parity = export_onnx(self.model, self.example, folder / "model.onnx")
-        except ExportError as error:
-            failed = error
-            self.record.append("failed", key="onnx", reason=str(error))
-        self._write_record(folder)
-        if parity is None:
-            raise ExportError(f"{failed}; everything else is in {folder}") from failed
-        return parity
+        with locked(folder):
+            write_whole(folder / "plan.json", self.plan.to_json())
+            save_weights(self.model, folder / "model.safetensors")
+            self._write_record(folder)
+            parity, failed = None, None
+            try:
+                parity = export_onnx(self.model, self.example, folder / "model.onnx")
+            except ExportError as error:
+                failed = error
+                self.record.append("failed", key="onnx", reason=str(error))
+            self._write_record(folder)
+            if parity is None:
+                raise ExportError(f"{failed}; everything else is in {folder}") from failed
+            return parity
 
     def _write_record(self, folder: Path) -> None:
         written = ("plan.json", "model.safetensors", "model.onnx")

@@ -77,15 +77,17 @@ def run_prune(
     require_reachable(groups, budget, prune, table=table)
     if not (resume and (out / "record.jsonl").exists()):  # an earlier start has tried them
         _try(job, groups, watch)
-    session = job.begin(out, resume=resume, command=command, watch=watch, table=table)
-    keep_table(table, groups, session.journal)
-    dense = _dense_(job, session)
-    if not (out / "model.safetensors").exists():
-        dense = dense.to(job.device)
-        model, plan = ps_iteration(dense, budget, prune, session, example=example, groups=groups)
-        write_whole(out / "plan.json", plan.to_json())
-        save_weights(model, out / "model.safetensors")
-    _finish(dense, job, session)
+    with job.begin(out, resume=resume, command=command, watch=watch, table=table) as session:
+        keep_table(table, groups, session.journal)
+        dense = _dense_(job, session)
+        if not (out / "model.safetensors").exists():
+            dense = dense.to(job.device)
+            model, plan = ps_iteration(
+                dense, budget, prune, session, example=example, groups=groups
+            )
+            write_whole(out / "plan.json", plan.to_json())
+            save_weights(model, out / "model.safetensors")
+        _finish(dense, job, session)
     return session.journal
 
 

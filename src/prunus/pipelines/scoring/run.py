@@ -41,6 +41,7 @@ from prunus.runs import (
     PruneConfig,
     Watch,
     describe_run,
+    locked,
     open_job,
     require_weights,
 )
@@ -89,12 +90,13 @@ class ScoreReport:
     def save(self, folder: str | Path) -> None:
         """Write `config.yaml`, `record.jsonl`, `scores.json` and `scores.html`."""
         folder = Path(folder)
-        write_whole(folder / "config.yaml", to_yaml(self.config))
-        write_whole(folder / "scores.json", to_json(self.content))
-        sums = {name: digest(folder / name) for name in ("config.yaml", "scores.json")}
-        rows = (*self.record.rows, {"event": "files", "sha256": sums})
-        write_whole(folder / RECORD, rows_to_lines(rows)[0])
-        write_whole(folder / "scores.html", self.to_html())
+        with locked(folder):
+            write_whole(folder / "config.yaml", to_yaml(self.config))
+            write_whole(folder / "scores.json", to_json(self.content))
+            sums = {name: digest(folder / name) for name in ("config.yaml", "scores.json")}
+            rows = (*self.record.rows, {"event": "files", "sha256": sums})
+            write_whole(folder / RECORD, rows_to_lines(rows)[0])
+            write_whole(folder / "scores.html", self.to_html())
 
 
 def run_score(

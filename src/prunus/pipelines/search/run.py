@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunus.core import DERIVED, PLAIN, ConfigError, PrunusError, trajectory
+from prunus.core import DERIVED, PLAIN, ConfigError, FileError, PrunusError, trajectory
 from prunus.criteria import CRITERIA
 from prunus.models import build_model
 from prunus.pipelines.pruning import checked, why_branches_stay
@@ -78,31 +78,42 @@ def run_search(
     _check(config)
     job = open_job(config, "search")
     images = _look_at_data(job)
-    journal = job.begin(out, resume=resume, command=command, watch=watch).journal
-    arms = Arms(config=job.config, out=out, command=command, watch=watch, workers=workers)
-    start = arms.grow()
-    journal.append_once("start", {"model": start.model, "steps": list(start.grown), **images})
-    for key, networks, needed in _schedule(arms, start, journal):
-        if _done(journal, key):
-            continue
-        watch.say(f"— {key} —")
-        began = time.perf_counter()
-        try:
-            rows = list(networks())
-        except PrunusError as error:
-            if needed:
-                raise
-            journal.record.append("failed", key=key, reason=str(error))
-            watch.say(f"{key} could not run: {error}")
-        else:
-            seconds = round(time.perf_counter() - began, 3)
-            journal.record.append("arm", key=key, networks=rows, seconds=seconds)
+    with job.begin(out, resume=resume, command=command, watch=watch) as session:
+        journal = session.journal
+        arms = Arms(config=job.config, out=out, command=command, watch=watch, workers=workers)
+        start = arms.grow()
+        journal.append_once("start", {"model": start.model, "steps": list(start.grown), **images})
+        for key, networks, needed in _schedule(arms, start, journal):
+            if not _done(journal, key):
+                _run_arm(key, networks, needed, journal, watch)
+                write_report(out)
+        all_found = [row for arm in journal.record.all("arm") for row in arm["networks"]]
+        found = [row for currency in CURRENCIES for row in compare(all_found, currency)]
+        journal.append_once("comparison", {"arms": found})
         write_report(out)
-    all_found = [row for arm in journal.record.all("arm") for row in arm["networks"]]
-    found = [row for currency in CURRENCIES for row in compare(all_found, currency)]
-    journal.append_once("comparison", {"arms": found})
-    write_report(out)
     return journal
+
+
+def _run_arm(
+    key: str,
+    networks: Callable[[], Iterator[Row]],
+    needed: bool,
+    journal: Journal,
+    watch: Watch,
+) -> None:
+    """Run an arm and journal its networks, or why it could not run if the search goes on."""
+    watch.say(f"— {key} —")
+    began = time.perf_counter()
+    try:
+        rows = list(networks())
+    except PrunusError as error:
+        if needed or isinstance(error, FileError):  # a full disk is no fault of the arm
+            raise
+        journal.record.append("failed", key=key, reason=str(error))
+        watch.say(f"{key} could not run: {error}")
+    else:
+        seconds = round(time.perf_counter() - began, 3)
+        journal.record.append("arm", key=key, networks=rows, seconds=seconds)
 
 
 def _schedule(
