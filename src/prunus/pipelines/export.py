@@ -86,11 +86,9 @@ def run_export(
         folder = Path(out)
     target = folder if out is None else Path(out)
     inside = run is not None and target.resolve() == folder.resolve()
-    images = random_images(shape, batch)
-    if not inside:
-        return export_all(network, images, target, formats, Journal(), watch)
-    with locked(folder):
-        return export_all(network, images, target, formats, Journal(folder), watch)
+    with locked(target):
+        journal = Journal(folder if inside else None)
+        return export_all(network, random_images(shape, batch), target, formats, journal, watch)
 
 
 def export_all(
@@ -130,12 +128,12 @@ def _export(
     except ExportError as error:
         record.append("failed", key=name, reason=str(error))
         return Exported(format=name, runtime=kind.runtime, files=files, error=str(error))
+    journal.seal(*(file.name for file in files))  # first: a resume skips what has its row
     if name == "onnx":  # the artefact that the report is about
-        record.append("export", onnx=files[0].name, **asdict(parity))
+        journal.append_once("export", {}, onnx=files[0].name, **asdict(parity))
     else:
         keys = {"format": name, "file": files[0].name, "runtime": kind.runtime}
-        record.append("artefact", **keys, **asdict(parity))
-    journal.seal(*(file.name for file in files))
+        journal.append_once("artefact", {}, **keys, **asdict(parity))
     return Exported(format=name, runtime=kind.runtime, files=files, parity=parity)
 
 

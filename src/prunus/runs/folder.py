@@ -8,7 +8,6 @@ from typing import Protocol
 from prunus.core import (
     ConfigError,
     RunFolderError,
-    find_scratch,
     read_yaml,
     seals_of,
     sweep_scratch,
@@ -37,11 +36,10 @@ def open_folder(config: RunSettings, out: Path, *, resume: bool) -> Journal:
     """
     path = out / "config.yaml"
     if not path.exists():
-        if _content(out) - {each.name for each in find_scratch(out)}:
+        if _content(out):
             raise RunFolderError(
                 f"{out} is not empty and not a run folder of Prunus: give another folder with --out"
             )
-        sweep_scratch(out)  # a start that was killed before its first file
         write_whole(path, to_yaml(config))
         return _sealed(out)
     try:
@@ -62,7 +60,6 @@ def open_folder(config: RunSettings, out: Path, *, resume: bool) -> Journal:
                 f"{out} contains a run with {key} {to_dict(other)[key]!r}, but {value!r} was "
                 "given: --resume needs the same settings; give another folder with --out"
             )
-    sweep_scratch(out)
     return _sealed(out)
 
 
@@ -84,4 +81,7 @@ def _sealed(out: Path) -> Journal:
     """
     journal = Journal(out)
     journal.require(*seals_of(journal.record.rows))
+    for folder in out.iterdir():
+        if folder.is_dir() and not (folder / "config.yaml").exists():  # else a run of its own
+            sweep_scratch(folder)
     return journal

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prunus.core import RunFolderError, unwritable
+from prunus.core import RunFolderError, sweep_scratch, unwritable
 
 try:
     import fcntl
@@ -28,7 +28,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock is one of the operating system on the open folder (`flock`): it leaves no file, and
     ends with the process however that ends. A thread may lock a folder again that it holds. Where
-    there are no such locks, a warning says so.
+    there are no such locks, a warning says so. What a killed process left half-written is removed.
 
     Raises:
         RunFolderError: another process or thread writes the folder; names it.
@@ -45,6 +45,7 @@ def locked(folder: Path) -> Iterator[None]:
     handle = _lock(place, folder)
     _HELD[place] = (handle, threading.get_ident())
     try:
+        sweep_scratch(folder)
         yield
     finally:
         del _HELD[place]

@@ -98,7 +98,7 @@ def test_a_report_can_be_saved_and_the_model_loaded(
         prunus.load(tmp_path / "small")
     with pytest.raises(PlanError):
         prunus.load(tmp_path / "small", model=nn.Sequential(nn.Linear(2, 2)))
-    with pytest.raises(RunFolderError, match=r"no plan\.json"):
+    with pytest.raises(RunFolderError, match=r"there is no folder"):
         prunus.load(tmp_path / "nothing", model=Net())
 
 

@@ -80,7 +80,8 @@ def test_what_is_written_says_it_all_and_comes_out_the_same_again(
     text = (out / "scores.json").read_text()
     assert json.loads(text) == report.content
     assert report.content["version"] == 1
-    run, taken = read_rows(out / "record.jsonl")[0]
+    run, taken, sealed = read_rows(out / "record.jsonl")[0]
+    assert set(sealed["sha256"]) == {"config.yaml", "scores.json"}
     assert run["command"] == "prunus score"
     assert run["torch"] == torch.__version__
     assert run["device"].startswith("CPU")
