@@ -75,4 +75,5 @@ def test_an_error_of_the_system_is_one_sentence(
 
     monkeypatch.setattr("prunus.pipelines.run_diff", full)
     assert prunus_("diff", tmp_path, tmp_path) == 2
-    assert capsys.readouterr().err == ("prunus: [Errno 28] No space left on device: 'somewhere'\n")
+    said = "somewhere cannot be read or written (No space left on device)"
+    assert capsys.readouterr().err == f"prunus: {said}\n"

@@ -1,6 +1,10 @@
-"""`python -m tests.crash [COMMAND…]`: kill every command, or those named, at all of its writes."""
+"""`python -m tests.crash [COMMAND…]`: kill every command, or those named, at all of its writes.
+
+After each kill the command is resumed, and once more on a disk that is full until it has said so.
+"""
 
 import contextlib
+import errno
 import io
 import sys
 import tempfile
@@ -18,7 +22,7 @@ def swept(sweep: Sweep) -> int:
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
         found = Swept(sweep, Path(root))
         once = time.perf_counter() - began
-        for line in faults(found, found.kills):
+        for line in faults(found, found.kills, error=errno.ENOSPC):
             wrong += 1
             sys.stderr.write(f"  {line}\n")
     sys.stdout.write(

@@ -7,7 +7,7 @@ from tempfile import mkdtemp
 
 from tests.cli.command import prunus_
 from tests.crash.clock import standing_still
-from tests.crash.sweep import Sweep
+from tests.crash.sweep import Ended, Sweep
 
 DIGITS = ("--data", "digits", "--input-shape", "1,8,8", "--device", "cpu", "--batch-size", "512")
 NET = ("--model", "lenet300", *DIGITS)
@@ -22,7 +22,8 @@ GROWING = Path(__file__).parents[1] / "pipelines" / "growing_net.py"
 def ran(*arguments: str | Path) -> None:
     """Run a command, which must succeed."""
     code = prunus_(*arguments)
-    assert code == 0, f"exit code {code}"
+    if code:
+        raise Ended(code)
 
 
 def run(name: str, verb: str, *arguments: str) -> Sweep:

@@ -1,13 +1,17 @@
 """Kill a command at each of its writes, resume it, and compare with an undisturbed folder."""
 
+import contextlib
+import io
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunus.core import PrunusError
 from tests.crash.clock import standing_still
-from tests.crash.writes import Kill, Tree, tree_of, watching
+from tests.crash.writes import Kill, Tree, refusing, tree_of, watching
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,7 @@ class Swept:
 
         With `again` the resume is killed too, at each of its writes.
         """
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if any(kill.left.iterdir()):
-            shutil.copytree(kill.left, self.folder, symlinks=True)
+        self._put_back(kill)
         with standing_still():
             if not again:
                 self.sweep.resume(self.folder)
@@ -56,6 +58,39 @@ class Swept:
                     for second in watch.found
                     for difference in self.resumed(second)
                 ]
+
+    def refused(self, kill: Kill, number: int) -> list[str]:
+        """Resume where the folder cannot be written, then where it can; return what is wrong."""
+        self._put_back(kill)
+        said = io.StringIO()
+        wrong = []
+        with standing_still(), contextlib.redirect_stderr(said):
+            try:
+                with refusing(self.folder, number):
+                    self.sweep.resume(self.folder)
+            except Ended as ended:
+                lines = [line for line in said.getvalue().splitlines() if line.strip()]
+                if ended.code != 2 or len(lines) != 1 or os.strerror(number) not in lines[0]:
+                    wrong.append(f"it ended with {ended.code} and said {lines[-3:]}")
+            except PrunusError:
+                pass  # a call of Python
+            else:
+                wrong = differences(tree_of(self.folder), self.undisturbed)
+            self.sweep.resume(self.folder)
+        return wrong + differences(tree_of(self.folder), self.undisturbed)
+
+    def _put_back(self, kill: Kill) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if any(kill.left.iterdir()):
+            shutil.copytree(kill.left, self.folder, symlinks=True)
+
+
+class Ended(Exception):  # noqa: N818 - it is what a command did, not a fault of the sweep
+    """A command ended with another exit code than 0."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
 
 
 def differences(found: Tree, undisturbed: Tree) -> list[str]:
@@ -78,13 +113,15 @@ def _first_difference(found: bytes | None, undisturbed: bytes | None) -> str:
     return f"{len(a)} bytes for {len(b)}, from line {line}: {there}"
 
 
-def faults(swept: Swept, kills: Iterable[Kill], *, again: bool = False) -> Iterator[str]:
-    """Yield what a resume after each of the kills got wrong."""
+def faults(
+    swept: Swept, kills: Iterable[Kill], *, again: bool = False, error: int | None = None
+) -> Iterator[str]:
+    """Yield what a resume after each of the kills got wrong, first on a disk with an error."""
     for kill in kills:
         try:
             wrong = swept.resumed(kill, again=again)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            wrong = [f"{type(error).__name__}: {error}"]
+            if error is not None:
+                wrong += swept.refused(kill, error)
+        except Exception as other:
+            wrong = [f"{type(other).__name__}: {other}"]
         yield from (f"{swept.sweep.name}, killed {kill.moment}: {line}" for line in wrong)

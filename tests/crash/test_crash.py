@@ -1,24 +1,41 @@
 """A sample of the kills of each command; `make crash` tries all."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from prunus.core import write_whole
 from tests.crash.commands import SWEEPS
-from tests.crash.sweep import Swept, faults
+from tests.crash.sweep import Sweep, Swept, faults
 from tests.crash.writes import watching
 
 #: The commands that are tried at some of their writes, and at how many; the rest takes too long.
-SAMPLES = {"train": 4, "prune": 3, "export": 2, "score": 2, "save": 4}
+SAMPLES = {"prune": 2, "export": 1, "score": 2}
 
 
 @pytest.mark.parametrize(("name", "count"), SAMPLES.items())
 def test_a_kill_leaves_what_a_resume_completes(name: str, count: int, tmp_path: Path) -> None:
-    swept = Swept(next(sweep for sweep in SWEEPS if sweep.name == name), tmp_path)
-    kills = swept.kills[:: max(1, len(swept.kills) // count)][:count]
+    swept = Swept(_named(name), tmp_path)
+    kills = swept.kills[len(swept.kills) // 3 :: max(1, len(swept.kills) // (2 * count))][:count]
     assert len(kills) == count
     assert not list(faults(swept, kills))
+
+
+def test_a_training_goes_on_after_a_kill_and_after_a_disk_that_cannot_be_written(
+    tmp_path: Path,
+) -> None:
+    swept = Swept(_named("train"), tmp_path)
+    kills = swept.kills[::6]
+    assert not list(faults(swept, kills[:2], error=errno.ENOSPC))
+    assert not list(faults(swept, kills[2:4], error=errno.EROFS))
+    assert not list(faults(swept, kills[4:]))
+    late = kills[len(kills) // 2]
+    assert not list(faults(swept, [late], again=True))
+
+
+def _named(name: str) -> Sweep:
+    return next(sweep for sweep in SWEEPS if sweep.name == name)
 
 
 def test_every_change_of_a_folder_is_seen(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A killed process leaves the disk as it is at that moment. So the run goes on, an
 would have left is a copy of the folder: one run gives the states of all kills.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -109,7 +110,13 @@ def _halve(path: Path) -> None:
 _ON: list[Watch] = []
 
 
+#: The folder that refuses to be written, and with which error.
+_REFUSED: list[tuple[Path, int]] = []
+
+
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
+    if _REFUSED:
+        _refuse(event, arguments)
     if not _ON:
         return
     watch = _ON[-1]
@@ -127,7 +134,32 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
             watch.look(f"before {event} {whole.name}")
 
 
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    """Fail as a system does that cannot write; a full disk still lets files be removed."""
+    folder, number = _REFUSED[-1]
+    if event == "open":
+        path, _, flags = arguments
+        writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    else:
+        path = arguments[CHANGES[event]] if event in CHANGES else None
+        writes = number != errno.ENOSPC or event == "os.mkdir"
+    if writes and isinstance(path, (str, bytes, os.PathLike)):
+        whole = Path(os.fsdecode(path)).absolute()
+        if whole == folder or folder in whole.parents:
+            raise OSError(number, os.strerror(number), str(whole))
+
+
 sys.addaudithook(_heard)
+
+
+@contextmanager
+def refusing(folder: Path, number: int) -> Iterator[None]:
+    """Let every write to a folder fail with an error of the system within a `with` block."""
+    _REFUSED.append((folder.absolute(), number))
+    try:
+        yield
+    finally:
+        _REFUSED.pop()
 
 
 @contextmanager

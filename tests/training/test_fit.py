@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from prunus.batches import Heads
 from prunus.core import from_dict
-from prunus.core.errors import ConfigError, DataError, NonFiniteError
+from prunus.core.errors import ConfigError, DataError, NonFiniteError, RunFolderError
 from prunus.training import TrainConfig, distillation, fit_, task_loss
 from prunus.training.schedule import plateaus
 
@@ -81,6 +81,38 @@ def test_a_checkpoint_of_any_epoch_ends_with_the_same_weights(
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert [r["loss"] for r in rows] == [r["loss"] for r in expected]
     assert [r["lr"] for r in rows] == [r["lr"] for r in expected]
+
+
+def test_a_damaged_checkpoint_is_one_sentence_and_restores_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "fit.pt"
+    config = TrainConfig(epochs=1)
+    trained = network()
+    fit_(trained, blobs(), config, checkpoint=path)
+    whole = path.read_bytes()
+    ways = {"empty": b"", "cut": whole[: len(whole) // 2], "text": b"no checkpoint"}
+    for at in range(200, len(whole), len(whole) // 40):  # one bit
+        ways[f"bit at {at}"] = whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]
+    undisturbed = network(seed=5)
+    harmless = 0
+    for way, content in ways.items():
+        path.write_bytes(content)
+        model = network(seed=5)
+        try:
+            fit_(model, blobs(), config, checkpoint=path)
+        except RunFolderError as error:
+            assert str(error).startswith(f"{path} is damaged ("), way
+            assert str(error).endswith("remove it to repeat this training from its start"), way
+            same = model.state_dict().items()
+            assert all(torch.equal(t, undisturbed.state_dict()[n]) for n, t in same), way
+        else:  # padding between the entries
+            harmless += 1
+            assert torch.equal(
+                model[0].weight, torch.load(_saved(tmp_path, whole))["model"]["0.weight"]
+            )
+    assert harmless < len(ways) / 2
+    path.write_bytes(whole)
+    with pytest.raises(RunFolderError, match="the checkpoint of another network"):
+        fit_(nn.Linear(8, 3), blobs(), config, checkpoint=path)
 
 
 def test_channels_last_trains_the_same_network_and_puts_it_back(tmp_path: Path) -> None:

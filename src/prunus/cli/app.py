@@ -93,8 +93,12 @@ def main() -> None:
     try:
         with stopping():
             app()
-    except (PrunusError, OSError) as error:
+    except PrunusError as error:
         typer.echo(f"prunus: {error}", err=True)
+        raise SystemExit(2) from None
+    except OSError as error:
+        place, reason = error.filename or "a file", error.strerror or error
+        typer.echo(f"prunus: {place} cannot be read or written ({reason})", err=True)
         raise SystemExit(2) from None
     except Stopped as stopped:
         typer.echo(f"prunus: {say_stopped(stopped, sys.argv[1:])}", err=True)

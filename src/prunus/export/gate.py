@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.batches import Example, Inputs, flatten_tensors
-from prunus.core import ExportError, PrunusError, one_line, write_whole
+from prunus.core import ExportError, PrunusError, one_line, remove, write_whole
 from prunus.export.exportable import Exportable
 from prunus.export.format import FORMATS, Format
 
@@ -58,8 +58,8 @@ def export_model(
     kind.require()
     example = Inputs.of(images)
     network = _exportable(model, example)
-    with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
-        scratch = kind.files(Path(folder), path.stem)
+    with _scratch_folder(path) as folder:
+        scratch = kind.files(folder, path.stem)
         with _said(model, kind):
             kind.write(network, _two(example), scratch[0])
         try:
@@ -68,10 +68,24 @@ def export_model(
             raise ExportError(f"{error}: {path} was not written") from error
         targets = (path, *kind.files(path.parent, path.stem)[1:])
         if len(targets) > 1:
-            path.unlink(missing_ok=True)  # never a new file next to an old one
+            remove(path)  # never a new file next to an old one
         for written, target in reversed(list(zip(scratch, targets, strict=True))):
             write_whole(target, written.read_bytes())
     return parity
+
+
+@contextmanager
+def _scratch_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder, or say that there is none."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="prunus-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ExportError(
+            f"{path} was not written, for there is no temporary folder ({error.strerror or error}):"
+            " set TMPDIR to a folder with room"
+        ) from error
+    with folder as name:
+        yield Path(name)
 
 
 def export(

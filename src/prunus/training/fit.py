@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -29,7 +30,10 @@ from prunus.batches import (
 from prunus.core import (
     DataError,
     NonFiniteError,
+    RunFolderError,
     keeping_random_state,
+    one_line,
+    require_regular,
     seed_everything,
     writing_whole,
 )
@@ -309,10 +313,26 @@ def _save(
 
 
 def _restore_(path: Path, model: nn.Module, optimizer: Any, schedule: LambdaLR) -> list[Epoch]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    """Go on from a checkpoint.
+
+    Raises:
+        RunFolderError: it is damaged, or of another training; nothing is restored then.
+    """
+    wrong = "remove it to repeat this training from its start"
+    require_regular(path, raising=RunFolderError)
+    try:
+        with zipfile.ZipFile(path) as whole:  # torch.load does not look at all checksums
+            if (broken := whole.testzip()) is not None:
+                raise ValueError(f"the checksum of {broken} is wrong")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = {name: tensor.shape for name, tensor in state["model"].items()}
+        saved, rows, optimised = state["schedule"], state["rows"], state["optimizer"]
+    except Exception as error:  # a damaged pickle raises what it likes
+        raise RunFolderError(f"{path} is damaged ({one_line(error)}): {wrong}") from error
+    if found != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+        raise RunFolderError(f"{path} is the checkpoint of another network: {wrong}")
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    saved = state["schedule"]
+    optimizer.load_state_dict(optimised)
     if "lr_lambdas" not in saved:  # written before the schedule's whole state was
         saved = {
             "last_epoch": saved["last_epoch"],
@@ -321,5 +341,5 @@ def _restore_(path: Path, model: nn.Module, optimizer: Any, schedule: LambdaLR) 
             "lr_lambdas": [None] * len(schedule.lr_lambdas),
         }
     schedule.load_state_dict(saved)
-    rows: list[Epoch] = state["rows"]
-    return rows
+    restored: list[Epoch] = rows
+    return restored

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from prunus.core import derive_seed, to_dict, write_whole
+from prunus.core import derive_seed, to_dict, unwritable, write_whole
 from prunus.export import save_weights
 from prunus.models import stage_sizes
 from prunus.pipelines.grow.candidate import Bench, Candidate, sizes_row, weights_of
@@ -186,7 +186,10 @@ def _step(candidates: Sequence[Candidate], crew: Crew, journal: Journal) -> None
     )
     bench.watch.say(f"step {step}, kept: {_said(row)}")
     for folder in (bench.out / "steps").glob(f"{step:03d}-*"):
-        shutil.rmtree(folder)
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise unwritable(folder, error) from error
 
 
 def _try_all(candidates: Sequence[Candidate], crew: Crew, journal: Journal) -> None:

@@ -16,6 +16,7 @@ from prunus.core import (
     Record,
     RunFolderError,
     digest,
+    find_scratch,
     html_table,
     rows_to_lines,
     share_svg,
@@ -91,8 +92,8 @@ class ScoreReport:
         """Write `config.yaml`, `record.jsonl`, `scores.json` and `scores.html`."""
         folder = Path(folder)
         with locked(folder):
+            write_whole(folder / "scores.json", to_json(self.content))  # marks the folder as ours
             write_whole(folder / "config.yaml", to_yaml(self.config))
-            write_whole(folder / "scores.json", to_json(self.content))
             sums = {name: digest(folder / name) for name in ("config.yaml", "scores.json")}
             rows = (*self.record.rows, {"event": "files", "sha256": sums})
             write_whole(folder / RECORD, rows_to_lines(rows)[0])
@@ -194,7 +195,8 @@ def run_score(
 def _check_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"{out} is a file: give a folder with --out")
-    if out.exists() and any(out.iterdir()) and not (out / "scores.json").exists():
+    found = set(out.iterdir()) - set(find_scratch(out)) if out.exists() else set()
+    if found and not (out / "scores.json").exists():
         raise RunFolderError(
             f"{out} is not empty and contains no scores: give another folder with --out"
         )
