@@ -1,12 +1,14 @@
 """What all callbacks share: settings, batches, what is due."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from prunus.core.errors import BudgetError, ConfigError, DataError, PrunusError
+from prunus.core import Record
+from prunus.core.errors import BudgetError, ConfigError, DataError, PrunusError, RunFolderError
 from prunus.integrations.batches import labelled
 from prunus.integrations.steps import PruningSteps
 from prunus.pipelines import PruneConfig
@@ -55,6 +57,12 @@ def test_what_is_due() -> None:
 def test_bad_settings(given: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         steps(**given)
+
+
+def test_the_folder_of_a_run_is_left_alone(tmp_path: Path) -> None:
+    Record(tmp_path / "record.jsonl").append("stop", reason="done")
+    with pytest.raises(RunFolderError, match="contains a run, whose journal seals its own plan"):
+        steps(every=1, out=tmp_path)
 
 
 X, Y = torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.long)

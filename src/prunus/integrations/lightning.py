@@ -51,9 +51,9 @@ class PruningCallback(Callback):
         history: one row per step: costs, accuracy on its batches before and after, every group.
 
     Example:
-        >>> callback = PruningCallback("macs=50%", every=2, steps=3, out="runs/mine")
+        >>> callback = PruningCallback("macs=50%", every=2, steps=3, out="runs/trained")
         >>> Trainer(max_epochs=10, callbacks=[callback]).fit(module, loader)  # doctest: +SKIP
-        >>> small = prunus.load("runs/mine", model=MyModule())  # doctest: +SKIP
+        >>> small = prunus.load("runs/trained", model=MyModule())  # doctest: +SKIP
     """
 
     def __init__(

@@ -19,10 +19,12 @@ from torch.optim import Optimizer
 
 from prunus.batches import Inputs, parse
 from prunus.core import (
+    RECORD,
     BudgetError,
     ConfigError,
     DataError,
     PlanError,
+    RunFolderError,
     keeping_random_state,
     seed_everything,
     write_whole,
@@ -85,6 +87,11 @@ class PruningSteps:
         if batches < 1:
             raise ConfigError(f"batches is {batches}, expected at least 1")
         self.out = None if out is None else Path(out)
+        if self.out is not None and (self.out / RECORD).exists():
+            raise RunFolderError(
+                f"{self.out} contains a run, whose journal seals its own plan and weights: give "
+                "another folder with out="
+            )
         self.batches, self.reader, self.seed = batches, reader, seed
         self.done = 0
         self.plan = Plan()
