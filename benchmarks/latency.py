@@ -29,7 +29,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import timm
 import torch
 import torch_pruning as tp
@@ -37,6 +36,7 @@ import torchvision
 from torch import Tensor, nn
 
 from prunability import heads
+from prunus.core import import_without_telemetry
 from prunus.core.errors import ExportError
 from prunus.criteria import score
 from prunus.evaluation import (
@@ -202,7 +202,7 @@ def run(options: argparse.Namespace) -> None:
                     "machine": machine(),
                     "threads": torch.get_num_threads(),
                     "torch": torch.__version__,
-                    "onnxruntime": onnxruntime.__version__,
+                    "onnxruntime": import_without_telemetry("onnxruntime").__version__,
                     "torch_pruning": version("torch-pruning"),
                     "seconds": round(time.perf_counter() - start, 1),
                 }

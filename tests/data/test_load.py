@@ -211,15 +211,20 @@ def test_missing_data_say_where_to_get_them_and_where_to_put_them(kind, tmp_path
     for name in ("MNIST", "CIFAR10", "CIFAR100", "SVHN", "Flowers102"):
         monkeypatch.setattr(torchvision.datasets, name, fail)
     entry = DATASETS[kind]
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match="is incomplete") as caught:
         load_data(**call(kind, tmp_path))
+    unasked = str(caught.value)
+    with pytest.raises(DataError) as caught:
+        load_data(**call(kind, tmp_path), download=True)
     message = str(caught.value)
-    assert "\n" not in message
+    assert "\n" not in message + unasked
     assert f"{kind} is incomplete in {tmp_path / entry.place}" in message
     assert f"get it from {entry.get}, put " in message
     assert message.endswith(" there, or name another data_root")
     downloadable = kind not in ("imagenet", "lfwa", "adience")
     assert ("could not be downloaded (no network)" in message) == downloadable
+    asked = "and is downloaded only if you ask for it (--download, download=True): get it from"
+    assert (asked in unasked) == downloadable
     assert not any(tmp_path.iterdir())
 
 

@@ -1,7 +1,10 @@
 import copy
 import importlib.util
+import os
 import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +73,29 @@ def test_every_format_computes_the_same_at_any_batch_size(
     assert message.startswith(f"{path}: {FORMATS[name].runtime} differs from PyTorch by 0.02 in ")
     assert "output 'logits' at [" in message
     assert "for images of shape 8×1×28×28, more than the tolerance of 0.0001" in message
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_artefact_names_no_path_and_no_line_of_this_machine(name: str, tmp_path: Path) -> None:
+    """As PyTorch's exporters write it, an artefact holds the stack of calls behind each node."""
+    folder = tmp_path / "private_place"
+    folder.mkdir()
+    source = "from torch import nn\n\nclass Net(nn.Module):\n"
+    source += "    def __init__(self):\n        super().__init__()\n"
+    source += "        self.first = nn.Linear(4, 2)\n\n    def forward(self, x):\n"
+    source += "        private_name = self.first(x)\n        return private_name.relu()\n"
+    (folder / "net.py").write_text(source)
+    model = build_model(f"{folder / 'net.py'}:Net", input_shape=(1, 1, 4))
+    path = first_file(name, tmp_path)
+    export_model(model, torch.randn(3, 1, 1, 4), path, name)
+    content = b"".join(file.read_bytes() for file in FORMATS[name].files(tmp_path))
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            content += b"".join(archive.read(each) for each in archive.namelist())
+    private = [b"private_", b'File "', b"site-packages", str(Path.cwd()).encode(), b"/tmp"]
+    private += [os.fsencode(tempfile.gettempdir()), os.fsencode(Path(torch.__file__).parent)]
+    assert [each for each in private if each in content] == []
+    assert b"first" in content  # names of layers are kept
 
 
 def shifted(model: nn.Module, by: float) -> nn.Module:

@@ -16,6 +16,7 @@ from prunus.cli.options import (
     DataName,
     DataRoot,
     Device,
+    Download,
     InputShape,
     ModelName,
     Seed,
@@ -48,6 +49,7 @@ _LAST: tuple[Flag, ...] = (
     ("seed", Seed, None),
     ("device", Device, None),
     ("trust", Trust, False),
+    ("download", Download, False),
 )
 
 

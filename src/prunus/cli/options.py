@@ -16,6 +16,7 @@ __all__ = [
     "DataName",
     "DataRoot",
     "Device",
+    "Download",
     "InputShape",
     "ModelName",
     "Precision",
@@ -66,10 +67,17 @@ Settings = Annotated[
     typer.Option("--set", help="Any setting by its path, e.g. train.lr=1e-3; repeatable."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")]
+Download = Annotated[
+    bool,
+    typer.Option(
+        "--download",
+        help="Download mnist, svhn, cifar10, cifar100 or flowers102 over https if it is missing.",
+    ),
+]
 Trust = Annotated[
     bool,
     typer.Option(
-        "--trust", help="Run the source file that only the folder or the recipe names: see docs."
+        "--trust", help="Run the source file that only the run folder or the recipe names."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -19,6 +19,7 @@ from prunus.cli.options import (
     DataName,
     DataRoot,
     Device,
+    Download,
     InputShape,
     ModelName,
     Precision,
@@ -28,7 +29,7 @@ from prunus.cli.options import (
     Trust,
 )
 from prunus.cli.settings import base_settings, parse_shape, put_flags, put_settings
-from prunus.core import ConfigError
+from prunus.core import ConfigError, permitting_downloads
 
 __all__ = ["Flag", "RunFlags", "make_command", "run_command"]
 
@@ -70,6 +71,7 @@ _LAST: tuple[Flag, ...] = (
     ("set_", Settings, None),
     ("resume", Resume, False),
     ("trust", Trust, False),
+    ("download", Download, False),
 )
 
 
@@ -183,12 +185,24 @@ def make_command(
     def command(**given: Any) -> None:
         mine = {each.name: given.pop(each.name) for each in own}
         given["input_shape"] = parse_shape(given["input_shape"])
-        function(read(given), **mine)
+        with permitting_downloads(_agree if given.pop("download") else _ask):
+            function(read(given), **mine)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return command
+
+
+def _agree(what: str) -> bool:
+    return True
+
+
+def _ask(what: str) -> bool:
+    """Ask at the terminal, if there is one."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return typer.confirm(f"{what} is missing. Download it?", default=False, err=True)
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

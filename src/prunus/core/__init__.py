@@ -1,6 +1,7 @@
 """The lowest layer: errors, configuration, registries, seeding, threads, files, the record."""
 
 from prunus.core.config import STRICT, from_dict, one_of, read_settings, read_yaml, to_dict, to_yaml
+from prunus.core.consent import may_download, permitting_downloads
 from prunus.core.errors import (
     BudgetError,
     ConfigError,
@@ -55,6 +56,7 @@ from prunus.core.rows import (
 from prunus.core.seals import RECORD, broken_seal, read_seals, require_sealed, seals_of
 from prunus.core.seeding import derive_seed, keeping_random_state, seed_everything
 from prunus.core.tasks import Task
+from prunus.core.telemetry import import_without_telemetry
 from prunus.core.threads import one_blas_thread, usable_cores
 from prunus.core.version import installed_version
 
@@ -95,16 +97,19 @@ __all__ = [
     "first_non_finite",
     "from_dict",
     "html_table",
+    "import_without_telemetry",
     "installed_version",
     "keeping_random_state",
     "last",
     "latest",
+    "may_download",
     "networks",
     "of_event",
     "one_blas_thread",
     "one_line",
     "one_of",
     "parse_json",
+    "permitting_downloads",
     "read_bytes",
     "read_rows",
     "read_seals",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from contextlib import nullcontext
 from pathlib import Path
 
-from prunus.core import DataError
+from prunus.core import DataError, permitting_downloads
 from prunus.data import sets
 from prunus.data.registry import DATASETS, DataSettings
 from prunus.data.splits import DataSplits
@@ -26,6 +27,7 @@ def load_data(
     batch_size: int = 128,
     input_shape: tuple[int, int, int] | None = None,
     augment: bool = False,
+    download: bool = False,
 ) -> DataSplits:
     """Load the data set `name`, such as 'digits', 'cifar10:cutout' or 'folder:PATH'.
 
@@ -35,7 +37,8 @@ def load_data(
     well), and the order of training. The same seed gives the same splits. Images are resized to
     `input_shape` (C, H, W), by default the data set's own; grey ones are repeated to C channels.
     `augment` shifts, or crops and flips, the training images (not those of `calibration`), by
-    PyTorch's global generator.
+    PyTorch's global generator. What is missing is downloaded, over https, only with `download` or
+    within `prunus.core.permitting_downloads`, and if torchvision can.
 
     Raises:
         UnknownNameError: no such data set; the message lists the known ones.
@@ -57,16 +60,16 @@ def load_data(
         raise DataError(
             f"{kind} takes nothing after its name, but was given {argument!r}: write {kind}"
         )
-    return entry.build(
-        DataSettings(
-            argument=argument,
-            seed=seed,
-            data_root=Path(data_root),
-            batch_size=batch_size,
-            input_shape=input_shape,
-            augment=augment,
-        )
+    settings = DataSettings(
+        argument=argument,
+        seed=seed,
+        data_root=Path(data_root),
+        batch_size=batch_size,
+        input_shape=input_shape,
+        augment=augment,
     )
+    with permitting_downloads() if download else nullcontext():
+        return entry.build(settings)
 
 
 def find_data(name: str, data_root: Path = Path("data")) -> Path | None:

@@ -154,11 +154,11 @@ def register_data(
 def missing(name: str, data_root: Path, files: str, reason: str = "") -> DataError:
     """Return the error that a data set is missing, with where to get it and where to put it.
 
-    `files` says what is missing; `reason`, why a download failed, if one was tried.
+    `files` says what is missing; `reason`, why it was not downloaded, if it can be.
     """
     entry = DATASETS[name]
-    tried = f" and could not be downloaded ({reason})" if reason else ""
+    why = f" {reason}" if reason else ""
     return DataError(
-        f"{name} is incomplete in {data_root / entry.place}{tried}: get it from {entry.get}, "
+        f"{name} is incomplete in {data_root / entry.place}{why}: get it from {entry.get}, "
         f"put {files} there, or name another data_root"
     )

@@ -82,9 +82,18 @@ def dynamic_shapes(network: Exportable) -> dict[str, tuple[dict[int, Any], ...]]
 
 
 def program_of(network: Exportable, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    """Return the network as `torch.export` reads it: what most formats start from."""
+    """Return the network as `torch.export` reads it: what most formats start from.
+
+    It does not hold the stack of calls that led to each node, which `torch.export` notes with the
+    absolute paths of this machine and lines of the network's source.
+    """
     with quiet():
-        return torch.export.export(network, example, dynamic_shapes=dynamic_shapes(network))
+        program = torch.export.export(network, example, dynamic_shapes=dynamic_shapes(network))
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
 
 
 def one_or_all(outputs: list[Tensor]) -> Tensor | list[Tensor]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from prunus.batches import Example
+from prunus.core import import_without_telemetry
 from prunus.export.exportable import Exportable
 from prunus.export.format import (
     FORMATS,
@@ -36,7 +38,8 @@ class Onnx(Format):
         program_of(network, example)
 
     def write(self, network: Exportable, example: tuple[Tensor, ...], path: Path) -> None:
-        """Write one .onnx file."""
+        """Write one .onnx file, the same on every machine."""
+        import_without_telemetry("onnxruntime")  # the exporter may import it for a pass of its own
         with quiet():
             program = torch.onnx.export(
                 network,
@@ -47,10 +50,13 @@ class Onnx(Format):
                 dynamic_shapes=dynamic_shapes(network),
             )
         assert program is not None
-        path.write_bytes(program.model_proto.SerializeToString())
+        content = program.model_proto
+        _drop_metadata_(content)
+        path.write_bytes(content.SerializeToString())
 
     def open(self, path: Path) -> Runner:
         """Open the file in ONNX Runtime on the CPU."""
+        onnxruntime = import_without_telemetry("onnxruntime")
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         names = [given.name for given in session.get_inputs()]
 
@@ -59,6 +65,29 @@ class Onnx(Format):
             return one_or_all([torch.from_numpy(each) for each in session.run(None, feed)])
 
         return run
+
+
+#: Metadata of the exporter that are kept: the module that each node comes from.
+_KEPT = ("pkg.torch.onnx.name_scopes",)
+
+
+def _drop_metadata_(message: Any) -> None:
+    """Remove comments and metadata from a part of an ONNX file and all parts in it.
+
+    PyTorch's exporter writes for each node the stack of calls that led to it, with the absolute
+    paths of this machine and lines of the network's source: whoever gets the file would read them.
+    """
+    for field, value in message.ListFields():
+        if field.name == "doc_string":
+            message.ClearField(field.name)
+        elif field.name == "metadata_props":
+            kept = {entry.key: entry.value for entry in value if entry.key in _KEPT}
+            message.ClearField(field.name)
+            for key, text in kept.items():
+                message.metadata_props.add(key=key, value=text)
+        elif field.message_type is not None:
+            for part in value if isinstance(value, Sequence) else (value,):
+                _drop_metadata_(part)
 
 
 FORMATS.register("onnx")(Onnx())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunus.core import ConfigError
+from prunus.core import ConfigError, import_without_telemetry
 from prunus.export.exportable import Exportable
 from prunus.export.format import FORMATS, Format, Runner, one_or_all, program_of, quiet
 
@@ -42,7 +41,7 @@ class OpenVino(Format):
         """Write the .xml file and, next to it, the .bin file."""
         source = path.with_suffix(".onnx")
         FORMATS["onnx"].write(network, example, source)
-        openvino = _openvino()
+        openvino = import_without_telemetry("openvino")
         with quiet():
             model = _core().read_model(source)
             openvino.save_model(model, path, compress_to_fp16=False)  # half floats by default
@@ -74,22 +73,7 @@ def _core() -> Any:
     has freed, and the next signal with a handler (SIGCHLD, if a DataLoader has workers) kills the
     process silently.
     """
-    return _openvino().Core()
-
-
-def _openvino() -> Any:
-    """Return the package, imported without its telemetry.
-
-    Importing it sends a telemetry event, unless openvino_telemetry cannot be imported: then it uses
-    a stub that does nothing.
-    """
-    if "openvino" in sys.modules or "openvino_telemetry" in sys.modules:
-        return importlib.import_module("openvino")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        return importlib.import_module("openvino")
-    finally:
-        del sys.modules["openvino_telemetry"]
+    return import_without_telemetry("openvino").Core()
 
 
 FORMATS.register("openvino")(OpenVino())

@@ -107,7 +107,7 @@ def test_missing_flowers_are_downloaded(tmp_path, monkeypatch):
 
     download.classes = torchvision.datasets.Flowers102.classes
     monkeypatch.setattr(torchvision.datasets, "Flowers102", download)
-    assert load("flowers102", tmp_path).num_classes == 102
+    assert load("flowers102", tmp_path, download=True).num_classes == 102
     assert asked == [(tmp_path, True)]
 
 

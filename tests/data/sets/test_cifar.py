@@ -258,7 +258,7 @@ def test_what_is_missing_is_downloaded(tmp_path, monkeypatch, name, write):
         write(root)
 
     monkeypatch.setattr(torchvision.datasets, f"CIFAR{name}", download)
-    assert load_data(f"cifar{name}", data_root=tmp_path).num_classes == int(name)
+    assert load_data(f"cifar{name}", data_root=tmp_path, download=True).num_classes == int(name)
     assert asked == [(tmp_path, True)]
     load_data(f"cifar{name}", data_root=tmp_path)
     assert len(asked) == 1

@@ -97,7 +97,7 @@ def test_missing_files_are_downloaded(raw, tmp_path, monkeypatch):
         (raw / "train-labels-idx1-ubyte").write_bytes(kept)
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", download)
-    assert load_data("mnist", data_root=tmp_path).num_classes == 10
+    assert load_data("mnist", data_root=tmp_path, download=True).num_classes == 10
     assert asked == [(tmp_path, True)]
 
 
@@ -110,7 +110,7 @@ def test_a_failed_download_says_which_files_go_where(raw, tmp_path, monkeypatch,
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", download)
     with pytest.raises(DataError) as caught:
-        load_data("mnist", data_root=tmp_path)
+        load_data("mnist", data_root=tmp_path, download=True)
     message = str(caught.value)
     assert (
         f"incomplete in {raw} and could not be downloaded ({str(error).splitlines()[0]})" in message
@@ -124,7 +124,7 @@ def test_a_download_that_brings_nothing_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(
         DataError, match=r"the download did not contain them.*train-images-idx3-ubyte"
     ):
-        load_data("mnist", data_root=tmp_path)
+        load_data("mnist", data_root=tmp_path, download=True)
 
 
 def test_the_real_mnist(shared_data):

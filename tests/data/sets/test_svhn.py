@@ -71,7 +71,7 @@ def test_what_is_missing_is_downloaded(tmp_path, monkeypatch):
         write_svhn(root)
 
     monkeypatch.setattr(torchvision.datasets, "SVHN", download)
-    assert load_data("svhn", data_root=tmp_path).class_names == tuple("0123456789")
+    assert load_data("svhn", data_root=tmp_path, download=True).class_names == tuple("0123456789")
     assert asked == [("train", True), ("test", True)]
 
 
@@ -82,4 +82,4 @@ def test_the_missing_one_of_two_is_named(tmp_path, monkeypatch):
     with pytest.raises(
         DataError, match=r"the download did not contain them\).*, put test_32x32\.mat th"
     ):
-        load_data("svhn", data_root=tmp_path)
+        load_data("svhn", data_root=tmp_path, download=True)

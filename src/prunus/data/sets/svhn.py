@@ -35,7 +35,7 @@ def _find(data_root: Path, argument: str) -> Path | None:
     num_classes=10,
     sizes={"train": 73_257, "test": 26_032, "extra": 531_131},
     find=_find,
-    get="http://ufldl.stanford.edu/housenumbers",
+    get="https://ufldl.stanford.edu/housenumbers",
 )
 def load_svhn(settings: DataSettings) -> DataSplits:
     """Load the Street View House Numbers, format 2, from `data_root`/{train,test}_32x32.mat.

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prunus.batches import Example, Inputs, flatten_tensors
-from prunus.core import PrunusError
+from prunus.core import PrunusError, import_without_telemetry
 
 __all__ = ["RUNTIMES", "RuntimeUnavailableError", "compiled_call", "eager_call", "onnx_call"]
 
@@ -69,8 +69,7 @@ def onnx_call(path: Path, inputs: Example) -> Callable[[], object]:
     Raises:
         RuntimeUnavailableError: ONNX Runtime cannot load or run the file.
     """
-    import onnxruntime  # noqa: PLC0415 - a plan has no use for it, and imports this room
-
+    onnxruntime = import_without_telemetry("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     tensors = Inputs.of(inputs).to("cpu").tensors
