@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 __all__ = ["may_download", "permitting_downloads"]
 
-#: Answers whether what it is told of, such as `mnist from https://…`, may be downloaded.
+#: Answers whether what it is given, such as `mnist from https://…`, may be downloaded.
 _ASK: ContextVar[Callable[[str], bool]] = ContextVar("ask", default=lambda what: False)
 
 

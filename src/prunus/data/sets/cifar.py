@@ -56,7 +56,7 @@ def load_cifar10(settings: DataSettings) -> DataSplits:
 
     Read from `data_root`/cifar-10-batches-py, the published pickles as torchvision leaves them;
     else from `data_root`/cifar10, the compact form: train_1.npz … train_5.npz and test.npz of
-    lossless WebP (see `read_compact`); else torchvision downloads the former.
+    lossless WebP (see `read_compact`); else the former is downloaded if permitted.
 
     Test: the published 10 000. Validation: 5 000 of the 50 000, stratified by the seed.
     Augmented: padded by 4 zeros on every side, cropped at random to 32×32, flipped at random; with
@@ -92,7 +92,7 @@ def load_cifar10(settings: DataSettings) -> DataSplits:
 def load_cifar100(settings: DataSettings) -> DataSplits:
     """Load CIFAR-100 with its fine labels; `parents` are the 20 published coarse classes.
 
-    Read from `data_root`/cifar-100-python, downloaded by torchvision where missing. Splits and
+    Read from `data_root`/cifar-100-python, downloaded if permitted. Splits and
     augmentation as in `load_cifar10`; `cutout` alone is 8×8. Normalised by its own mean (.5071,
     .4865, .4409) and deviation (.2673, .2564, .2762); `norm=imagenet` uses ImageNet's.
 

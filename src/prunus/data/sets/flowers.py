@@ -41,7 +41,7 @@ def _find(data_root: Path, argument: str) -> Path | None:
 def load_flowers102(settings: DataSettings) -> DataSplits:
     """Load Flowers-102 from `data_root`/flowers-102: jpg/, imagelabels.mat, setid.mat.
 
-    If it is missing, torchvision downloads it. All three splits are the published ones, with ten
+    If missing, it is downloaded if permitted. All three splits are the published ones, with ten
     training and ten validation images per class, so the seed has no effect on them. (Some work
     trains on the large test split instead; this does not.)
 

@@ -1,4 +1,4 @@
-"""MNIST: 60 000 + 10 000 handwritten digits, read from idx files, downloaded if missing."""
+"""MNIST: 60 000 + 10 000 handwritten digits, read from idx files, downloaded if asked for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _find(data_root: Path, argument: str) -> Path | None:
 def load_mnist(settings: DataSettings) -> DataSplits:
     """Load MNIST from `data_root`/MNIST/raw, the four idx files compressed (.gz) or not.
 
-    If files are missing, torchvision downloads them. 5 000 of the 60 000 training images, a
+    Missing files are downloaded if permitted (`load_data`). 5 000 of the 60 000 training images, a
     twelfth, are the validation, stratified by the seed; the test images are the published ones.
 
     Source: [MNIST].

@@ -40,7 +40,7 @@ def _find(data_root: Path, argument: str) -> Path | None:
 def load_svhn(settings: DataSettings) -> DataSplits:
     """Load the Street View House Numbers, format 2, from `data_root`/{train,test}_32x32.mat.
 
-    If files are missing, torchvision downloads them. Test: the published 26 032. Validation:
+    Missing files are downloaded if permitted (`load_data`). Test: the published 26 032. Validation:
     6 000 of the 73 257 training images, stratified by the seed; the 531 131 easier ones of
     `extra` are not read. Class "0" has the label 0 (10 in the files). Augmented: padded by 4
     zeros on every side and cropped at random to 32×32, not flipped: digits are not symmetric.
