@@ -10,6 +10,7 @@ import typer
 
 from prunus.cli.listing import ListingCommand
 from prunus.cli.signals import Stopped, say_stopped, stopping
+from prunus.cli.streams import encode_streams
 from prunus.cli.verbs import data as data_
 from prunus.cli.verbs import (
     diff,
@@ -90,6 +91,7 @@ def main() -> None:
     An error caused by input, or by a file that cannot be read or written, ends in one sentence and
     exit code 2; a signal in the command to go on with and the shell's code for it.
     """
+    encode_streams()
     try:
         with stopping():
             app()
