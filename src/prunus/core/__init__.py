@@ -33,6 +33,7 @@ from prunus.core.files import (
     writing_whole,
 )
 from prunus.core.finite import first_non_finite
+from prunus.core.memory import available_memory, memory_limit
 from prunus.core.notebook import Picture, curve_svg, html_table, share_svg
 from prunus.core.record import Record, read_rows, rows_to_lines
 from prunus.core.registry import Registry, unknown_name
@@ -89,6 +90,7 @@ __all__ = [
     "TraceError",
     "UnknownNameError",
     "WeightsError",
+    "available_memory",
     "broken_seal",
     "curve_svg",
     "derive_seed",
@@ -103,6 +105,7 @@ __all__ = [
     "last",
     "latest",
     "may_download",
+    "memory_limit",
     "networks",
     "of_event",
     "one_blas_thread",

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from prunus.batches import Inputs, flatten_tensors
-from prunus.core import ConfigError
+from prunus.core import ConfigError, available_memory
 from prunus.modules import without_checkpoints
 
 __all__ = [
@@ -27,10 +26,13 @@ __all__ = [
 
 
 def free_memory(device: torch.device) -> int:
-    """Return how many bytes can still be allocated on a GPU of CUDA, otherwise in main memory."""
+    """Return how many bytes can still be allocated on a GPU of CUDA, otherwise in main memory.
+
+    Main memory is what the machine, the process's control groups and its own limits leave.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return available_memory()
 
 
 class MemoryGuard:

@@ -246,6 +246,10 @@ def test_images_that_are_not_held_are_the_same(tmp_path, monkeypatch, kept):
     read = load_data(f"sr:2:{tmp_path}", input_shape=(3, 6, 6))
     assert read.train.num_workers == 1
     assert len(read.train.dataset.images.held) == kept
+    monkeypatch.undo()
+    monkeypatch.setattr(pairs_module, "memory_limit", lambda: 8 * kept * 42 * 51 * 3)
+    small = load_data(f"sr:2:{tmp_path}", input_shape=(3, 6, 6))
+    assert len(small.train.dataset.images.held) == kept
     for part in FIXED:
         pairs = zip(getattr(held, part).dataset, getattr(read, part).dataset, strict=True)
         assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)

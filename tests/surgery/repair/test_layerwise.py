@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunus.batches import Inputs
 from prunus.core.errors import DataError
 from prunus.graph import find_groups
 from prunus.plan import Edit, Plan, plan_units
 from prunus.surgery import apply_, replay_
+from prunus.surgery.repair import consumers
 from prunus.surgery.repair.layerwise import refit_
 from prunus.surgery.repair.ridge import ROUNDS, Target, refit_weight_
 from tests.conftest import random_plan, randomise_norms_
@@ -308,3 +310,19 @@ def test_nested_patches_are_what_the_two_convolutions_compute(strides: tuple[int
         index = seen.places[:, None].expand(-1, 5, -1)
         expected = flat.gather(2, index).transpose(1, 2).flatten(0, 1)
     torch.testing.assert_close(y, expected[rows])
+
+
+@pytest.mark.parametrize(("limit", "taken"), [(256 * 10**9, 1_352), (3 * 10**9, 507), (100, 1)])
+def test_images_that_fit_into_what_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, limit: int, taken: int
+) -> None:
+    """Six maps of 10×111×111 in float32, 3 MB an image, within 4 GB or half the limit."""
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    convolutions = (nn.Conv2d(1, 10, 3, padding=1), nn.ReLU(), nn.Conv2d(10, 4, 1))
+    model = nn.Sequential(*convolutions, *pooled)
+    image = torch.zeros(1, 1, 111, 111)
+    groups = find_groups(model, image)
+    plan = plan_units(groups, {name: [0] for name in groups})
+    monkeypatch.setattr(consumers, "memory_limit", lambda: limit)
+    count = consumers.find_refitted(model, groups, plan, Inputs.of(image), joint=False)[2]
+    assert count == taken

@@ -11,20 +11,24 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from prunus.core import DataError, derive_seed
+from prunus.core import DataError, derive_seed, memory_limit
 from prunus.data.files import read_image
 from prunus.data.pairs.bicubic import rgb_to_luma
 from prunus.data.pairs.degrade import Degradation, degrade_crop
 
 __all__ = ["ImagePairs", "Images", "PatchPairs"]
 
-_HELD = 2**30  # bytes of decoded images kept in memory, for the training and the test folder each
+# Bytes of decoded images kept in memory, for the training and the test folder each: at most so
+# many, and so small a share of what the process may use.
+_HELD, _SHARE = 2**30, 8
 
 Pair = tuple[Tensor, Tensor]
 
 
 class Images(Sequence[Tensor]):
     """The images of files as bytes: the first GiB of them is cached, the others are read on access.
+
+    Where the process may use less than 8 GiB, an eighth of that is cached.
 
     One channel of a colour image is its luma Y (`rgb_to_luma`), or its grey value 0.299 R +
     0.587 G + 0.114 B where `luma` is false. One channel of a grey file is the file's own. Three
@@ -37,11 +41,11 @@ class Images(Sequence[Tensor]):
         self.paths = tuple(paths)
         self.channels, self.luma = channels, luma
         self.held: list[Tensor] = []
-        size = 0
+        size, most = 0, min(_HELD, memory_limit() // _SHARE)
         for path in self.paths:
             image = self._read(path)
             size += image.numel()
-            if size > _HELD:
+            if size > most:
                 break
             self.held.append(image)
 

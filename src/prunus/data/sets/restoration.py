@@ -195,8 +195,8 @@ def _load(
     * validation: a fixed crop of each image, twice the patch in height and width, at least 16.
     * test: whole images one by one, cropped to multiples of the scale; their sizes differ.
 
-    Up to 1 GiB of decoded images is cached for TRAIN and for TEST each; the rest is read each time
-    it is needed, by up to 4 workers.
+    Up to 1 GiB of decoded images is cached for TRAIN and for TEST each, or an eighth of the memory
+    that the process may use; the rest is read each time it is needed, by up to 4 workers.
 
     Raises:
         DataError: the argument cannot be read, a folder or set is missing or has too few images,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunus.batches import Example, Inputs
-from prunus.core import seed_everything
+from prunus.core import memory_limit, seed_everything
 from prunus.criteria import needs_of, rank_layers, score
 from prunus.evaluation import accuracy
 from prunus.graph import Groups
@@ -132,11 +132,14 @@ def s_phase_(
 
 
 def _repair_images(groups: Groups, example: Example) -> int:
-    """Return how many images a repair uses: enough for the widest linear layer, within 1 GB."""
+    """Return how many images a repair uses: enough for the widest linear layer, within 1 GB.
+
+    Where this process may use less than 8 GB, within an eighth of that.
+    """
     widths = [layer.in_ for layer in groups.layers.values() if layer.kind == "Linear"]
     size = sum(t.nbytes for t in Inputs.of(example).first(1).tensors)
     wanted = max([2_048, *(16 * width for width in widths)])
-    return max(1, min(wanted, 10**9 // max(size, 1)))
+    return max(1, min(wanted, min(10**9, memory_limit() // 8) // max(size, 1)))
 
 
 def measure_information(pruning: Pruning, state: PruningState) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from prunus.batches import Inputs
+from prunus.core import memory_limit
 from prunus.graph import Groups
 from prunus.modules import TRANSPOSED, input_columns, is_mixing, module_at, reparametrised
 from prunus.plan import Plan
@@ -20,7 +21,8 @@ __all__ = ["RefittedConsumer", "Use", "behind_shared", "find_refitted"]
 LEAST_SAMPLES, SAMPLES_A_FEATURE = 40_000, 16
 
 #: Images taken: at least so many, more for a wide linear layer, which sees one sample per image;
-#: never more than fit into so many bytes, at so many maps of the largest size at a time.
+#: never more than fit into so many bytes, at so many maps of the largest size at a time, or into
+#: half of what the process may use, whichever is less.
 LEAST_IMAGES, MEMORY, LIVE_MAPS = 2_048, 4 * 10**9, 6
 
 
@@ -103,7 +105,8 @@ def find_refitted(
             )
             if isinstance(module, nn.Linear):
                 rows = max(rows, SAMPLES_A_FEATURE * module.in_features)
-    return consumers, repairs, max(1, min(rows, MEMORY // (LIVE_MAPS * recorder.largest)))
+    room = min(MEMORY, memory_limit() // 2)
+    return consumers, repairs, max(1, min(rows, room // (LIVE_MAPS * recorder.largest)))
 
 
 def _plain(dense: nn.Module, *names: str) -> bool:

@@ -24,7 +24,7 @@ of ours. theory.md (63) to (65).
 Both networks run in step over all calibration images at once, so it costs one forward pass of
 each (two where a consumer runs several times) and n·F² multiply-adds per consumer, n at least
 40 000 positions, and holds the live maps of a forward pass of all images; as many of these are
-taken as fit into 4 GB, 2 048 where they suffice.
+taken as fit into 4 GB, or into half the memory that the process may use, 2 048 where they suffice.
 """
 
 from __future__ import annotations
