@@ -20,6 +20,7 @@ from prunus.core import (
     require_regular,
     require_sealed,
 )
+from prunus.modules import rolling_back
 
 __all__ = ["load_weights_"]
 
@@ -28,7 +29,7 @@ _DATA_PARALLEL = "module."  # what nn.DataParallel prepends to each name
 
 
 def load_weights_(model: nn.Module, path: Path, *, checked: bool = False) -> None:
-    """Copy the tensors of the file `path` into `model`, all or none.
+    """Copy the tensors of the file `path` into `model`, all or none, whatever is raised.
 
     Takes .safetensors, and .pt or .pth read without running pickled code: a state dict, or a
     dict that holds one under 'state_dict' or 'model'. A prefix 'module.' on every name is
@@ -58,7 +59,9 @@ def load_weights_(model: nn.Module, path: Path, *, checked: bool = False) -> Non
     named = OrderedDict(state)
     # Some modules check the version that wrote them (torchvision's MNASNet), which no file has.
     named._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
-    model.load_state_dict(named, strict=False)  # strict except for num_batches_tracked
+    with rolling_back(model) as before:
+        before.keep(expected.values())
+        model.load_state_dict(named, strict=False)  # strict except for num_batches_tracked
 
 
 def _check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

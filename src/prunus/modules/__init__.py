@@ -52,6 +52,7 @@ from prunus.modules.reparametrised import (
     unbake_,
     weight_of,
 )
+from prunus.modules.rollback import Snapshot, rolling_back, same_bits
 from prunus.modules.scripts import OPAQUE, Scripted
 from prunus.modules.select import SelectLinear, can_select, read_all_, select_, widen
 from prunus.modules.uncalled import Calling, calling, plain_attention
@@ -72,6 +73,7 @@ __all__ = [
     "RawAxis",
     "Scripted",
     "SelectLinear",
+    "Snapshot",
     "attention_of",
     "bake_",
     "baked_kinds",
@@ -107,6 +109,8 @@ __all__ = [
     "raw_weights",
     "read_all_",
     "reparametrised",
+    "rolling_back",
+    "same_bits",
     "select_",
     "set_functional_",
     "set_in_projection_",

@@ -138,7 +138,7 @@ def functional_layer(model: nn.Module, name: str) -> Any:
             made = _CONVOLUTIONS[source.dim()](1, 1, 1, bias=False, device="meta")
         made.given = None
         held[key, turned] = made
-    weight = source.detach().T if turned else source
+    weight, gradient = source.detach().T if turned else source, source.grad
     if not turned:
         made.weight = source
     elif (
@@ -147,6 +147,8 @@ def functional_layer(model: nn.Module, name: str) -> Any:
         or made.weight.shape != weight.shape
     ):
         made.weight = nn.Parameter(weight, requires_grad=source.requires_grad)
+    if turned:
+        made.get_parameter("weight").grad = None if gradient is None else gradient.detach().T
     made.__dict__["source"] = source  # not registered: the weight is
     if isinstance(made, FunctionalLinear):
         made.out_features, made.in_features = weight.shape
@@ -162,6 +164,8 @@ def set_functional_(model: nn.Module, name: str, layer: nn.Module) -> None:
     old, weight = owner._parameters[key], layer.get_parameter("weight")
     assert old is not None
     if turned:
+        grad = weight.grad
         weight = nn.Parameter(weight.detach().T.contiguous(), requires_grad=old.requires_grad)
+        weight.grad = None if grad is None else grad.T.contiguous()
     owner._parameters[key] = weight
     functional_layer(model, name)

@@ -18,6 +18,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from prunus.modules.rollback import rolling_back
+
 __all__ = [
     "Baked",
     "bake_",
@@ -153,8 +155,16 @@ def bake_(model: nn.Module, names: Collection[str] | None = None) -> list[Baked]
     """Make the reparametrised tensors of modules plain, in place; return what was taken away.
 
     Of all modules, or only of those named in `names`. Modules that share what a tensor is computed
-    from share the plain parameter. The tensors themselves are left as they are.
+    from share the plain parameter, which has no gradient yet. The tensors themselves are left as
+    they are. All or nothing: where it raises, the network is as it was.
     """
+    if not any(reparametrised(m) for n, m in model.named_modules() if names is None or n in names):
+        return []
+    with rolling_back(model):
+        return _bake_(model, names)
+
+
+def _bake_(model: nn.Module, names: Collection[str] | None) -> list[Baked]:
     baked = []
     made: dict[Any, nn.Parameter] = {}
     places: dict[int, list[tuple[nn.Module, str]]] = {}
@@ -189,7 +199,13 @@ def bake_(model: nn.Module, names: Collection[str] | None = None) -> list[Baked]
 
 
 def unbake_(model: nn.Module, baked: Iterable[Baked]) -> None:
-    """Bring back, in place, what `bake_` took away; plain values are dropped."""
+    """Bring back, in place, what `bake_` took away; plain values are dropped. All or nothing."""
+    if baked := list(baked):
+        with rolling_back(model):
+            _unbake_(model, baked)
+
+
+def _unbake_(model: nn.Module, baked: Iterable[Baked]) -> None:
     for each in baked:
         module, former = model.get_submodule(each.name), each.former
         device = module.get_parameter(each.tensors[0]).device

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.batches import Loader, read, rereadable
 from prunus.core import ConfigError, DataError, keeping_random_state
 from prunus.graph import Groups, find_groups
-from prunus.modules import bake_, owners_of, private_copy, unbake_, unwrapped
+from prunus.modules import (
+    Snapshot,
+    bake_,
+    module_at,
+    owners_of,
+    private_copy,
+    rolling_back,
+    unbake_,
+    unwrapped,
+)
 from prunus.plan import Plan
 from prunus.statistics import Statistics
 from prunus.surgery.batchnorm import reestimate_batchnorm_
+from prunus.surgery.checking import checked_
 from prunus.surgery.config import RepairConfig
-from prunus.surgery.cut import checked_, replay_
-from prunus.surgery.receipt import Receipt, remember, state_of
+from prunus.surgery.cut import cut_
+from prunus.surgery.receipt import Receipt, remember, state_of, tensors_of
 from prunus.surgery.repair import Repair, compensate_, merge_, refit_
-from prunus.surgery.undo import restore_
 
 __all__ = ["apply_"]
 
@@ -73,20 +83,26 @@ def apply_(
             with a loader, but not after `patch` or `joint`, where it lowers accuracy
             (docs/results.md); `always` and `never`.
         shrink: the share of the old running statistics that is kept, in [0, 1].
-        undo: keep what `undo_` needs, one copy of the dense weights and one of the cut ones, in
-            main memory (`Receipt.bytes`). The network is also restored from it where the cut
-            fails half-way.
+        undo: keep what `undo_` needs, one copy of the dense weights and one of what the cut
+            changed, in main memory (`Receipt.bytes`).
 
-    Gradients are not needed; frozen parameters are cut and stay frozen. A weight that is computed
-    before each forward pass (weight norm, spectral norm, a pruning mask) is cut with its present
-    value and is a plain parameter afterwards (`Receipt.baked`); layers that the plan does not cut
+    Gradients are not needed. Where parameters have some, they are cut with them, as an optimiser's
+    state is (`prunus.surgery.cut_state_`): what is left of `grad` is that of the dense network.
+    Frozen parameters are cut and stay frozen. A weight that is computed before each forward pass
+    (weight norm, spectral norm, a pruning mask) is cut with its present value and is a plain
+    parameter afterwards, without a gradient (`Receipt.baked`); layers that the plan does not cut
     keep theirs.
 
+    All or nothing: whatever is raised (by the loader, by the network itself, an interruption),
+    every module, parameter and buffer is the object that it was, with the values, gradients, modes
+    and hooks that it had. For this the dense weights stay until the cut ones are complete, so both
+    are in memory for a moment; a repair from statistics without `undo` also copies the weights of
+    the layers that lose inputs, to main memory.
+
     Raises:
-        PlanError: the plan does not fit the network; nothing has been changed then.
-        ConfigError: a setting is unknown, or what it needs was not given; nothing has been
-            changed then.
-        DataError: the loader gave too few images; the network is restored if `undo`.
+        PlanError: the plan does not fit the network.
+        ConfigError: a setting is unknown, or what it needs was not given.
+        DataError: the loader gave too few images.
 
     Example:
         >>> import torch
@@ -107,27 +123,36 @@ def apply_(
     config = RepairConfig(compensate=compensate, ridge=ridge, batchnorm=batchnorm, shrink=shrink)
     sources = _Sources(statistics=statistics, loader=loader, groups=groups)
     config = _settled(config, sources)
+    with rolling_back(model) as before:
+        return _apply_(model, plan, config, sources, before, undo=undo)
+
+
+def _apply_(
+    model: nn.Module,
+    plan: Plan,
+    config: RepairConfig,
+    sources: _Sources,
+    before: Snapshot,
+    *,
+    undo: bool,
+) -> Receipt:
     unbake_(model, checked_(model, plan))
     sources = _complete(model, config, sources)
-    before = sum(p.numel() for p in model.parameters())
+    params = sum(p.numel() for p in model.parameters())
     baked = bake_(model, owners_of(plan.modules))
     state = state_of(model) if undo else None
-    try:
-        repairs = _cut_(model, plan, config, sources)
-        norms = 0
-        if sources.loader is not None and config.reestimates:
-            norms = reestimate_batchnorm_(model, sources.loader, shrink=config.shrink)
-    except BaseException:
-        if state is not None:
-            restore_(model, plan, state)
-            unbake_(model, baked)
-        raise
+    dense = private_copy(model) if config.refits and sources.loader is not None else None
+    _keep_values(model, plan, config, before, state, dense)
+    repairs = _cut_(model, dense, plan, config, sources)
+    norms = 0
+    if sources.loader is not None and config.reestimates:
+        norms = reestimate_batchnorm_(model, sources.loader, shrink=config.shrink)
     channels = {
         name: {axis: (e.of, e.of - len(e.removed)) for axis, e in axes.items()}
         for name, axes in plan.modules.items()
     }
     return Receipt(
-        params=(before, sum(p.numel() for p in model.parameters())),
+        params=(params, sum(p.numel() for p in model.parameters())),
         channels=channels,
         repairs=tuple(repairs),
         batchnorms=norms,
@@ -138,15 +163,41 @@ def apply_(
     )
 
 
-def _cut_(model: nn.Module, plan: Plan, config: RepairConfig, sources: _Sources) -> list[Repair]:
+def _keep_values(
+    model: nn.Module,
+    plan: Plan,
+    config: RepairConfig,
+    before: Snapshot,
+    state: Mapping[str, Tensor] | None,
+    dense: nn.Module | None,
+) -> None:
+    """Keep the values of what a repair and its forward passes may write into.
+
+    Where a copy of the dense network is there already, for `undo_` or to refit the cut one, its
+    weights serve; else those of the layers that lose inputs are copied.
+    """
+    before.keep(model.buffers())
+    named = dict(model.named_parameters())
+    if state is not None:
+        before.keep(named.values(), [state[name] for name in named])
+    elif dense is not None:
+        copies = tensors_of(dense)
+        before.keep(named.values(), [copies[name].detach() for name in named])
+    elif config.compensate != "none":
+        losing = [n for n, axes in plan.modules.items() if "in" in axes or "select" in axes]
+        before.keep(p for n in losing for p in module_at(model, n).parameters(recurse=False))
+
+
+def _cut_(
+    model: nn.Module, dense: nn.Module | None, plan: Plan, config: RepairConfig, sources: _Sources
+) -> list[Repair]:
     """Cut, with the repair before or after it."""
     kind, ridge = config.compensate, config.ridge
     statistics, loader, groups = sources.statistics, sources.loader, sources.groups
-    if kind in ("patch", "joint") and loader is not None:
-        assert groups is not None
-        dense = private_copy(model)
+    if dense is not None:
+        assert groups is not None and loader is not None
         first = [] if statistics is None else compensate_(model, plan, statistics, ridge)
-        replay_(model, plan)
+        cut_(model, plan)
         whole = replace(groups, model=dense)
         refitted = refit_(model, dense, whole, plan, loader, ridge=ridge, joint=kind == "joint")
         done = {r.module for r in first if not r.reason}  # what no refit reached keeps the first
@@ -159,7 +210,7 @@ def _cut_(model: nn.Module, plan: Plan, config: RepairConfig, sources: _Sources)
     elif kind is not None and kind != "none":
         assert statistics is not None
         repairs = compensate_(model, plan, statistics, ridge, kind)
-    replay_(model, plan)
+    cut_(model, plan)
     return repairs
 
 

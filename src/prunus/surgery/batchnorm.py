@@ -7,7 +7,7 @@ from torch import nn
 
 from prunus.batches import Loader, read
 from prunus.core import ConfigError, DataError, keeping_random_state
-from prunus.modules import BATCHNORMS
+from prunus.modules import BATCHNORMS, evaluating, rolling_back
 
 __all__ = ["reestimate_batchnorm_"]
 
@@ -35,44 +35,48 @@ def reestimate_batchnorm_(
 
     Raises:
         ConfigError: `shrink` is not within [0, 1].
-        DataError: no batch had two images or more; the old statistics are kept.
+        DataError: no batch had two images or more.
+
+    All or nothing: whatever is raised, the network is as it was before the call.
     """
     if not 0 <= shrink <= 1:
         raise ConfigError(f"shrink is {shrink}, expected a share of the old statistics in [0, 1]")
     norms = [m for m in model.modules() if isinstance(m, BATCHNORMS) and m.track_running_stats]
     if not norms:
         return 0
-    modes = {m: m.training for m in model.modules()}
+    with rolling_back(model) as before:
+        before.keep(model.buffers())
+        return _reestimate_(model, norms, loader, batches, shrink)
+
+
+def _reestimate_(
+    model: nn.Module,
+    norms: list[nn.modules.batchnorm._BatchNorm],
+    loader: Loader,
+    batches: int | None,
+    shrink: float,
+) -> int:
     momenta = [m.momentum for m in norms]
     kept = [{n: b.clone() for n, b in m.named_buffers()} for m in norms]
     used = 0
-    model.eval()
-    for norm in norms:
-        norm.train()
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over batches
-    try:
-        with torch.no_grad():
-            for i, batch in enumerate(read(loader, model)):
-                if batches is not None and i >= batches:
-                    break
-                if batch.size > 1:
-                    batch.inputs.run(model)
-                    used += 1
+    with evaluating(model), torch.no_grad():
+        for norm in norms:
+            norm.train()
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over batches
+        for i, batch in enumerate(read(loader, model)):
+            if batches is not None and i >= batches:
+                break
+            if batch.size > 1:
+                batch.inputs.run(model)
+                used += 1
         if not used:
             raise DataError(
                 "BatchNorm statistics need at least one batch of two images: give a larger loader "
                 "or batch size"
             )
-    except BaseException:
-        for norm, buffers in zip(norms, kept, strict=True):
-            norm.load_state_dict(buffers, strict=False)
-        raise
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
     ran = 0
     for norm, buffers in zip(norms, kept, strict=True):
         if int(norm.get_buffer("num_batches_tracked")) == 0:  # an auxiliary head's

@@ -49,8 +49,13 @@ class RepairConfig:
             )
 
     @property
+    def refits(self) -> bool:
+        """Whether the cut network is fitted to the dense one where there is a loader."""
+        return self.compensate in ("patch", "joint")
+
+    @property
     def reestimates(self) -> bool:
         """Whether BatchNorm statistics are estimated again where there is a loader."""
         if self.batchnorm == "auto":
-            return self.compensate not in ("patch", "joint")
+            return not self.refits
         return self.batchnorm == "always"

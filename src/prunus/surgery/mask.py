@@ -23,11 +23,13 @@ from prunus.modules import (
     module_at,
     open_heads_,
     owners_of,
+    rolling_back,
 )
 from prunus.plan import Edit, Plan
+from prunus.surgery.checking import checked_
 from prunus.surgery.cut import replay_
 
-__all__ = ["mask_"]
+__all__ = ["mask_", "masked_"]
 
 
 def mask_(model: nn.Module, plan: Plan) -> nn.Module:
@@ -38,8 +40,26 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
     distances) read it without a weight. A norm that averages over channels averages over those that
     stay, and so does a convolution that standardises its weight.
 
-    The masked network computes what the cut network computes, at the dense network's cost.
+    The masked network computes what the cut network computes, at the dense network's cost. What a
+    gradient holds for the removed channels is zeroed with them. All or nothing: whatever is
+    raised, the network is as it was; for this the weights that are masked are copied to main
+    memory.
+
+    Raises:
+        PlanError: a module is missing or has another width; names the first.
     """
+    with rolling_back(model) as before:
+        checked_(model, plan)
+        for name in plan.modules:
+            module = module_at(model, name)
+            owner = module.owner if isinstance(module, RawAxis) else module
+            for tensor in (*owner.parameters(recurse=False), *owner.buffers(recurse=False)):
+                before.keep(with_gradient(tensor))
+        return masked_(model, plan)
+
+
+def masked_(model: nn.Module, plan: Plan) -> nn.Module:
+    """Do what `mask_` does with a plan that has been checked and without a way back."""
     bake_(model, owners_of(plan.modules))
     found = {name: module_at(model, name) for name in plan.modules}  # before any is changed
     norms: dict[nn.Module, Edit] = {}
@@ -53,10 +73,14 @@ def mask_(model: nn.Module, plan: Plan) -> nn.Module:
             norms[module.owner] = axes["out"]
             if module.dim is None:
                 numbers[module.owner].append(module.key)
+            else:
+                _zero_gradient_(getattr(module.owner, module.key), axes["out"], module.dim)
         elif isinstance(module, RawAxis):
             _zero_raw_(module, list(axes["out"].removed))
         elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
             norms[module] = axes["out"]
+            for parameter in module.parameters(recurse=False):
+                _zero_gradient_(parameter, axes["out"], parameter.dim() - 1)
         elif isinstance(module, BATCHNORMS):
             _zero_rows_(module, list(axes["out"].removed))
         if not (is_mixing(module) or is_depthwise(module)):
@@ -190,9 +214,8 @@ def _read_within(layer: nn.Module, name: str, plan: Plan) -> dict[str, str]:
 def _zero_rows_(module: nn.Module, channels: list[int]) -> None:
     """Zero what a layer makes, or a norm passes on."""
     for name in ("weight", "bias"):
-        parameter = module._parameters.get(name)
-        if parameter is not None:
-            parameter[channels] = 0
+        for tensor in with_gradient(module._parameters.get(name)):
+            tensor[channels] = 0
 
 
 @torch.no_grad()
@@ -202,16 +225,28 @@ def _zero_raw_(axis: RawAxis, channels: list[int]) -> None:
     if axis.dim is None or not isinstance(tensor, Tensor):
         return
     if tensor.is_floating_point() or tensor.is_complex():
-        tensor.index_fill_(axis.dim, torch.tensor(channels, device=tensor.device), 0)
+        for each in with_gradient(tensor):
+            each.index_fill_(axis.dim, torch.tensor(channels, device=tensor.device), 0)
+
+
+def _zero_gradient_(tensor: Tensor, edit: Edit, dim: int) -> None:
+    """Zero what the gradient of a norm's parameter, which the masked norm does not read, holds."""
+    if tensor.grad is not None:
+        tensor.grad.index_fill_(dim, torch.tensor(edit.removed, device=tensor.device), 0)
 
 
 @torch.no_grad()
 def _zero_columns_(module: nn.Module, channels: list[int]) -> None:
-    weight = module.get_parameter("weight")
-    if isinstance(module, TRANSPOSED):
-        weight[channels] = 0
-        return
     groups = getattr(module, "groups", 1)
-    split = weight.view(groups, -1, *weight.shape[1:])  # (g, O/g, I/g, taps…)
-    channel = torch.tensor(channels, device=weight.device)
-    split[channel // weight.shape[1], :, channel % weight.shape[1]] = 0
+    for weight in with_gradient(module.get_parameter("weight")):
+        if isinstance(module, TRANSPOSED):
+            weight[channels] = 0
+            continue
+        split = torch.unflatten(weight, 0, (groups, -1))  # (g, O/g, I/g, taps…)
+        channel = torch.tensor(channels, device=weight.device)
+        split[channel // weight.shape[1], :, channel % weight.shape[1]] = 0
+
+
+def with_gradient(tensor: Tensor | None) -> list[Tensor]:
+    """Return a tensor, if there is one, and its gradient, if it has one."""
+    return [t for t in (tensor, None if tensor is None else tensor.grad) if t is not None]

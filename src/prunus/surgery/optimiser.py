@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from prunus.modules import private_copy
+from prunus.modules import private_copy, rolling_back
 from prunus.plan import Plan
-from prunus.surgery.cut import replay_
+from prunus.surgery.cut import cut_
 from prunus.surgery.receipt import tensors_of
 from prunus.surgery.undo import restore_
 
@@ -27,6 +27,8 @@ def cut_state_(
     settings stay, and what the state holds an element of a parameter (momenta, second moments)
     is sliced as the parameter was. The optimizer itself, its groups and its state stay the same
     objects, so schedulers and gradient scalers go on with it. What is gone as a whole leaves them.
+    All or nothing: whatever is raised, the optimizer is as it was before the call. It belongs to
+    the dense network then: `prunus.undo_` brings that back.
 
     Args:
         before: `tensors_of(model)`, taken before the cut.
@@ -36,6 +38,13 @@ def cut_state_(
         The parameters whose state is reset, because it holds a tensor that is no slice of
         theirs (Adafactor's factors, quantised moments).
     """
+    with rolling_back(optimizer):
+        return _cut_state_(optimizer, before, model, plan)
+
+
+def _cut_state_(
+    optimizer: Optimizer, before: Mapping[str, Tensor], model: nn.Module, plan: Plan
+) -> list[str]:
     now = tensors_of(model)
     heirs: dict[Tensor, list[str]] = {}
     for name, old in before.items():
@@ -73,7 +82,7 @@ def _places(before: Mapping[str, Tensor], model: nn.Module, plan: Plan) -> dict[
     }
     ghost = private_copy(model).cpu()
     restore_(ghost, plan, numbered)
-    return tensors_of(replay_(ghost, plan))
+    return tensors_of(cut_(ghost, plan))
 
 
 def _sliced(state: Mapping[str, object], old: Tensor, place: Tensor) -> dict[str, object] | None:

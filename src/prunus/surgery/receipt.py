@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from prunus.core import PlanError, WeightsError, html_table, to_json, write_whole
-from prunus.modules import Baked, baked_words
+from prunus.modules import Baked, baked_words, same_bits
 from prunus.plan import Plan
 from prunus.surgery.repair import Repair
 
@@ -210,11 +209,3 @@ def remember(dense: Mapping[str, Tensor], model: nn.Module, baked: Sequence[Bake
     now = state_of(model)
     cut = {n: t for n, t in now.items() if n not in dense or not same_bits(t, dense[n])}
     return Memory(dense, cut, saved_shapes(model), baked)
-
-
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors are equal in type, shape and every bit (NaN and −0 too)."""
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    bits = (t.contiguous().reshape(-1).view(torch.uint8) for t in (one, other))
-    return torch.equal(*bits)

@@ -23,13 +23,15 @@ from prunus.modules import (
     place_of,
     private_copy,
     read_all_,
+    rolling_back,
     select_,
     unbake_,
     unwrapped,
 )
 from prunus.plan import Edit, Plan
-from prunus.surgery.cut import follow_width_, laid_out, replay_, shared_tensors, tie_
+from prunus.surgery.cut import cut_, follow_width_, laid_out
 from prunus.surgery.receipt import Memory, Receipt, saved_shapes, state_of, tensors_of
+from prunus.surgery.tied import shared_tensors, tie_
 
 __all__ = ["restore_", "undo_"]
 
@@ -52,6 +54,11 @@ def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) ->
     that was loaded from a file. Norms hold statistics of two networks: `reestimate_batchnorm_` is
     advised. Parameters keep their device and whether they need gradients; those that change shape
     are new objects, so an optimizer has to be created again.
+
+    Gradients are dropped (`grad` is None), as they belong to weights that are lost. With
+    `keep_training` they stay with the kept weights, and are 0 for those that come back.
+
+    All or nothing: whatever is raised, the network is as it was before the call.
 
     Raises:
         PlanError: the receipt belongs to another network or to another state of this one, or
@@ -80,12 +87,18 @@ def undo_(model: nn.Module, receipt: Receipt, *, keep_training: bool = False) ->
         )
     _check(model, receipt, memory)
     now = state_of(model)
-    restore_(model, receipt.plan, memory.dense)
-    if not keep_training:
-        unbake_(model, memory.baked)
-    else:
-        positions = state_of(replay_(_numbered(model, memory.dense), receipt.plan))
-        _fill_(model, {**memory.dense, **_trained(memory, now, positions)})
+    with rolling_back(model) as before:
+        before.keep(tensors_of(model).values(), now.values())
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        for parameter in model.parameters():
+            parameter.grad = None
+        restore_(model, receipt.plan, memory.dense)
+        if not keep_training:
+            unbake_(model, memory.baked)
+        else:
+            positions = state_of(cut_(_numbered(model, memory.dense), receipt.plan))
+            _fill_(model, {**memory.dense, **_trained(memory, now, positions)})
+            _give_back_(model, gradients, positions)
     return whole
 
 
@@ -219,6 +232,21 @@ def _numbered(model: nn.Module, dense: Mapping[str, Tensor]) -> nn.Module:
             places = torch.arange(tensor.numel(), dtype=torch.float64)
             state[name].copy_(places.view(tensor.shape))
     return numbered
+
+
+def _give_back_(
+    model: nn.Module, gradients: Mapping[str, Tensor], positions: Mapping[str, Tensor]
+) -> None:
+    """Give each parameter the gradient of its kept elements again, and 0 for the others."""
+    for name, gradient in gradients.items():
+        parameter = model.get_parameter(name)
+        if gradient.shape == parameter.shape:
+            parameter.grad = gradient
+            continue
+        place = positions[name].flatten().long().to(gradient.device)
+        whole = gradient.new_zeros(parameter.shape, layout=torch.strided)
+        whole.view(-1)[place] = gradient.detach().to_dense().flatten()
+        parameter.grad = laid_out(whole, parameter)
 
 
 def _trained(

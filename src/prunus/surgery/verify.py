@@ -15,7 +15,7 @@ from prunus.graph import Group, Groups
 from prunus.modules import private_copy, without_checkpoints
 from prunus.plan import CostTracker, plan_units
 from prunus.surgery.cut import replay_
-from prunus.surgery.mask import mask_
+from prunus.surgery.mask import masked_
 from prunus.surgery.source_line import source_line
 
 __all__ = ["sound_branches", "unsound_groups"]
@@ -130,7 +130,7 @@ def _cuts_alike(groups: Groups, tried: list[Group], example: Inputs) -> str | No
 def _agrees(groups: Groups, removed: Mapping[str, Iterable[int]], example: Inputs) -> str | None:
     """Return None where cut equals masked, else what happened."""
     plan = plan_units(groups, removed)
-    masked = mask_(private_copy(groups.model), plan).eval()
+    masked = masked_(private_copy(groups.model), plan).eval()
     cut = replay_(private_copy(groups.model), plan).eval()
     with torch.no_grad(), without_checkpoints():
         torch.manual_seed(0)  # noise that does not depend on a width is the same in both
