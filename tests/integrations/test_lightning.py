@@ -17,6 +17,7 @@ from prunus.core.errors import BudgetError, ConfigError, PlanError, WeightsError
 from prunus.integrations.lightning import PruningCallback, load_checkpoint_
 from prunus.pipelines import PruneConfig
 from prunus.plan import Plan
+from tests.borders.untouched import state
 from tests.integrations.digits import digits, network
 
 pytestmark = [
@@ -175,6 +176,15 @@ def test_checkpoints_load(tmp_path: Path) -> None:
     assert same(fresh, model)
     with pytest.raises(PlanError, match="does not fit"):
         load_checkpoint_(fresh, tmp_path / "pruned.ckpt", network="net")
+    broken = torch.load(tmp_path / "pruned.ckpt", weights_only=True)
+    name = list(broken["state_dict"])[-1]
+    broken["state_dict"][name] = torch.zeros(2)
+    torch.save(broken, tmp_path / "broken.ckpt")
+    fresh = module()
+    before = state(fresh)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        load_checkpoint_(fresh, tmp_path / "broken.ckpt", network="net")
+    assert state(fresh) == before
 
     dense = module()
     run = trainer(callback("macs=60%", network="net", at_epochs=[3]), epochs=4)

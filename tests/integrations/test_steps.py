@@ -1,5 +1,6 @@
 """What all callbacks share: settings, batches, what is due."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from prunus.core.errors import BudgetError, ConfigError, DataError, PrunusError,
 from prunus.integrations.batches import labelled
 from prunus.integrations.steps import PruningSteps
 from prunus.pipelines import PruneConfig
+from tests.borders.untouched import state
 from tests.integrations.digits import digits, network
 
 
@@ -110,3 +112,50 @@ def test_streams_and_kept_classes() -> None:
     for name, units in shared.protected.items():
         edit = shared.plan.groups.get(name)
         assert edit is None or not set(units) & set(edit.removed)
+
+
+@pytest.mark.parametrize(
+    "where", ["pipelines.pruning.s_phase.trace", "integrations.steps.write_whole"]
+)
+def test_a_step_that_breaks_off_is_taken_back(
+    where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also after the cut, with two optimisers: network, momenta and progress are as before."""
+    shared = steps(every=1, out=tmp_path, config=PruneConfig(blocks=1))
+    model, loader = network(), DataLoader(TensorDataset(*digits(64)), 32)
+    shared.begin(model, loader, epochs=None)
+    first, second = list(model[:3].parameters()), list(model[3:].parameters())
+    optimizers = [torch.optim.AdamW(first), torch.optim.SGD(second, lr=0.1, momentum=0.9)]
+    model(digits(8)[0]).square().sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    model[1].eval()
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise OSError("no space left")
+
+    def everything() -> Any:
+        held = [[id(p) for g in o.param_groups for p in g["params"]] for o in optimizers]
+        moments = [[(id(p), list(s)) for p, s in o.state.items()] for o in optimizers]
+        return state(model), held, moments, shared.state()
+
+    before = everything()
+    with monkeypatch.context() as patched:
+        patched.setattr(f"prunus.{where}", broken)
+        with pytest.raises(OSError, match="no space left"):
+            shared.step_(model, optimizers, loader, epoch=1)
+    assert everything() == before
+    shared.step_(model, optimizers, loader, epoch=1)
+    assert shared.done == 1 and everything() != before
+
+
+def test_a_checkpoint_that_cannot_be_read_cuts_nothing() -> None:
+    model, loader = network(), DataLoader(TensorDataset(*digits(64)), 32)
+    done = steps(every=1, config=PruneConfig(blocks=1, compensate="none"))
+    done.begin(model, loader, epochs=None)
+    done.step_(model, [], loader, epoch=1)
+    fresh, shared = network(), steps(every=1)
+    before = state(fresh)
+    with pytest.raises(json.JSONDecodeError):
+        shared.widths_(fresh, {**done.state(), "history": "{"})
+    assert state(fresh) == before and shared.done == 0

@@ -272,6 +272,21 @@ def test_scores_are_made_anew_when_the_network_has_changed() -> None:
     assert int(after.argmin()) == 2
 
 
+def test_scores_that_break_off_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("plain")
+    importance = DiscriminantImportance(model, batches(4, 8), images(1), "l1")
+    group = torch_pruning_group(groups := find_groups(model, images(1)), groups["conv1"])
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("prunus.integrations.torch_pruning._strictly_rising", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            importance(group)
+    assert importance(group) is not None and not importance.skipped
+
+
 def test_a_criterion_that_looks_at_no_data_reads_none() -> None:
     model, loader = build("plain"), Counted(batches(2))
     pruned(model, DiscriminantImportance(model, loader, images(1), "l1"), images(1))

@@ -16,6 +16,7 @@ from torch import nn
 from prunus.core import ConfigError, WeightsError
 from prunus.integrations.batches import Reader
 from prunus.integrations.steps import PruningSteps
+from prunus.modules import rolling_back
 from prunus.plan import BudgetLike
 from prunus.runs import PruneConfig
 
@@ -167,7 +168,8 @@ def load_checkpoint_(module: LightningModule, path: str | Path, network: str = "
     """Load a checkpoint written with a `PruningCallback` into a freshly built module.
 
     The equivalent of `load_from_checkpoint` for pruned modules; only tensors and plain values are
-    unpickled. `network` is that of the callback.
+    unpickled. `network` is that of the callback. All or nothing: whatever is raised, the module is
+    as it was.
 
     Raises:
         WeightsError: the file has no plan of such a callback.
@@ -188,5 +190,7 @@ def load_checkpoint_(module: LightningModule, path: str | Path, network: str = "
             f"use {type(module).__name__}.load_from_checkpoint if nothing was pruned"
         )
     callback = PruningCallback("macs=100%", at_epochs=[0], network=network)
-    callback.steps.widths_(callback._network(module), states[key])
-    module.load_state_dict(checkpoint["state_dict"])
+    with rolling_back(module) as before:
+        before.keep((*module.parameters(), *module.buffers()))
+        callback.steps.widths_(callback._network(module), states[key])
+        module.load_state_dict(checkpoint["state_dict"])

@@ -32,6 +32,7 @@ from prunus.core import (
 from prunus.evaluation import accuracy
 from prunus.export import save_weights
 from prunus.integrations.batches import Reader, labelled, without_workers
+from prunus.modules import rolling_back
 from prunus.pipelines import (
     Pruning,
     PruningState,
@@ -146,23 +147,27 @@ class PruningSteps:
     ) -> None:
         """Score, plan, cut and repair `network` in place, and adapt the optimisers.
 
-        The random state, each module's mode and the optimisers' settings are preserved.
+        The random state, each module's mode and the optimisers' settings are preserved. All or
+        nothing: whatever is raised, network, optimisers and these steps are as they were; for this
+        the weights are copied to main memory until the step is done.
         """
         i = self.done + 1
         limits = self.budget.absolute(self.costs)
         targets = targets_of(self.costs, limits, i / len(self.epochs))
         before = tensors_of(network)
         modes = {name: module.training for name, module in network.named_modules()}
-        with keeping_random_state():
-            session = self._session(network, loader)
-            made = s_phase_(*self._opened(network, session), targets, i)
-        for name, module in network.named_modules():
-            module.training = modes[name]
-        fresh = {n for o in optimizers for n in cut_state_(o, before, network, made.edit)}
+        with rolling_back(network, *optimizers) as former:
+            former.keep(before.values())
+            with keeping_random_state():
+                session = self._session(network, loader)
+                made = s_phase_(*self._opened(network, session), targets, i)
+            for name, module in network.named_modules():
+                module.training = modes[name]
+            fresh = {n for o in optimizers for n in cut_state_(o, before, network, made.edit)}
+            if self.out is not None:
+                write_whole(self.out / "plan.json", made.state.plan.to_json())
         self.plan, self.done, row = made.state.plan, i, made.row
         self.history.append({"epoch": epoch, **row, "state_anew": sorted(fresh)})
-        if self.out is not None:
-            write_whole(self.out / "plan.json", self.plan.to_json())
         log.info(
             "step %d/%d before epoch %d: %s", i, len(self.epochs), epoch,
             ", ".join(f"{c} {self.costs[c]:,.0f} → {row[c]:,.0f}" for c in limits),
@@ -185,10 +190,11 @@ class PruningSteps:
         }
 
     def take_up(self, state: Mapping[str, Any]) -> None:
-        """Resume from `state`."""
-        self.done, self.plan = state["done"], Plan.from_json(state["plan"])
-        self.costs, self.protected = dict(state["costs"]), dict(state["protected"])
-        self.history = json.loads(state["history"])
+        """Resume from `state`, unless it cannot be read."""
+        plan, history = Plan.from_json(state["plan"]), json.loads(state["history"])
+        costs, protected = dict(state["costs"]), dict(state["protected"])
+        self.done, self.plan, self.history = state["done"], plan, history
+        self.costs, self.protected = costs, protected
 
     def widths_(self, network: nn.Module, state: Mapping[str, Any]) -> None:
         """Cut a freshly built `network` to the widths of a checkpoint's `state`.
@@ -204,8 +210,9 @@ class PruningSteps:
                 f"the checkpoint is from after {state['done']} steps, but this network has had "
                 f"{self.done}: load it into a freshly built network, with a new callback"
             )
-        replay_(network, plan)
-        self.take_up(state)
+        with rolling_back(network):
+            replay_(network, plan)
+            self.take_up(state)
 
     def _session(self, network: nn.Module, loader: Iterable[Any]) -> Session:
         """Return the context of an S-phase: a bounded part of the training data.

@@ -193,19 +193,21 @@ class DiscriminantImportance:
         else:
             statistics = Statistics([{}], groups, 0)
         scores = score(groups, statistics, self.criterion)
-        self.skipped = {}
-        self._reasons = {u.module: u.reason for u in groups.unprunable} | scores.skipped
-        self._seen = {name: tensor.detach().clone() for name, tensor in state.items()}
-        self._worth = {}
+        worth: dict[tuple[str, str], dict[int, float]] = {}
         for group in groups.values():
             if group.name in scores.groups:
-                self._note(group, _strictly_rising(scores, group.name))
+                _note(worth, group, _strictly_rising(scores, group.name))
+        seen = {name: tensor.detach().clone() for name, tensor in state.items()}
+        self._reasons = {u.module: u.reason for u in groups.unprunable} | scores.skipped
+        self.skipped, self._worth, self._seen = {}, worth, seen  # once all of it is known
 
-    def _note(self, group: Group, values: Tensor) -> None:
-        for member in group.members:
-            place = self._worth.setdefault((member.module, member.axis), {})
-            for channels, value in zip(member.index.tolist(), values.tolist(), strict=True):
-                place.update(dict.fromkeys(channels, value))
+
+def _note(worth: dict[tuple[str, str], dict[int, float]], group: Group, values: Tensor) -> None:
+    """Note the value of each channel of a group's members."""
+    for member in group.members:
+        place = worth.setdefault((member.module, member.axis), {})
+        for channels, value in zip(member.index.tolist(), values.tolist(), strict=True):
+            place.update(dict.fromkeys(channels, value))
 
 
 def _not_theirs(groups: Groups) -> dict[str, str]:

@@ -104,7 +104,7 @@ _NORMS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def _normalises(module: nn.Module, width: int) -> bool:
     """Return whether a module computes what norms do, by trying it on tokens and on maps."""
     if module not in _NORMS:
-        _NORMS[module] = False  # while it runs, and where it cannot
+        found = False
         twin = copy.deepcopy(module).eval()
         for part in twin.modules():
             part._forward_hooks.clear()
@@ -118,7 +118,8 @@ def _normalises(module: nn.Module, width: int) -> bool:
             axis = 1 if shape[1] == width else len(shape) - 1
             x = noise.flatten()[: math.prod(shape)].view(shape).to(like)
             with contextlib.suppress(Exception), torch.no_grad():  # it may take no such input
-                _NORMS[module] |= _is_norm(twin, x, axis)
+                found |= _is_norm(twin, x, axis)
+        _NORMS[module] = found
     return _NORMS[module]
 
 

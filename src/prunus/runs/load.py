@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from prunus.core import (
     RECORD,
@@ -18,7 +18,7 @@ from prunus.core import (
     require_sealed,
 )
 from prunus.models import build_model, load_weights_, source_file_of
-from prunus.modules import SelectLinear, bake_, reparametrised
+from prunus.modules import SelectLinear, bake_, reparametrised, rolling_back
 from prunus.plan import Plan
 from prunus.runs.config import RunConfig
 from prunus.surgery import replay_
@@ -45,8 +45,9 @@ def load(
 ) -> nn.Module:
     """Return the pruned network of a run folder, in eval mode, on the CPU.
 
-    `model` is a freshly built dense network; without it, the constructor that `config.yaml`
-    names is called. Nothing is unpickled. With `dense`, the network before any cut is returned,
+    `model` is a freshly built dense network, which is changed in place and returned, or left as it
+    is where anything is raised; without it, the constructor that `config.yaml` names is called.
+    Nothing is unpickled. With `dense`, the network before any cut is returned,
     with the weights of `dense.safetensors`.
 
     Every file that is read must have the SHA-256 that the run's journal records. `trust` says that
@@ -85,24 +86,24 @@ def load(
 
 def rebuild(folder: Path, model: nn.Module, *, dense: bool = False) -> nn.Module:
     """Return the network of a run, made of the freshly built dense one; no seal is checked."""
+    with rolling_back(model):  # `load_weights_`, which alone writes into tensors, does so too
+        return _rebuilt_(model, folder, dense=dense).eval()
+
+
+def _rebuilt_(model: nn.Module, folder: Path, *, dense: bool) -> nn.Module:
+    """Give a dense network the structure and the weights of a run's."""
     _bake_(model, folder / ("dense.safetensors" if dense else "model.safetensors"))
     if dense:
         load_weights_(model, folder / "dense.safetensors", checked=True)
-        return model.eval()
+        return model
     plan = read_plan(folder / "plan.json")
     try:
         replay_(model, plan)
     except PlanError as error:
         raise PlanError(f"{folder / 'plan.json'}: {error}") from error
-    selected = _selected(model)
+    _require_selected(model, folder / "model.safetensors")
     load_weights_(model, folder / "model.safetensors", checked=True)
-    for name, index in _selected(model).items():
-        if not torch.equal(index, selected[name]):
-            raise WeightsError(
-                f"{folder / 'model.safetensors'}: the inputs that {name!r} selects are not those "
-                "of plan.json: both must be of the same run"
-            )
-    return model.eval()
+    return model
 
 
 def require_intact(folder: Path, *, dense: bool = False, trust: bool = False) -> None:
@@ -117,10 +118,21 @@ def require_intact(folder: Path, *, dense: bool = False, trust: bool = False) ->
     require_sealed(folder, "config.yaml", "plan.json", *weights, needed=needed)
 
 
-def _selected(model: nn.Module) -> dict[str, Tensor]:
-    """Return which inputs each layer of a network selects."""
-    found = model.named_modules()
-    return {name: m.index.clone() for name, m in found if isinstance(m, SelectLinear)}
+def _require_selected(model: nn.Module, path: Path) -> None:
+    """Raise `WeightsError` if the inputs that a layer selects in the file are not the plan's."""
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, SelectLinear)}
+    try:
+        with safe_open(path, framework="pt") as file:
+            held = set(file.keys())
+            found = {n: file.get_tensor(f"{n}.index") for n in layers if f"{n}.index" in held}
+    except (OSError, SafetensorError):  # said when the weights are read
+        return
+    for name, index in found.items():
+        if not torch.equal(index.long(), layers[name].index.long()):
+            raise WeightsError(
+                f"{path}: the inputs that {name!r} selects are not those of plan.json: both must "
+                "be of the same run"
+            )
 
 
 def _bake_(model: nn.Module, path: Path) -> None:
