@@ -26,13 +26,13 @@ def ran(*arguments: str | Path) -> None:
         raise Ended(code)
 
 
-def run(name: str, verb: str, *arguments: str) -> Sweep:
+def run(name: str, verb: str, *arguments: str, stride: int = 1) -> Sweep:
     """Return the sweep of a command with a run folder; the journal holds the command line."""
 
     def resume(out: Path) -> None:
         ran(verb, *arguments, "--out", out, "--resume")
 
-    return Sweep(name, start=resume, resume=resume)
+    return Sweep(name, start=resume, resume=resume, stride=stride)
 
 
 @cache
@@ -98,6 +98,7 @@ SWEEPS = (
         *("--candidate-epochs", "1", "--finetune-epochs", "1", "--final-epochs", "0"),
         *("--allocation", "global", "--set", "prune.drop_branches=false", "--rivals", "random"),
         *("--set", "grow.images=64", "--set", "export=[]", "--fixed", "lenet300"),
+        stride=3,
     ),
     Sweep("export", start=exported, resume=exported, prepare=put),
     Sweep("score", start=scored, resume=scored),

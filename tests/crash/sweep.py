@@ -19,12 +19,15 @@ class Sweep:
     """One command: what is there before it, what it does, and what goes on after a kill.
 
     `start` and `resume` raise if the command fails. `prepare` fills the folder before the start.
+    `stride` tries every so many states alone: the arms of a search are runs that other sweeps kill
+    at every write.
     """
 
     name: str
     start: Callable[[Path], None]
     resume: Callable[[Path], None]
     prepare: Callable[[Path], None] = lambda folder: None
+    stride: int = 1
 
 
 class Swept:
