@@ -28,7 +28,9 @@ from prunus.models.families.squeezenet import SqueezeNet
 from prunus.models.families.vgg import VGG
 from prunus.models.growth import identity_norm_, widen_
 from prunus.surgery import mask_, replay_
+from tests.borders.untouched import state
 from tests.conftest import random_plan, randomise_norms_, shapes
+from tests.surgery.test_all_or_nothing import Failing
 
 Make = Callable[[], nn.Module]
 
@@ -341,3 +343,14 @@ def test_what_cannot_grow_is_refused() -> None:
         grow_(made("resnet"), 3)
     with pytest.raises(ConfigError, match=r"stage -1 of ResNetCifar"):
         grow_(made("resnet"), -1)
+
+
+@pytest.mark.parametrize("at", [1, 30, 80])
+def test_growing_is_all_or_nothing(at: int) -> None:
+    model = made("densenet")
+    sizes = [size + 2 for size in stage_sizes(model)]
+    before = state(model)
+    with pytest.raises(KeyboardInterrupt), Failing(at):
+        grow_to_(model, sizes)
+    after = {**state(model), "random numbers of PyTorch": before["random numbers of PyTorch"]}
+    assert not [key for key in {**before, **after} if before.get(key) != after.get(key)]

@@ -17,6 +17,7 @@ from torch import nn
 
 from prunus.core import ConfigError
 from prunus.models.registry import MODELS
+from prunus.modules import rolling_back
 
 __all__ = [
     "Growing",
@@ -82,7 +83,8 @@ def stage_sizes(model: nn.Module) -> tuple[int, ...]:
 def grow_(model: nn.Module, stage: int, *, preserve: bool = False) -> nn.Module:
     """Add a copy of the last module, with new weights, to stage `stage`, from 0; return it.
 
-    See `Growing`. The module has the network's device, precision and mode.
+    See `Growing`. The module has the network's device, precision and mode. All or nothing: whatever
+    is raised, the network is as it was.
 
     Raises:
         ConfigError: the network declares no stages or not this one, or (with `preserve`) its
@@ -103,9 +105,9 @@ def grow_(model: nn.Module, stage: int, *, preserve: bool = False) -> nn.Module:
             f"{stages - 1}"
         )
     like = next(model.parameters())
-    with torch.device(like.device):
+    with rolling_back(model), torch.device(like.device):
         added = growing.grow_(stage, preserve=preserve)
-    return added.to(like.dtype).train(model.training)
+        return added.to(like.dtype).train(model.training)
 
 
 def grow_to_(model: nn.Module, sizes: Sequence[int], *, preserve: bool = False) -> None:
@@ -128,9 +130,10 @@ def grow_to_(model: nn.Module, sizes: Sequence[int], *, preserve: bool = False) 
                 f"make stage {stage} smaller: growing only adds modules, so give at least {old} "
                 "there"
             )
-    for stage, (old, new) in enumerate(zip(present, wanted, strict=True)):
-        for _ in range(new - old):
-            grow_(model, stage, preserve=preserve)
+    with rolling_back(model):
+        for stage, (old, new) in enumerate(zip(present, wanted, strict=True)):
+            for _ in range(new - old):
+                grow_(model, stage, preserve=preserve)
 
 
 def split_sizes(spec: str) -> tuple[str, tuple[int, ...] | None]:
