@@ -145,7 +145,11 @@ def __getattr__(name: str) -> Any:
     room = _ROOMS.get(name) or _FORMER.get(name)
     if room is None:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")
-    module = importlib.import_module(f"prunus.{room}")
+    from prunus.core import imported  # noqa: PLC0415
+
+    if room != "core":
+        importlib.import_module("torch")  # what it sets up when it is imported is not undone
+    module = imported(f"prunus.{room}")
     return module if room == name else getattr(module, name)
 
 

@@ -33,6 +33,7 @@ from prunus.core.files import (
     writing_whole,
 )
 from prunus.core.finite import first_non_finite
+from prunus.core.imports import imported, importing, prepare_torch
 from prunus.core.memory import available_memory, memory_limit
 from prunus.core.notebook import Picture, curve_svg, html_table, share_svg
 from prunus.core.record import Record, read_rows, rows_to_lines
@@ -100,6 +101,8 @@ __all__ = [
     "from_dict",
     "html_table",
     "import_without_telemetry",
+    "imported",
+    "importing",
     "installed_version",
     "keeping_random_state",
     "last",
@@ -113,6 +116,7 @@ __all__ = [
     "one_of",
     "parse_json",
     "permitting_downloads",
+    "prepare_torch",
     "read_bytes",
     "read_rows",
     "read_seals",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
+
+from prunus.core.imports import imported
 
 __all__ = ["import_without_telemetry"]
 
@@ -38,7 +39,7 @@ def import_without_telemetry(name: str) -> Any:
     if name in sys.modules:
         return sys.modules[name]
     with _SWITCHED_OFF[name]():
-        return importlib.import_module(name)
+        return imported(name)
 
 
 @contextlib.contextmanager

@@ -7,17 +7,21 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
-
-from threadpoolctl import ThreadpoolController
+from typing import TYPE_CHECKING
 
 from prunus.core.control_groups import control_groups
+from prunus.core.imports import imported
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 __all__ = ["one_blas_thread", "usable_cores"]
 
 
 @lru_cache(maxsize=1)
 def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+    controller: ThreadpoolController = imported("threadpoolctl").ThreadpoolController()
+    return controller
 
 
 def one_blas_thread() -> AbstractContextManager[object]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prunus.core import may_download
+from prunus.core import imported, may_download
 from prunus.data.registry import DATASETS, missing
 
 __all__ = ["download", "only_https"]
@@ -30,7 +29,7 @@ def download(name: str, data_root: Path, files: str, fetch: Callable[[Any], obje
         raise missing(name, data_root, files, reason)
     try:
         with only_https():
-            fetch(importlib.import_module("torchvision.datasets"))  # slow: only when needed
+            fetch(imported("torchvision.datasets"))  # slow to import: only when needed
     except Exception as error:  # no network, no mirror, or a read-only folder
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")
         raise missing(name, data_root, files, f"and could not be downloaded ({reason})") from error

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prunus.core import Registry
+from prunus.core import Registry, importing
 from prunus.export.exportable import Exportable
 
 __all__ = [
@@ -119,7 +119,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.WARNING)
     try:
         with (
-            warnings.catch_warnings(),
+            importing(),
             contextlib.redirect_stdout(StringIO()),
             contextlib.redirect_stderr(StringIO()),
         ):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from prunus.batches import Example, Inputs
-from prunus.core import TraceError, keeping_random_state
+from prunus.core import TraceError, keeping_random_state, prepare_torch
 from prunus.modules import bake_, plain_attention, private_copy, without_checkpoints
 
 __all__ = ["Counter", "count_macs", "macs_of"]
@@ -59,6 +59,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, seen: Callable[[str, int], None] | None = None) -> None:
         """Call `seen` with the name and the MACs of each operation that has any."""
+        prepare_torch()
         super().__init__()  # type: ignore[no-untyped-call]
         self.macs, self.seen = 0, seen
 

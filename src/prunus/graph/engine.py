@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from prunus.batches import Inputs, flatten_tensors
-from prunus.core import TraceError
+from prunus.core import TraceError, prepare_torch
 from prunus.graph.labels import FIXED, Labels, Nodes, Track, compress, varying
 from prunus.graph.numbers import counts_heads, numbered, sizes_read
 from prunus.graph.operations import (
@@ -123,6 +123,7 @@ class _ChannelTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         record: Tally,
         functional: Collection[str],
     ) -> None:
+        prepare_torch()
         super().__init__()  # type: ignore[no-untyped-call]
         self.model, self.singles, self.record = model, singles, record
         self.state = TraceState(inside_heads=inside_heads)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.batches import flatten_tensors
+from prunus.core import prepare_torch
 
 __all__ = ["PARAMETER", "PRODUCT", "Dataflow"]
 
@@ -31,6 +32,7 @@ class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self) -> None:
+        prepare_torch()
         super().__init__()  # type: ignore[no-untyped-call]
         self._sources: dict[int, frozenset[str]] = {}
         self._kept: dict[int, Any] = {}  # keeps memory alive, so that a key refers to one

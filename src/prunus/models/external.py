@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
 
-from prunus.core import ConfigError, PrunusError, UnknownNameError
+from prunus.core import ConfigError, PrunusError, UnknownNameError, imported
 from prunus.models.source_file import load_factory, split_source, wanted
 
 __all__ = ["build_external"]
@@ -40,7 +39,7 @@ def build_external(
 
 
 def _torchvision(name: str, num_classes: int, input_shape: tuple[int, int, int]) -> Any:
-    models = importlib.import_module("torchvision.models")  # slow to import: only when needed
+    models = imported("torchvision.models")  # slow to import: only when needed
     how = "python -c 'import torchvision; print(torchvision.models.list_models())'"
     _require("torchvision", name, models.list_models(module=models), how)
     if input_shape[0] != 3:
@@ -56,7 +55,7 @@ def _torchvision(name: str, num_classes: int, input_shape: tuple[int, int, int])
 
 
 def _timm(name: str, num_classes: int, input_shape: tuple[int, int, int]) -> Any:
-    timm = importlib.import_module("timm")  # slow to import: only when needed
+    timm = imported("timm")  # slow to import: only when needed
     how = "python -c 'import timm; print(timm.list_models())'"
     _require("timm", name, timm.list_models(), how)
     return timm.create_model(

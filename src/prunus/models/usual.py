@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-
 # The families register themselves when imported.
+from prunus.core import imported
 from prunus.models import families  # noqa: F401
 from prunus.models.growth import split_sizes
 from prunus.models.registry import MODELS, Shape
@@ -28,7 +27,7 @@ def usual_input(spec: str) -> tuple[Shape, int]:
         return entry.input_shape, entry.num_classes
     prefix, _, name = spec.partition(":")
     if prefix == "timm":
-        timm = importlib.import_module("timm")  # slow to import: only when needed
+        timm = imported("timm")  # slow to import: only when needed
         own = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
         channels, height, width = own.input_size if own is not None else (3, 224, 224)
         return (channels, height, width), 1000

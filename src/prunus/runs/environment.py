@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
-from prunus.core import ConfigError, RunRow, installed_version
+from prunus.core import ConfigError, RunRow, imported, installed_version
 from prunus.data import DATASETS, DataSplits, load_data
 from prunus.models import source_file_of, split_source
 from prunus.statistics import rank_and_size
@@ -144,10 +144,10 @@ def open_fabric(device: str, precision: str = "32-true") -> Fabric:
     Raises:
         ConfigError: the device or its precision is not available on this machine.
     """
-    from lightning_fabric import Fabric  # noqa: PLC0415 - takes seconds, and only training needs it
-
+    lightning = imported("lightning_fabric")  # takes seconds, and only training needs it
     try:
-        return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+        fabric: Fabric = lightning.Fabric(accelerator=device, devices=1, precision=precision)
+        return fabric
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"device {device!r} with precision {precision!r} is not available: "

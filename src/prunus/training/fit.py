@@ -31,6 +31,7 @@ from prunus.core import (
     DataError,
     NonFiniteError,
     RunFolderError,
+    imported,
     keeping_random_state,
     one_line,
     require_regular,
@@ -143,9 +144,7 @@ def fit_(
     config = config or TrainConfig()
     unwrapped(model)  # refuses what cannot be trained
     if fabric is None:
-        from lightning_fabric import Fabric  # noqa: PLC0415 - takes seconds; only training needs it
-
-        fabric = Fabric(accelerator="cpu", devices=1)
+        fabric = imported("lightning_fabric").Fabric(accelerator="cpu", devices=1)
     device = fabric.device
     model.to(device)
     if teacher is not None:

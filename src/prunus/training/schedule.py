@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from prunus.core import prepare_torch
 from prunus.training.config import TrainConfig
 
 __all__ = ["make_optimizer", "make_schedule", "plateaus"]
@@ -19,6 +20,7 @@ BETTER = 1e-4
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     """Return the optimiser, with weight decay on matrices and kernels but not biases and norms."""
+    prepare_torch()
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},

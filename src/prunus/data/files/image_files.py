@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from prunus.core import DataError
+from prunus.core import DataError, imported
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -210,7 +209,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
 
 def _transform(input_shape: tuple[int, int, int], augment: bool, recipe: Recipe) -> Any:
-    v2 = importlib.import_module("torchvision.transforms.v2")  # slow to import: only when needed
+    v2 = imported("torchvision.transforms.v2")  # slow to import: only when needed
     C, H, W = input_shape
     if augment:
         area = (recipe.least_area, 1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunus.core import DataError
+from prunus.core import DataError, imported
 
 __all__ = ["read_mat"]
 
@@ -39,7 +38,7 @@ def read_mat(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
 
 
 def _read_5(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    loadmat = importlib.import_module("scipy.io").loadmat  # slow to import: only when needed
+    loadmat = imported("scipy.io").loadmat  # slow to import: only when needed
     held = loadmat(path, variable_names=list(names))
     return {name: _texts(held[name]) for name in names if name in held}
 
@@ -55,7 +54,7 @@ def _texts(array: NDArray[Any]) -> NDArray[Any]:
 def _read_73(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
     """Read an HDF5 file; it lists axes in reverse, text as UTF-16 codes, cells as references."""
     try:
-        h5py = importlib.import_module("h5py")
+        h5py = imported("h5py")
     except ImportError as error:
         raise DataError(
             f"{path} is a MATLAB 7.3 file, which needs the package h5py: run pip install h5py"

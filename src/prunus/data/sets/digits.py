@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from prunus.core import derive_seed
+from prunus.core import derive_seed, imported
 from prunus.data.augment import shift_images
 from prunus.data.memory import Scaling, split_in_memory
 from prunus.data.registry import DataSettings, register_data
@@ -34,9 +34,7 @@ def load_digits(settings: DataSettings) -> DataSplits:
 
     Source: [Digits], test part.
     """
-    from sklearn import datasets  # noqa: PLC0415 - slow: only when needed
-
-    bunch = datasets.load_digits()
+    bunch = imported("sklearn.datasets").load_digits()
     images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)  # (1797, 1, 8, 8)
     labels = torch.from_numpy(bunch.target).long()  # (1797,)
     fifth = len(labels) // 5

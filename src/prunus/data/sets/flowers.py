@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import torch
 
-from prunus.core import DataError
+from prunus.core import DataError, imported
 from prunus.data.download import download
 from prunus.data.file_splits import split_files
 from prunus.data.files import Files, Recipe, read_mat
@@ -85,6 +84,6 @@ def load_flowers102(settings: DataSettings) -> DataSplits:
         settings,
         name="flowers102",
         parts=parts,
-        class_names=tuple(importlib.import_module("torchvision.datasets").Flowers102.classes),
+        class_names=tuple(imported("torchvision.datasets").Flowers102.classes),
         recipe=Recipe(margin=256 / 224, least_area=0.08),
     )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prunus.batches import Example, Inputs, flatten_tensors
-from prunus.core import PrunusError, import_without_telemetry
+from prunus.core import PrunusError, import_without_telemetry, importing
 
 __all__ = ["RUNTIMES", "RuntimeUnavailableError", "compiled_call", "eager_call", "onnx_call"]
 
@@ -45,6 +45,7 @@ def compiled_call(model: nn.Module, inputs: Example) -> Callable[[], object]:
     try:
         with (
             torch.inference_mode(),
+            importing(),
             warnings.catch_warnings(),
             torch._dynamo.config.patch(fail_on_recompile_limit_hit=True),
         ):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunus.core import prepare_torch
 from prunus.statistics import Samples, unfolding
 from prunus.surgery.repair.ridge import Affine, Target
 
@@ -51,6 +52,7 @@ def fit_pair_(
 
     Cost: STEPS forward and backward passes of ROWS positions; BYTES of memory.
     """
+    prepare_torch()
     U, inside, rows = _nested_patches(maker, consumer, x, seen)
     first = Affine.of(norm, len(maker.get_parameter("weight")), x)
     second = Affine.of(target.norm, target.T.shape[1], x)
