@@ -7,6 +7,7 @@ from typing import Any, cast
 from prunus.core import ConfigError, one_blas_thread
 from prunus.criteria.families import families_of, has_samples, score_family
 from prunus.criteria.intervals import add_replicates, has_intervals
+from prunus.criteria.roots import one_scoring
 from prunus.criteria.scores import CRITERIA, Criterion, GroupScore, NotScoredError, Scores
 from prunus.graph import Group, Groups
 from prunus.modules import RawAxis, module_at
@@ -74,7 +75,7 @@ def score(
             skipped[group.name] = _unread(groups, group)
         else:
             read.append(group)
-    with one_blas_thread():
+    with one_blas_thread(), one_scoring():
         for family in families_of(rule, read, statistics):
             try:
                 scored |= score_family(rule, groups, family, statistics)

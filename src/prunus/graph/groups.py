@@ -175,6 +175,16 @@ class Consumer:
         split = rows.view(*rows.shape[:2], channel_count(module, "out"), -1)  # (F, k, O, t)
         return split.transpose(2, 3).flatten(0, 2)
 
+    def weights(self, model: nn.Module) -> Iterator[Tensor]:
+        """Yield the weights of one position of every feature after the other, float64.
+
+        Shape (features, outputs × taps); k of them, together `weight(model)`.
+        """
+        module = module_at(model, self.module)
+        columns, index = input_columns(module), self.columns(module)
+        for j in range(index.shape[1]):
+            yield columns[index[:, j]].double()
+
     def set_weight_(self, model: nn.Module, W: Tensor, cells: int = 1) -> None:
         """Write a weight, in the layout of `weight(model, cells)`, into the module."""
         module = module_at(model, self.module)

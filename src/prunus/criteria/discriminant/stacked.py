@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from prunus.core import ConfigError
 from prunus.criteria.discriminant.elimination import Elimination, discriminant_inverse
+from prunus.criteria.roots import root_of
 from prunus.criteria.scores import CRITERIA
 from prunus.graph import Consumer, Groups
 from prunus.modules import channel_count, module_at
@@ -74,21 +75,19 @@ class StackedConsumer(Elimination):
                 f"sampling={statistics.sampling!r} kept {cells} cells of it: collect with "
                 "sampling='patch' or 'pixel' for a criterion that reads weights"
             )
+        root = self._root(groups, statistics, name)
+        outputs = channel_count(module, "out")
+        if consumer.positions.shape[1] > 1:  # one feature per channel of a wide flattened input
+            parts = consumer.weights(groups.model)
+            return root_of(name, (_weighed(W, outputs, root) for W in parts))
         W = groups.weight(name, cells=cells)
-        if cells == 1:  # positions and taps are axes next to the outputs: (F, k, O, taps)
-            k, outputs = consumer.positions.shape[1], channel_count(module, "out")
-            W = W.view(len(W), k, outputs, -1).transpose(2, 3)
-        weighed: Tensor = W @ self._root(groups, statistics, name).to(W)
-        return weighed.flatten(1)
+        return _weighed(W, outputs if cells == 1 else W.shape[1], root)
 
-    def _root(self, groups: Groups, statistics: Statistics, name: str) -> Tensor:
+    def _root(self, groups: Groups, statistics: Statistics, name: str) -> Tensor | None:
         """Return a root of the output weighting: Γ^½, or the gain of the norm that follows."""
         if not self.whiten:
-            module = module_at(groups.model, name)
             norm = groups.normalizer.get(name)
-            if norm is None:
-                return torch.eye(channel_count(module, "out"))
-            return torch.diag(norm_gain(module_at(groups.model, norm)))
+            return None if norm is None else torch.diag(norm_gain(module_at(groups.model, norm)))
         output = statistics.outputs.get(name)
         if output is None or output.gradient is None:
             raise ConfigError(
@@ -98,6 +97,12 @@ class StackedConsumer(Elimination):
         values, vectors = torch.linalg.eigh(output.gradient / max(output.samples, 1))
         root: Tensor = vectors * values.clamp(min=0).sqrt()
         return root
+
+
+def _weighed(W: Tensor, outputs: int, root: Tensor | None) -> Tensor:
+    """Return W (F, outputs·taps) with its outputs weighted by a root: (F, taps·outputs)."""
+    W = W.view(len(W), outputs, -1).transpose(1, 2)  # taps are an axis next to the outputs
+    return (W if root is None else W @ root.to(W)).flatten(1)
 
 
 def norm_gain(norm: nn.Module) -> Tensor:
