@@ -11,7 +11,7 @@ from prunus.criteria.roots import one_scoring
 from prunus.criteria.scores import CRITERIA, Criterion, GroupScore, NotScoredError, Scores
 from prunus.graph import Group, Groups
 from prunus.modules import RawAxis, module_at
-from prunus.statistics import Statistics
+from prunus.statistics import Sketch, Statistics
 
 __all__ = ["make_criterion", "score"]
 
@@ -88,7 +88,24 @@ def score(
             intervals = given and statistics.blocks > 1 and has_intervals(rule)
         if intervals:
             scored = add_replicates(groups, statistics, rule, scored)
-    return Scores(scored, name, rule.unit, rule.comparable, skipped)
+    about = {} if statistics is None else _sketched(groups, statistics)
+    approximate = {name: why for name, why in about.items() if name in scored}
+    return Scores(scored, name, rule.unit, rule.comparable, skipped, approximate)
+
+
+def _sketched(groups: Groups, statistics: Statistics) -> dict[str, str]:
+    """Return which groups are read by a layer whose sketch does not hold all of the scatter."""
+    found: dict[str, str] = {}
+    for group in groups.values():
+        for member in group.consumers:
+            scatter = statistics.get(member.module)
+            if isinstance(scatter, Sketch) and scatter.outside:
+                found[group.name] = (
+                    f"{member.module} reads {scatter.features:,} features, whose scatter is kept "
+                    f"in {len(scatter.rows)} rows and a diagonal: {scatter.outside:.1%} of it is "
+                    "in the diagonal alone"
+                )
+    return found
 
 
 def _unread(groups: Groups, group: Group) -> str:

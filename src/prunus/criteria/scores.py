@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -107,6 +107,8 @@ class Scores(Mapping[str, GroupScore]):
         comparable: whether values of different groups share a scale. If they do not, a global plan
             first divides each group's values by their mean.
         skipped: groups that could not be scored, and why; they are not pruned.
+        approximate: groups scored from a sketch that does not hold all of the scatter, and how
+            much it leaves out.
 
     Example:
         >>> import torch
@@ -127,6 +129,7 @@ class Scores(Mapping[str, GroupScore]):
     unit: str
     comparable: bool
     skipped: dict[str, str]
+    approximate: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, group: str) -> GroupScore:
         if group not in self.groups:
@@ -143,6 +146,8 @@ class Scores(Mapping[str, GroupScore]):
         units = sum(len(one.values) for one in self.groups.values())
         every = torch.cat([one.values for one in self.groups.values()]) if self.groups else None
         skipped = f"; {len(self.skipped)} groups not scored" if self.skipped else ""
+        if self.approximate:
+            skipped += f"; {len(self.approximate)} groups approximate"
         values = "" if every is None else f", {self.unit} {_range(every)}"
         return f"Scores({self.criterion!r}: {len(self)} groups, {units:,} units{values}{skipped})"
 
@@ -161,7 +166,14 @@ class Scores(Mapping[str, GroupScore]):
             f"{self.criterion}: {self.unit}",
             ("group", "units", "least", "most", "units, from least to most"),
             rows,
-            note="; ".join(f"{name} is not scored: {why}" for name, why in self.skipped.items()),
+            note="; ".join(
+                f"{name} is {what}: {why}"
+                for what, found in (
+                    ("not scored", self.skipped),
+                    ("approximate", self.approximate),
+                )
+                for name, why in found.items()
+            ),
         )
 
     __eq__ = object.__eq__  # tensors do not compare to a single bool

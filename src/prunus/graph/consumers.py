@@ -22,10 +22,10 @@ def find_consumers(
     groups: list[Group],
     feature_limit: int,
 ) -> dict[str, Consumer]:
-    """Return a consumer for every mixing module whose input can be summarised by a Gram.
+    """Return a consumer for every mixing module that runs.
 
-    A flattened input wider than `feature_limit` is folded to one feature per channel; if it cannot
-    be folded, there is no consumer.
+    A flattened input wider than `feature_limit` is folded to one feature per channel; what cannot
+    be folded is `wide`.
     """
     flattened: dict[str, list[Index]] = defaultdict(list)
     for group in groups:
@@ -41,11 +41,16 @@ def find_consumers(
         read = np.arange(incoming)[:, None]
         if isinstance(module, SelectLinear):
             read = np.sort(module.index.cpu().numpy().astype(np.int64))[:, None]
-        if len(read) > feature_limit:
-            if len({index.shape[1] for index in flattened[name]}) != 1:
-                continue
-            read = np.concatenate(flattened[name])
-            if read.size != incoming:
-                continue
-        consumers[name] = Consumer(name, incoming, read)
+        wide_input = len(read) > feature_limit
+        if wide_input and (folded := _fold(flattened[name], incoming)) is not None:
+            read, wide_input = folded, False
+        consumers[name] = Consumer(name, incoming, read, wide_input)
     return consumers
+
+
+def _fold(flattened: list[Index], incoming: int) -> Index | None:
+    """Return the positions of each channel of a flattened map; None where not all have as many."""
+    if len({index.shape[1] for index in flattened}) != 1:
+        return None
+    read: Index = np.concatenate(flattened)
+    return read if read.size == incoming else None

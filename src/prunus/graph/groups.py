@@ -129,12 +129,14 @@ class Consumer:
 
     `positions` has shape (features, k): feature f stands for the incoming channels
     `positions[f]`. k is 1 except for a flattened input too wide for a full Gram matrix, where the k
-    positions of a channel are k samples of one feature.
+    positions of a channel are k samples of one feature. `wide` says that there are more features
+    than get a full Gram matrix, and no channels to fold them to: they are summed as a `Sketch`.
     """
 
     module: str
     incoming: int
     positions: Index
+    wide: bool = False
 
     @cached_property
     def feature_of(self) -> Index:
@@ -415,14 +417,14 @@ class Groups(Mapping[str, Group]):
         """The one module that makes the network's output from its last hidden layer.
 
         Raises:
-            ConfigError: there is none, or several, or its input is too wide for a Gram matrix.
+            ConfigError: there is none, or there are several.
         """
         if len(self.heads) != 1 or self.heads[0] not in self.consumers:
             found = ", ".join(self.heads) or "no convolution or linear layer"
             raise ConfigError(
                 f"the last hidden layer of {type(self.model).__name__} is the input of the one "
                 f"layer that makes the output, but the output is made by {found}: give a network "
-                "with one head" + (", or a larger feature_limit" if len(self.heads) == 1 else "")
+                "with one head"
             )
         return self.heads[0]
 

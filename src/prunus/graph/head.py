@@ -24,8 +24,7 @@ def head_groups(model: nn.Module, example: Example, *, feature_limit: int = 4096
     `find_groups` only if the head reads a flattened map wider than `feature_limit`.
 
     Raises:
-        ConfigError: the output is not made by a single layer, or its input is too wide for a Gram
-            matrix.
+        ConfigError: the output is not made by a single layer.
         TraceError: the network cannot be run; names the module.
     """
     model = unwrapped(model)
@@ -42,7 +41,8 @@ def head_groups(model: nn.Module, example: Example, *, feature_limit: int = 4096
         composite=seen.composite,
         tied=shared_layers(wide),
     )
-    if len(heads) == 1 and mixing and not found.consumers:  # only groups define how to fold it
+    if len(heads) == 1 and any(consumer.wide for consumer in found.consumers.values()):
+        # only groups define how to fold it
         folded = find_groups(model, example, feature_limit=feature_limit).consumers
         found = replace(found, consumers={n: folded[n] for n in mixing if n in folded})
     assert found.head  # otherwise it raises

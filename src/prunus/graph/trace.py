@@ -78,7 +78,8 @@ def find_groups(
         heads: the units of an attention: `whole` heads, or `dimensions` inside them, the same ones
             in every head. Queries and keys keep theirs if PyTorch's default scale depends on them.
         feature_limit: the widest flattened input that gets a full Gram matrix (8·F² bytes).
-            Wider ones share one statistic per channel, and their positions are not units.
+            Wider ones share one statistic per channel, and their positions are not units; other
+            wide inputs are summed as a `Sketch`.
         drop_branches: whether a branch of a concatenation may be removed as a whole
             (`let_branches_go`).
 
@@ -312,7 +313,7 @@ def _selections(
     groups = []
     for name, consumer in consumers.items():
         linear = can_select(module_at(model, name)) and seen.dims[name] == 2
-        folded = consumer.positions.shape[1] > 1
+        folded = consumer.wide or consumer.positions.shape[1] > 1
         if not linear or folded or name in ignored:
             continue
         if name not in flattened and name not in seen.starts:

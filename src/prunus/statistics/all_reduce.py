@@ -18,12 +18,15 @@ from prunus.statistics.dual import Dual
 from prunus.statistics.outputs import Output
 from prunus.statistics.ranks import gathered
 from prunus.statistics.scatter import Scatter
+from prunus.statistics.sketch import Sketch
 from prunus.statistics.statistics import Statistics, joined_parents
 
 __all__ = ["all_reduce_"]
 
-#: The parts of a `Scatter`, and the numbers of a `Dual`, in the order in which they are sent.
+#: The tensors of a `Scatter` and of a `Sketch`, and the numbers of a `Dual`, in the order in which
+#: they are sent.
 PARTS = ("gram", "total", "cross", "teacher_total", "teacher_gram", "weight")
+SKETCH = ("rows", "squares", "total", "cross", "teacher_total", "teacher_gram", "weight")
 NUMBERS = ("batches", "information", "trace_YY", "samples")
 
 
@@ -115,6 +118,8 @@ def _require_alike(forms: list[dict[str, Any]]) -> None:
 def _sum_scatter(statistics: Statistics, b: int, name: str, forms: list[dict[str, Any]]) -> Scatter:
     """Return the sum over ranks of one consumer in one block."""
     known = [form["scatters"][name] for form in forms]
+    if isinstance(like := statistics._blocks[0][name], Sketch):
+        return _merge_sketches(statistics._blocks[b].get(name) or _nothing(like))
     form = next((f for ran, f in known if ran), known[0][1])  # of a rank where it ran
     held = statistics._blocks[b].get(name)
     if held is None or held.form != form:
@@ -128,6 +133,28 @@ def _sum_scatter(statistics: Statistics, b: int, name: str, forms: list[dict[str
         part: piece.view(parts[part].shape) for part, piece in zip(parts, pieces, strict=True)
     }
     return replace(held, **sums)
+
+
+def _nothing(like: Sketch) -> Sketch:
+    """Return a sketch of no samples in the form of another."""
+    columns, features, _, discrete = like.form
+    return Sketch.empty(features, columns, like.total.device, discrete=discrete)
+
+
+def _merge_sketches(held: Scatter) -> Sketch:
+    """Return the merged sketch of all ranks, in the order of the ranks."""
+    assert isinstance(held, Sketch)
+    device = held.total.device
+    every: list[Sketch] = gathered(held.to("cpu"))
+    ran = [one for one in every if one.samples > 0] or every[:1]
+    merged = ran[0].merge(*ran[1:])
+    for part in SKETCH:  # by way of rank 0: all get the bits that it has
+        tensor = getattr(merged, part)
+        if tensor is not None:
+            sent = tensor.to(_device())
+            dist.broadcast(sent, 0)
+            setattr(merged, part, sent.cpu())
+    return merged.to(device)
 
 
 def _sum_dual(statistics: Statistics, b: int, name: str, channels: int) -> Dual:

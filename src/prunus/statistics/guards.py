@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from prunus.batches import Inputs, flatten_tensors
 from prunus.core import ConfigError, available_memory
 from prunus.modules import without_checkpoints
+from prunus.statistics.sketch import ROWS
 
 __all__ = [
     "MemoryGuard",
@@ -36,19 +37,27 @@ def free_memory(device: torch.device) -> int:
 
 
 class MemoryGuard:
-    """Refuses Gram matrices that would not fit into the memory that was free at the start."""
+    """Refuses sums that would not fit into the memory that was free at the start."""
 
     def __init__(self, device: torch.device) -> None:
         self._free, self._reserved = free_memory(device), 0
 
-    def reserve(self, name: str, features: int, blocks: int) -> None:
-        """Count the Gram matrices of one consumer, which take no memory until written to.
+    def reserve(self, name: str, features: int, blocks: int, *, sketch: bool = False) -> None:
+        """Count the Gram matrices of one consumer, or the rows of its sketches.
+
+        They take no memory until written to.
 
         Raises:
             ConfigError: they and those before would not fit.
         """
-        need = 8 * blocks * features**2
+        need = 8 * blocks * features * (2 * ROWS if sketch else features)
         self._reserved += need
+        if self._reserved > self._free and sketch:
+            raise ConfigError(
+                f"module {name!r} reads {features} features, whose sketches take "
+                f"{need / 1e9:.1f} GB in {blocks} blocks, {self._reserved / 1e9:.1f} GB with "
+                f"the sums before, and {self._free / 1e9:.1f} GB are free: pass fewer blocks"
+            )
         if self._reserved > self._free:
             raise ConfigError(
                 f"module {name!r} reads {features} features, whose Gram matrices take "

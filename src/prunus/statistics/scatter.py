@@ -17,8 +17,12 @@ import torch
 from torch import Tensor
 
 from prunus.core import PlanError
+from prunus.statistics.factor import Factor, pivoted_cholesky
 
 __all__ = ["Scatter"]
+
+#: Features from which the dual form is worth it, and the share of them that are few samples.
+WIDE, FEW = 1024, 8
 
 
 @dataclass(eq=False, repr=False)
@@ -167,7 +171,7 @@ class Scatter:
     @property
     def features(self) -> int:
         """F."""
-        return len(self.gram)
+        return len(self.total)
 
     @property
     def samples(self) -> float:
@@ -212,10 +216,37 @@ class Scatter:
         """S_B = DDᵀ, the between-class scatter, shape (F, F)."""
         return self.D @ self.D.T
 
+    @property
+    def variance(self) -> Tensor:
+        """S_ii, N times each feature's variance. Shape (F,)."""
+        return self.S.diagonal()
+
+    @property
+    def second(self) -> Tensor:
+        """Σ w x², shape (F,)."""
+        return self.gram.diagonal()
+
+    @cached_property
+    def factor(self) -> Factor | None:
+        """S/σσᵀ as a product of few rows, where there are far fewer samples than features.
+
+        Exact up to rounding. None where all of it must be inverted.
+        """
+        few = self.features // FEW
+        if self.features < WIDE or not 0 < self.samples <= few:
+            return None
+        return pivoted_cholesky(self.samples * self.correlation, few)
+
+    def correlate(self, W: Tensor) -> Tensor:
+        """Return `correlation` times W (F, q)."""
+        if self.factor is not None:
+            return (self.factor @ W) / max(self.samples, 1e-300)
+        return self.correlation @ W
+
     @cached_property
     def scale(self) -> Tensor:
         """Standard deviation of each feature; 1 where a feature is constant. Shape (F,)."""
-        variance = self.S.diagonal() / max(self.samples, 1e-300)
+        variance = self.variance / max(self.samples, 1e-300)
         return torch.where(self.constant, 1.0, variance.sqrt())
 
     @cached_property
@@ -225,7 +256,7 @@ class Scatter:
         That is what float32 activations leave of a constant. Where it is below 1e-30 too: products
         of numbers so small lose their digits in float32, and correlations would exceed 1.
         """
-        return self.S.diagonal() <= 1e-12 * self.gram.diagonal() + 1e-30 * max(self.samples, 1e-270)
+        return self.variance <= 1e-12 * self.second + 1e-30 * max(self.samples, 1e-270)
 
     @cached_property
     def correlation(self) -> Tensor:

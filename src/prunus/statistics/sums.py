@@ -13,6 +13,7 @@ from prunus.statistics.outputs import Output
 from prunus.statistics.request import Request
 from prunus.statistics.sampling import cells_of
 from prunus.statistics.scatter import Scatter
+from prunus.statistics.sketch import Sketch
 from prunus.statistics.statistics import Statistics
 from prunus.statistics.teacher import Classes, Teacher
 
@@ -61,8 +62,8 @@ class Sums:
         for name, consumer in asked.groups.consumers.items():
             module, features = module_at(asked.model, name), len(consumer.positions)
             cells = cells_of(module, features, asked.sampling, asked.feature_limit)
-            if cells is not None:
-                self._scatter(0, name, cells * features, cells)
+            if cells is not None or consumer.wide:
+                self._scatter(0, name, (cells or 1) * features, cells or 1)
 
     def count(self, parts: list[tuple[slice, int]]) -> None:
         """Count the images of a batch in their blocks."""
@@ -81,6 +82,9 @@ class Sums:
         Returns the scatter and each image's sum over its samples, (B, F).
         """
         scatter = self._scatter(block, name, x.shape[1], cells)
+        if isinstance(scatter, Sketch):
+            self._totals[name, block] = scatter.total
+            return scatter, scatter.add_(x, weight)
         centre = None if number < SETTLED else self._centred.get(name, False)
         sums, centred = add_features(scatter, x, weight, centre)
         self._centred[name] = self._centred.get(name, False) or centred
@@ -109,13 +113,20 @@ class Sums:
                     f"common with sampling={self._request.sampling.kind!r}: pass 'pixel', or "
                     "'flatten:4'"
                 )
-            self._memory.reserve(name, features, self._request.blocks)
+            self._memory.reserve(name, features, self._request.blocks, sketch=self._sketched(name))
             for held in self._scatters:
-                held[name] = self._zeros(features, cells)
+                held[name] = self._zeros(name, features, cells)
         return self._scatters[block][name]
 
-    def _zeros(self, features: int, cells: int = 1) -> Scatter:
+    def _sketched(self, name: str) -> bool:
+        """Return whether a consumer is too wide for a Gram matrix; kernels need none."""
+        asked = self._request
+        return asked.groups.consumers[name].wide and asked.sampling.kind not in ("flatten", "dual")
+
+    def _zeros(self, name: str, features: int, cells: int = 1) -> Scatter:
         discrete, store = self._teacher.discrete, self._request.store
+        if self._sketched(name):
+            return Sketch.empty(features, self._columns, store, discrete=discrete)
         return Scatter.zeros(features, self._columns, store, discrete=discrete, cells=cells)
 
     def leave_out(self, name: str) -> None:
@@ -132,11 +143,14 @@ class Sums:
         for name, consumer in asked.groups.consumers.items():
             like = form.get(name)
             features = like.features if like else len(consumer.positions)
-            empty = self._zeros(features, like.cells if like else 1)
+            empty = self._zeros(name, features, like.cells if like else 1)
             for b in used:  # it did not run, or not in this block
                 held = self._scatters[b].get(name)
                 if held is None or not held.weight or name in self._left_out:
                     self._scatters[b][name] = empty
+            for b in used:
+                if isinstance(held := self._scatters[b][name], Sketch):
+                    held.compress_()
         parents = tuple(self._teacher.parents) if isinstance(self._teacher, Classes) else ()
         text = asked.sampling.kind + (f":{asked.sampling.grid}" if asked.sampling.grid else "")
         ran = [name for name, _ in self._totals]

@@ -63,6 +63,6 @@ class ActivationVariance:
         """Score one group."""
 
         def variance(scatter: Scatter) -> Tensor:
-            return scatter.S.diagonal() / max(scatter.samples, 1.0)
+            return scatter.variance / max(scatter.samples, 1.0)
 
         return _mean_of_features(groups, group, statistics, variance)

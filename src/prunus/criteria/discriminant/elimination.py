@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prunus.criteria.discriminant.factored import FactoredInverse, FactoredPivots, pivots_of
 from prunus.criteria.discriminant.pivots import Pivots, indefinite, run_greedily
 from prunus.criteria.families import consumers_of, split
 from prunus.criteria.kernel import dual_score
@@ -31,9 +33,14 @@ __all__ = [
     "Index",
     "discriminant_inverse",
     "eliminate",
+    "factored_inverse",
     "information_share",
     "ridge_matrix",
 ]
+
+
+#: M⁻¹, whole or in factored form.
+Inverse = TypeVar("Inverse", Tensor, FactoredInverse, Tensor | FactoredInverse)
 
 
 def ridge_matrix(scatter: Scatter, ridge: float) -> Tensor:
@@ -65,13 +72,26 @@ def discriminant_inverse(
     return torch.cholesky_inverse(factor), torch.cholesky_solve(D, factor)
 
 
-def information_share(D: Tensor, inverse: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
+def factored_inverse(
+    scatter: Scatter, ridge: float, D: Tensor | None = None
+) -> tuple[Tensor | FactoredInverse, Tensor]:
+    """Return `discriminant_inverse`, M⁻¹ in factored form where the scatter has a `factor`.
+
+    With far fewer samples than features, and for a sketch, that costs O(F·r²) instead of O(F³).
+    """
+    if scatter.factor is None:
+        return discriminant_inverse(scatter, ridge, D)
+    inverse = FactoredInverse.of(scatter.factor, ridge * max(scatter.samples, 1.0))
+    return inverse, inverse @ (scatter.standard_D if D is None else D)
+
+
+def information_share(D: Tensor, inverse: Inverse, G: Tensor) -> tuple[Inverse, Tensor]:
     """Return M⁻¹ and G/√DI, DI = tr(DᵀG): with them costs are shares of DI."""
     return inverse, G / (D * G).sum().clamp(min=1e-12).sqrt()
 
 
 def eliminate(
-    states: list[Pivots], units: int, rounds: int, order: Tensor | None = None
+    states: Sequence[Pivots | FactoredPivots], units: int, rounds: int, order: Tensor | None = None
 ) -> GroupScore:
     """Repeatedly remove the cheapest unit, with costs summed over `states`.
 
@@ -134,18 +154,18 @@ class Elimination(ABC):
 
     def states(
         self, groups: Groups, family: Sequence[Group], statistics: Statistics
-    ) -> list[Pivots]:
+    ) -> list[Pivots | FactoredPivots]:
         """Return the state of an elimination of a family: `Pivots` of each consumer."""
         return [
-            Pivots(*self.coefficients(groups, statistics, consumer, scatter), blocks)
+            pivots_of(*self.coefficients(groups, statistics, consumer, scatter), blocks)
             for consumer, scatter, blocks in consumers_of(groups, family, statistics)
         ]
 
     @abstractmethod
     def coefficients(
         self, groups: Groups, statistics: Statistics, consumer: Consumer, scatter: Scatter
-    ) -> tuple[Tensor, Tensor]:
-        """Return M⁻¹ (F, F) and B (F, q) of one consumer."""
+    ) -> tuple[Tensor | FactoredInverse, Tensor]:
+        """Return M⁻¹ (F, F), or its factors, and B (F, q) of one consumer."""
 
 
 @CRITERIA.register("di")
@@ -178,6 +198,6 @@ class ExactDI(Elimination):
 
     def coefficients(
         self, groups: Groups, statistics: Statistics, consumer: Consumer, scatter: Scatter
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | FactoredInverse, Tensor]:
         """Return M⁻¹ and G/√DI."""
-        return information_share(scatter.standard_D, *discriminant_inverse(scatter, self.ridge))
+        return information_share(scatter.standard_D, *factored_inverse(scatter, self.ridge))

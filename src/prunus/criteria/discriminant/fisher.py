@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from prunus.criteria.discriminant.elimination import discriminant_inverse
+from prunus.criteria.discriminant.elimination import factored_inverse
 from prunus.criteria.families import consumers_of
 from prunus.criteria.gather import gather
 from prunus.criteria.kernel import dual_score
@@ -83,7 +83,7 @@ class DiLOSS:
             return dual_score(group, statistics, lambda dual: dual.slope / max(dual.batches, 1))
 
         def derivative(scatter: Scatter) -> Tensor:
-            _, G = discriminant_inverse(scatter, self.ridge)
+            _, G = factored_inverse(scatter, self.ridge)
             rho = self.ridge * max(scatter.samples, 1.0)
             return 2 * rho * G.square().sum(1)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from prunus.core import ConfigError
-from prunus.criteria.discriminant.elimination import discriminant_inverse
+from prunus.criteria.discriminant.elimination import factored_inverse
 from prunus.criteria.scores import jackknife_half_width
 from prunus.graph import Groups
 from prunus.statistics import Scatter, Statistics
@@ -34,7 +34,7 @@ def discriminant_information(scatter: Scatter, ridge: float = 1e-3) -> float:
 
     [Kung-Hou, eq. 8, 10]; for continuous targets [Kung-Hou, eq. 14]; theory.md (6).
     """
-    _, G = discriminant_inverse(scatter, ridge)
+    _, G = factored_inverse(scatter, ridge)
     return float((scatter.standard_D * G).sum())
 
 
@@ -48,7 +48,7 @@ def ridge_lse(scatter: Scatter, ridge: float = 1e-3) -> float:
 
 def regression_matrix(scatter: Scatter, ridge: float = 1e-3) -> Tensor:
     """Return RM = [S + ρI]⁻¹XYᵀYXᵀ, shape (F, F), whose trace is DI [Kung-Hou, eq. 14]."""
-    _, G = discriminant_inverse(scatter, ridge)
+    _, G = factored_inverse(scatter, ridge)
     return G @ scatter.standard_D.T
 
 

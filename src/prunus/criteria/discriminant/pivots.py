@@ -16,6 +16,7 @@ on: A_now = A − HᵀH, where H holds the rows L⁻¹Rᵀ of all pivots so far.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from prunus.graph import Index
 
 Floats = NDArray[np.float64]
 
-__all__ = ["Floats", "Pivots", "indefinite", "run_greedily"]
+__all__ = ["Floats", "Pivots", "by_unit", "indefinite", "lower_solve", "run_greedily"]
 
 
 class Pivots:
@@ -76,17 +77,17 @@ class Pivots:
         """Return the marginal cost of each of `units`, pivoted on one after the other."""
         P, owner = self._features(units)
         columns = self._columns(P)
-        b = _solve(self._factor(columns[P]), self.B[P])
-        return _by_unit(owner, b, len(units))
+        b = lower_solve(self._factor(columns[P]), self.B[P])
+        return by_unit(owner, b, len(units))
 
     def take(self, units: Index) -> Floats:
         """Pivot on `units` and return `along(units)`."""
         P, owner = self._features(units)
         columns = self._columns(P)
         L = self._factor(columns[P])
-        b = _solve(L, self.B[P])
+        b = lower_solve(L, self.B[P])
         half = np.zeros((len(P), len(columns) + 1))  # L⁻¹Rᵀ and the padding's zero
-        half[:, :-1] = _solve(L, columns.T)
+        half[:, :-1] = lower_solve(L, columns.T)
         outer = half.T[self.blocks]  # (units, k, |P|)
         self.inner -= outer @ outer.transpose(0, 2, 1)
         self.B -= half.T @ b
@@ -95,7 +96,7 @@ class Pivots:
         self.left[P] = False
         if 2 * self.left.sum() <= len(self.left):
             self._compact()
-        return _by_unit(owner, b, len(units))
+        return by_unit(owner, b, len(units))
 
     def _features(self, units: Index) -> tuple[Index, Index]:
         """Return the features of `units`, in order, and which of `units` owns each."""
@@ -142,8 +143,20 @@ def indefinite(features: int) -> ConfigError:
     )
 
 
+class Eliminating(Protocol):
+    """The state of an elimination of one consumer, in either form."""
+
+    def priorities(self, units: Index) -> Floats:
+        """Return the priority of each of `units`, to be pivoted on next."""
+        ...
+
+    def take(self, units: Index) -> Floats:
+        """Pivot on `units`, one after the other; return the marginal cost of each."""
+        ...
+
+
 def run_greedily(
-    states: Sequence[Pivots], units: int, rounds: int, largest: bool
+    states: Sequence[Eliminating], units: int, rounds: int, largest: bool
 ) -> tuple[Floats, list[int]]:
     """Repeatedly pivot on the unit with the least (or `largest`) priority, over all `states`.
 
@@ -165,14 +178,14 @@ def run_greedily(
     return costs, order
 
 
-def _by_unit(owner: Index, b: Floats, units: int) -> Floats:
+def by_unit(owner: Index, b: Floats, units: int) -> Floats:
     """Sum ‖b_i‖² over the features of each unit."""
     costs = np.zeros(units)
     np.add.at(costs, owner, np.square(b).sum(1))
     return costs
 
 
-def _solve(L: Floats, right: Floats) -> Floats:
+def lower_solve(L: Floats, right: Floats) -> Floats:
     """Return L⁻¹·right for a lower triangular L."""
     if not len(L):
         return right

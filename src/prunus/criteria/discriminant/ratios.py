@@ -9,6 +9,7 @@ from torch import Tensor
 from prunus.criteria.discriminant.elimination import (
     Elimination,
     discriminant_inverse,
+    factored_inverse,
     information_share,
 )
 from prunus.criteria.discriminant.pivots import Pivots
@@ -119,7 +120,7 @@ def dfdr(scatter: Scatter, ridge: float = 1e-3) -> float:
 
     [Kung-Hou, eq. 7], theory.md (27), as in `DFDR`. Constant features do not count as features.
     """
-    _, G = discriminant_inverse(scatter, ridge)
+    _, G = factored_inverse(scatter, ridge)
     factors = (~scatter.constant).sum()[None].clamp(max=_rank(scatter))
     return float(_log_determinant((scatter.standard_D.T @ G)[None], factors)[0])
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core import ConfigError
-from prunus.criteria.discriminant.elimination import Elimination, discriminant_inverse
+from prunus.criteria.discriminant.elimination import Elimination, factored_inverse
+from prunus.criteria.discriminant.factored import FactoredInverse
 from prunus.criteria.roots import root_of
 from prunus.criteria.scores import CRITERIA
 from prunus.graph import Consumer, Groups
@@ -51,13 +52,13 @@ class StackedConsumer(Elimination):
 
     def coefficients(
         self, groups: Groups, statistics: Statistics, consumer: Consumer, scatter: Scatter
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor | FactoredInverse, Tensor]:
         """Return M⁻¹ (F, F) and B = [W/√energy | √(μ/DI)·G] (F, q), that read standardised x."""
-        inverse, G = discriminant_inverse(scatter, self.ridge)
+        inverse, G = factored_inverse(scatter, self.ridge)
         W = self._weight(groups, statistics, consumer, scatter).to(G.device)
         W = W * scatter.scale[:, None]
         W[scatter.constant] = 0  # a bias can replace a constant feature
-        energy = scatter.samples * (W * (scatter.correlation @ W)).sum()
+        energy = scatter.samples * (W * scatter.correlate(W)).sum()
         information = (scatter.standard_D * G).sum().clamp(min=1e-12)
         W, G = W / energy.clamp(min=1e-30).sqrt(), (self.mu / information).sqrt() * G
         return inverse, torch.cat([W, G], 1)
@@ -77,7 +78,7 @@ class StackedConsumer(Elimination):
             )
         root = self._root(groups, statistics, name)
         outputs = channel_count(module, "out")
-        if consumer.positions.shape[1] > 1:  # one feature per channel of a wide flattened input
+        if cells == 1 and consumer.positions.shape[1] > 1:  # a channel of a wide flattened input
             parts = consumer.weights(groups.model)
             return root_of(name, (_weighed(W, outputs, root) for W in parts))
         W = groups.weight(name, cells=cells)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prunus.core import ConfigError
-from prunus.criteria.discriminant.elimination import discriminant_inverse
+from prunus.criteria.discriminant.elimination import factored_inverse
 from prunus.criteria.discriminant.information import discriminant_information
 from prunus.statistics import Scatter
 
@@ -108,7 +108,7 @@ def DCA(scatter: Scatter, ridge: float = 1e-3, components: int | None = None) ->
     """
     if components is not None and components < 1:
         raise ConfigError(f"components is {components}, expected at least 1")
-    _, G = discriminant_inverse(scatter, ridge)
+    _, G = factored_inverse(scatter, ridge)
     values, U = torch.linalg.eigh(scatter.standard_D.T @ G)
     values, U = values.flip(0), U.flip(1)
     rank = int((values > TOLERANCE * values[:1].clamp(min=1e-300)).sum())

@@ -1,7 +1,7 @@
 """DenseNet: every layer reads the maps of all layers before it, and adds a few.
 
 Sources: [DenseNet, section 3] (DenseNet-BC); [Dense-xUnit, section 3.1, Table 1, Figures 8 to 10],
-whose ReLU baselines are the networks of this file. Exact counts: docs/theory.md, section 17.
+whose ReLU baselines are the networks of this file. Exact counts: docs/theory.md, section 18.
 `dxnet.py` uses the same blocks with xUnits.
 """
 

@@ -2,7 +2,7 @@
 
 Source: [Dense-xUnit]: sections 3.3 (the x-dense layer), 4.1 and Table 1 (classification), 4.2
 (super-resolution), 4.3 (denoising). What its text omits is from the authors' public code, or marked
-as a reconstruction. Exact counts: docs/theory.md, section 17.
+as a reconstruction. Exact counts: docs/theory.md, section 18.
 
 Two naming conventions apply. In this registry `dxnet12` and `dxnet19` are the classifiers of
 Table 1, by the layers of each of their three blocks; `dxnet444` and `dxnet468` are denoisers, by
@@ -49,7 +49,7 @@ def dxnet_classifier(
     """Return DxNet for classification: x-dense layers BN-ReLU-1×1-BN-ReLU-3×3-xUnit.
 
     The stem's convolution is followed by an xUnit, too. The available text lacks k, b and the first
-    number of maps; the defaults are those that reproduce its sizes (docs/theory.md, section 17) and
+    number of maps; the defaults are those that reproduce its sizes (docs/theory.md, section 18) and
     are the same for the DenseNet in Table 1: 532 162 parameters for its 0.5 M. Its 1.0 M (19-19-19,
     here 1 090 930) is reproduced by 1 049 158 with `kernel=7, initial=16, bias=False`; `bias` is
     that of the xUnits' convolutions.

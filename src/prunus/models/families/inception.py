@@ -1,7 +1,7 @@
 """Inception networks of any stage sizes: GoogLeNet, InceptionV1 with BatchNorm, Inception-88.
 
 Source: [GoogLeNet] (`googlenet`); [Tian, section 4.2, Table 4-1] (the 21 networks found while
-growing) and [Tian, Appendix A] (Inception-88). Exact counts: docs/theory.md, section 17. Two
+growing) and [Tian, Appendix A] (Inception-88). Exact counts: docs/theory.md, section 18. Two
 departures: GoogLeNet's local response normalisation is left out, as in appendix A, and appendix A's
 BatchNorms have no scale, while ours have one.
 """

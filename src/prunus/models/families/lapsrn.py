@@ -2,7 +2,7 @@
 
 Source: [LapSRN, section 3, Figure 1]; that of [Kung-Hou, Tables 5 and 6]. Ten convolutions per
 level, leaky ReLU of slope 0.2, transposed 4×4 convolutions, no biases: 870 112 parameters at × 4,
-luminance (docs/theory.md, section 17).
+luminance (docs/theory.md, section 18).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The two LeNets of the pruning literature.
 
 Source: [LeNet] (LeNet-300-100); the LeNet of the MNIST example of [Caffe] (LeNet-5). Exact counts:
-docs/theory.md, section 17.
+docs/theory.md, section 18.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Source: [Tian, section 4.3.1, Figure 4-5, Table 4-2] ("Base net", 4.0M):
 hidden widths 1024-1024-1024-1024-32. The thesis names no activation; we use ReLU, through which its
-method traces back. Exact count: docs/theory.md, section 17.
+method traces back. Exact count: docs/theory.md, section 18.
 """
 
 from __future__ import annotations

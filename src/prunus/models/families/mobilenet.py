@@ -2,7 +2,7 @@
 
 Source: [MobileNet, Table 1]; [MobileNetV2, Table 2]. Baselines and base networks in
 [Kung-Hou, Table 1, section 6.2], [Kung-slides] and [Tian, Table 4-4]. On CIFAR, V2 has stride 1 in
-its stem and its 24-channel stage, which reproduces the counts of docs/theory.md, section 17. The
+its stem and its 24-channel stage, which reproduces the counts of docs/theory.md, section 18. The
 sources do not describe V1 for CIFAR; ours has stride 1 in its stem and its first 128-channel block.
 """
 

@@ -2,7 +2,7 @@
 
 Source: [Pre-activation, Figure 4(e)] and its appendix: where the width or the size changes, the
 projection shares the unit's first BN and ReLU. [Kung-Hou, section 6.2] (ResNet-164 on CIFAR-100).
-The stride is at the 3×3 convolution, which reproduces the counts of docs/theory.md, section 17.
+The stride is at the 3×3 convolution, which reproduces the counts of docs/theory.md, section 18.
 """
 
 from __future__ import annotations

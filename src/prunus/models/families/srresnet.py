@@ -1,7 +1,7 @@
 """SRResNet: super-resolution by residual blocks at low resolution and pixel shuffles.
 
 Source: [SRResNet, section 2.1, Figure 4]; it is the SRResNet of [Kung-Hou, Tables 5 and 6], and the
-generator of its "SRGAN". The counts (docs/theory.md, section 17) say which form: they leave no room
+generator of its "SRGAN". The counts (docs/theory.md, section 18) say which form: they leave no room
 for the slopes of Ledig's PReLU, so the activations here are ReLU (a reconstruction).
 
 Three forms, × 2 and × 4:

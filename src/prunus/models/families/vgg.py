@@ -2,7 +2,7 @@
 
 Source: [VGG, Table 1], configurations D and E. The CIFAR forms (batch normalisation after each
 convolution, which keeps its bias; one hidden layer of 512 or none) follow from the exact counts of
-docs/theory.md, section 17: [Kung-slides] prints 1.5e7 parameters and 6.26e8 FLOPs for VGG-16 on
+docs/theory.md, section 18: [Kung-slides] prints 1.5e7 parameters and 6.26e8 FLOPs for VGG-16 on
 CIFAR-10. The 4096 form is that of [Tian, Table 4-4]: 134.3M at 10 classes, no normalisation.
 """
 

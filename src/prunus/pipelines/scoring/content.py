@@ -65,6 +65,9 @@ def score_content(
             for group in scored
         ],
         "skipped": [{"module": name, "reason": why} for name, why in scores.skipped.items()],
+        "approximate": [
+            {"module": name, "reason": why} for name, why in scores.approximate.items()
+        ],
         "unprunable": [asdict(one) for one in groups.unprunable],
         "latent": _latent(groups, statistics, traced),
     }

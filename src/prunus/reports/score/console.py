@@ -40,10 +40,14 @@ def print_scores(content: Row, console: Console, top: int = 3) -> None:
         console.print(Text(latent_sentence(latent)))
         console.print()
     _groups(content, console, top)
-    left_out = [*content["skipped"], *content["unprunable"]]
-    if left_out:
-        console.print(Text("Not scored", style="bold"))
-        for item in left_out:
+    lists = {
+        "Approximate": content.get("approximate", []),
+        "Not scored": [*content["skipped"], *content["unprunable"]],
+    }
+    for title, items in lists.items():
+        if items:
+            console.print(Text(title, style="bold"))
+        for item in items:
             console.print(Text(f"  {item['module']}: {item['reason']}"))
 
 
