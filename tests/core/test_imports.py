@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import random
 import subprocess
 import sys
 import warnings
@@ -14,7 +15,8 @@ import pytest
 from prunus.core import imported, importing
 
 LOUD = """
-import logging, os, sys, warnings
+import logging, os, random, sys, warnings
+random.random()
 warnings.filterwarnings("ignore", message="of a library")
 warnings.simplefilter("always", ResourceWarning)
 os.environ["LIBRARY_CACHE"] = "/tmp/library"
@@ -32,6 +34,7 @@ value = 3
 def process() -> Any:
     logger = logging.getLogger("loud_library")
     return (
+        random.getstate(),
         id(warnings.filters),
         list(warnings.filters),
         dict(os.environ),

@@ -43,3 +43,32 @@ def test_random_state_is_kept() -> None:
         drawn()
         raise ZeroDivisionError
     assert drawn() == expected
+
+
+def test_a_stream_does_not_depend_on_the_caller_and_its_states_stay() -> None:
+    found = []
+    for caller in (1, 2):
+        seed_everything(caller, "caller")
+        first = drawn()
+        seed_everything(caller, "caller")
+        with keeping_random_state("work", seed=3):
+            outer = drawn()
+            with keeping_random_state("part"):  # goes on with the outer numbers
+                inner = drawn()
+            assert drawn() == inner
+            found.append((outer, inner))
+        assert drawn() == first
+    assert found[0] == found[1] and found[0][0] != found[0][1]
+    with keeping_random_state("work", seed=4):
+        assert drawn() != found[0][0]
+
+
+def test_a_block_that_raises_ends_the_stream() -> None:
+    with pytest.raises(ZeroDivisionError), keeping_random_state("work"):
+        raise ZeroDivisionError
+    found = []
+    for caller in (1, 2):
+        seed_everything(caller, "caller")
+        with keeping_random_state("work"):
+            found.append(drawn())
+    assert found[0] == found[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from prunus.core import ConfigError, one_blas_thread
+from prunus.core import ConfigError, keeping_random_state, one_blas_thread
 from prunus.criteria.families import families_of, has_samples, score_family
 from prunus.criteria.intervals import add_replicates, has_intervals
 from prunus.criteria.roots import one_scoring
@@ -30,6 +30,7 @@ def make_criterion(name: str, **options: Any) -> Criterion:
         raise ConfigError(f"criterion {name!r}: {error}") from error
 
 
+@keeping_random_state("score")
 def score(
     groups: Groups,
     statistics: Statistics,

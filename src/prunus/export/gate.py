@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from prunus.batches import Example, Inputs, flatten_tensors
-from prunus.core import ExportError, PrunusError, one_line, remove, write_whole
+from prunus.core import (
+    ExportError,
+    PrunusError,
+    keeping_random_state,
+    one_line,
+    remove,
+    write_whole,
+)
 from prunus.export.exportable import Exportable
 from prunus.export.format import FORMATS, Format
 
@@ -88,6 +95,7 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+@keeping_random_state("export")
 def export(
     model: nn.Module,
     images: Example,

@@ -54,7 +54,7 @@ ALONE = "only one that is multiplied whole, and in one way, as a layer's weight 
 
 
 @torch.inference_mode(False)
-@keeping_random_state()
+@keeping_random_state("groups")
 def find_groups(
     model: nn.Module,
     example: Example,

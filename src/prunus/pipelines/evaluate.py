@@ -95,7 +95,7 @@ class Evaluation:
         return asdict(self)
 
 
-@keeping_random_state()
+@keeping_random_state("evaluate")
 def evaluate(model: nn.Module, loader: Loader) -> Evaluation:
     """Measure a network: quality with its 95 % interval, parameters, MACs and bytes.
 

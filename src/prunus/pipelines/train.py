@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from prunus.core import write_whole
+from prunus.core import keeping_random_state, write_whole
 from prunus.data import DataSplits
 from prunus.evaluation import count_bytes, count_params, measure
 from prunus.export import save_weights
@@ -95,7 +95,8 @@ def train(
     )
     trained = private_copy(model)
     config = config or default_training()
-    p_phase_(trained, config, session, phase="train", teacher=teacher, parents=parents)
+    with keeping_random_state("train", seed=seed):
+        p_phase_(trained, config, session, phase="train", teacher=teacher, parents=parents)
     fit = session.journal.record.find("fit", phase="train")
     assert fit is not None
     return trained.cpu().eval(), fit["epochs"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prunus.core import from_dict, to_dict
+from prunus.core import from_dict, keeping_random_state, to_dict
 from prunus.pipelines.evaluate import evaluate
 from prunus.pipelines.grow import GrowConfig, GrowRunConfig, run_grow
 from prunus.pipelines.push import push
@@ -65,7 +65,8 @@ def grow(
         values["grow"] = to_dict(config)
     job = from_dict(GrowRunConfig, values, "grow")
     out = Path(out)
-    journal = run_grow(job, out, resume=resume, watch=watch, workers=workers)
+    with keeping_random_state("grow", seed=job.seed):
+        journal = run_grow(job, out, resume=resume, watch=watch, workers=workers)
     return FinishedRun(out, journal.record, out / "grown", trust=True)
 
 
@@ -119,5 +120,6 @@ def search(
     values = {"model": model, "data": data, "budget": budget_text(budget), **settings}
     config = from_dict(SearchConfig, values, "search")
     out = Path(out)
-    journal = run_search(config, out, resume=resume, watch=watch, workers=workers)
+    with keeping_random_state("search", seed=config.seed):
+        journal = run_search(config, out, resume=resume, watch=watch, workers=workers)
     return FinishedRun(out, journal.record, out / "derived", trust=True)

@@ -13,6 +13,7 @@ from prunus.core import (
     PlanError,
     RunFolderError,
     WeightsError,
+    keeping_random_state,
     read_text,
     read_yaml,
     require_sealed,
@@ -36,6 +37,7 @@ __all__ = [
 Shape = tuple[int, int, int]
 
 
+@keeping_random_state("load")
 def load(
     folder: str | Path,
     model: nn.Module | None = None,

@@ -26,7 +26,7 @@ __all__ = ["collect"]
 
 
 @torch.inference_mode(False)
-@keeping_random_state()
+@keeping_random_state("collect")
 def collect(
     model: nn.Module,
     loader: Loader,

@@ -104,7 +104,7 @@ class Traces(Mapping[str, Trace]):
 
 
 @torch.inference_mode(False)
-@keeping_random_state()
+@keeping_random_state("trace")
 def trace_utility(
     model: nn.Module,
     loader: Loader,

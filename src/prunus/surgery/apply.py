@@ -43,7 +43,7 @@ class _Sources:
 
 
 @torch.inference_mode(False)
-@keeping_random_state()
+@keeping_random_state("apply")
 def apply_(
     model: nn.Module,
     plan: Plan,

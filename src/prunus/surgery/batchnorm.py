@@ -12,7 +12,7 @@ from prunus.modules import BATCHNORMS, evaluating, rolling_back
 __all__ = ["reestimate_batchnorm_"]
 
 
-@keeping_random_state()
+@keeping_random_state("norms")
 def reestimate_batchnorm_(
     model: nn.Module,
     loader: Loader,

@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 RANDOM = "its output is random in evaluation, so that a cut cannot be compared"
 
 
-@keeping_random_state()
+@keeping_random_state("trial")
 def unsound_groups(groups: Groups, example: Example) -> dict[str, str]:
     """Return the groups whose cut would not equal their mask, each with the reason.
 
@@ -80,7 +80,7 @@ def unsound_groups(groups: Groups, example: Example) -> dict[str, str]:
     return found
 
 
-@keeping_random_state()
+@keeping_random_state("branches")
 def sound_branches(groups: Groups, example: Example) -> Groups:
     """Return the groups; a branch may go as a whole only if the network runs without it.
 

@@ -151,7 +151,7 @@ def fit_(
         teacher = teacher.to(device).eval()
     loader = rereadable(loader)
     with (
-        keeping_random_state(),
+        keeping_random_state("fit", seed=seed),
         torch.enable_grad(),
         choose_output(output),
         _laid_out((model, teacher), channels_last),

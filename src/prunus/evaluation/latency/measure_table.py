@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from prunus.batches import Example, Inputs, flatten_tensors
-from prunus.core import ConfigError
+from prunus.core import ConfigError, keeping_random_state
 from prunus.evaluation.latency.alone import (
     Shape,
     TimedCall,
@@ -44,6 +44,7 @@ __all__ = ["measure_latency_table"]
 _WARM_UP = 3
 
 
+@keeping_random_state("latency")
 def measure_latency_table(
     model: nn.Module,
     groups: Groups,

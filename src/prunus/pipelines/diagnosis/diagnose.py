@@ -186,7 +186,7 @@ def diagnose(model: nn.Module, example: Example) -> Diagnosis:
         >>> diagnose(net, torch.zeros(1, 3, 9, 9)).status
         'healthy'
     """
-    with keeping_random_state():
+    with keeping_random_state("diagnose"):
         return _diagnose(unwrapped(model), example)
 
 

@@ -214,8 +214,7 @@ def prune(
     config = checked(config or PruneConfig())
     limits = Budget.of(budget)
     model = unwrapped(model)
-    fabric = open_fabric(device, precision)
-    with keeping_random_state(), choose_output(output):
+    with keeping_random_state("prune", seed=seed), choose_output(output):
         return _prune(
             model,
             Loaders(
@@ -226,7 +225,7 @@ def prune(
             limits,
             None if test is None else rereadable(test),
             config,
-            fabric,
+            open_fabric(device, precision),
             seed=seed,
             channels_last=channels_last,
             watch=watch or Watch(),
