@@ -30,7 +30,7 @@ def split_files(
     """Wrap the files of 'train', 'validation' and 'test' into loaders, at 3×224×224 by default.
 
     `num_workers` is 0 for up to 2 000 images and otherwise up to 4. For up to 20 000 images, the
-    headers are checked beforehand.
+    headers and sizes are checked beforehand.
 
     Raises:
         DataError: an image cannot be read, or `input_shape` has other than 1 or 3 channels.
@@ -43,8 +43,9 @@ def split_files(
         )
     count = sum(len(files.paths) for files in parts.values())
     if count <= _VERIFIED:
+        side = recipe.side(input_shape, augment=False)
         for files in parts.values():
-            verify_images(files.paths)
+            verify_images(files.paths, side)
     if num_workers is None:
         num_workers = 0 if count <= _FEW else min(4, usable_cores())
 

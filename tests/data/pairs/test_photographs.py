@@ -11,7 +11,7 @@ from scipy.io import loadmat, savemat
 
 from prunus.core.errors import DataError
 from prunus.data import find_data, load_data
-from prunus.data.files.image_files import read_image
+from prunus.data.files.decode import read_image
 from tests.data.layouts import WORDNET, save_jpeg, write_flowers, write_imagenet
 
 SHAPE = (3, 14, 14)

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from prunus.core.errors import DataError
 from prunus.data import load_data
-from prunus.data.files.image_files import read_image
+from prunus.data.files.decode import read_image
 from prunus.data.files.mat_files import read_mat
 from tests.data.layouts import AGES, ATTRIBUTES, PEOPLE, cells, write_adience, write_lfwa
 

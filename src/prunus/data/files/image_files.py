@@ -1,4 +1,4 @@
-"""Image files on disk: listing them, and decoding one to a tensor."""
+"""Image files on disk: listing them, and converting one to a tensor."""
 
 from __future__ import annotations
 
@@ -7,39 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from prunus.core import DataError, imported
+from prunus.data.files.decode import read_image
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "Files",
     "ImageFiles",
     "Recipe",
-    "UnreadableImageError",
     "find_images",
     "find_layout",
-    "read_image",
     "same_classes",
-    "verify_images",
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _RGB = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's mean and deviation
 _GREY = ((0.449,), (0.226,))  # their averages
-
-
-class UnreadableImageError(DataError):
-    """An image file cannot be decoded.
-
-    In a loader's worker process PyTorch re-creates this error from a printed traceback; the
-    sentence is its last line.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rstrip().splitlines()[-1].split(f"{type(self).__name__}: ")[-1])
 
 
 @dataclass(frozen=True)
@@ -122,43 +108,6 @@ def same_classes(root: Path, expected: tuple[str, ...]) -> Files:
     return files
 
 
-def verify_images(paths: tuple[Path, ...]) -> None:
-    """Check the headers and, if the format has them, the checksums of all files.
-
-    Raises:
-        UnreadableImageError: names the first broken file.
-    """
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                image.verify()
-        except Exception as error:  # each format raises its own errors
-            raise _unreadable(path, error) from error
-
-
-def read_image(path: Path, channels: int) -> Image.Image:
-    """Return the image as RGB, or as greyscale if `channels` is 1.
-
-    Raises:
-        UnreadableImageError: the file is broken, or has more than 8 bits per channel.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":  # conversion would clip these values to white
-                raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
-            whole = image.convert("RGBA") if "transparency" in image.info else image
-            return whole.convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # each format raises its own errors
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return UnreadableImageError(
-        f"image {path} cannot be read ({reason}): replace it, or remove it from the folder"
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a file is converted to an image (C, H, W) of the requested size.
@@ -175,6 +124,11 @@ class Recipe:
     margin: float = 1.0
     least_area: float = 0.5
     squash: bool = False
+
+    def side(self, input_shape: tuple[int, int, int], *, augment: bool) -> int:
+        """Return the side in pixels that an image is resized to: the longest, or before a crop."""
+        longest = max(input_shape[1:])
+        return longest if augment or self.squash else round(self.margin * longest)
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
@@ -193,7 +147,9 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
     ) -> None:
         self.files = files
         self.channels = input_shape[0]
-        self.transform = _transform(input_shape, augment, recipe or Recipe())
+        recipe = recipe or Recipe()
+        self.side = recipe.side(input_shape, augment=augment)
+        self.transform = _transform(input_shape, augment, recipe)
 
     def __len__(self) -> int:
         return len(self.files.paths)
@@ -204,7 +160,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         return self.files.labels
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = read_image(self.files.paths[index], self.channels)
+        image = read_image(self.files.paths[index], self.channels, self.side)
         return self.transform(image), int(self.files.labels[index])
 
 
@@ -217,7 +173,7 @@ def _transform(input_shape: tuple[int, int, int], augment: bool, recipe: Recipe)
     elif recipe.squash:
         crop = [v2.Resize((H, W))]
     else:
-        crop = [v2.Resize(round(recipe.margin * max(H, W))), v2.CenterCrop((H, W))]
+        crop = [v2.Resize(recipe.side(input_shape, augment=False)), v2.CenterCrop((H, W))]
     mean, std = _GREY if C == 1 else _RGB
     to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()]
     return v2.Compose([*crop, *to_tensor, v2.Normalize(mean, std)])

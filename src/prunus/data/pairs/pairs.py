@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from prunus.core import DataError, derive_seed, memory_limit
-from prunus.data.files import read_image
+from prunus.data.files import is_grey, read_image
 from prunus.data.pairs.bicubic import rgb_to_luma
 from prunus.data.pairs.degrade import Degradation, degrade_crop
 
@@ -61,9 +60,7 @@ class Images(Sequence[Tensor]):
         pixels = np.array(read_image(path, 3 if luma else self.channels))
         image = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
         if luma:
-            with Image.open(path) as file:
-                grey = file.mode in ("1", "L", "LA")
-            image = image[:1] if grey else rgb_to_luma(image)
+            image = image[:1] if is_grey(path) else rgb_to_luma(image)
         return image.contiguous()
 
 
