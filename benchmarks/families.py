@@ -96,7 +96,7 @@ def main() -> None:
                 }
                 cells.append(f"{100 * row['validation_accuracy']:.2f}")
                 if options.out is not None:
-                    with options.out.open("a") as file:
+                    with options.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
             print(f"| {name} | {allocation} | " + " | ".join(cells) + " |", flush=True)
 

@@ -206,14 +206,14 @@ def run(options: argparse.Namespace) -> None:
                     "torch_pruning": version("torch-pruning"),
                     "seconds": round(time.perf_counter() - start, 1),
                 }
-                with options.out.open("a") as file:
+                with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 show(row)
 
 
 def machine() -> str:
     """Name the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
 
 
@@ -247,7 +247,9 @@ def key(row: dict[str, Any]) -> tuple[str, str, int]:
 
 def read(paths: list[Path]) -> list[dict[str, Any]]:
     """Return the rows of records; of one measured twice, the last."""
-    rows = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    rows = [
+        json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     return list({key(row): row for row in rows}.values())
 
 

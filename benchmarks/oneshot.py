@@ -264,7 +264,7 @@ def table(paths: list[Path]) -> None:
 
     Records of one network are put together: seeds and rows may come from several runs.
     """
-    records = [json.loads(path.read_text()) for path in paths]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     for network in dict.fromkeys(r["network"] for r in records):
         same = [r for r in records if r["network"] == network]
         print(f"\n{network}, dense {same[0]['dense']:.2f} %, {same[0]['device']}")

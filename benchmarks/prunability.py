@@ -143,7 +143,7 @@ def ours(entry: Entry, onnx: bool, folder: Path) -> Iterator[dict[str, Any]]:
         raise CheckError(f"{100 * kept:.0f} % of the MACs are left")
     yield {"stage": "backward"}
     backward(copy.deepcopy(cut), images)
-    (folder / "plan.json").write_text(plan.to_json())
+    (folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
     save_weights(cut, folder / "model.safetensors")
     torch.save(found, folder / "outputs.pt")
     yield {"ok": True}
@@ -345,7 +345,7 @@ def run(options: argparse.Namespace) -> None:
             "torch_pruning": version("torch-pruning"),  # tp.__version__ is that of a release before
             **parts[entry.key],
         }
-        with options.out.open("a") as file:
+        with options.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
 
@@ -353,7 +353,7 @@ def read(paths: list[Path]) -> list[dict[str, Any]]:
     """Return the rows of records, one a model; of a side with several, the last."""
     rows: dict[str, dict[str, Any]] = {}
     for path in paths:
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             rows[row["model"]] = rows.get(row["model"], {}) | row
     return list(rows.values())

@@ -108,7 +108,7 @@ def main() -> None:
             f"{record['processor_ratio']:.3f} of processor time (allowed {ALLOWED})",
             flush=True,
         )
-        with options.out.open("a") as file:
+        with options.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
 

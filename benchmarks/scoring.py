@@ -60,7 +60,7 @@ PASSES = {"forward": forward, "scoring": scoring}
 def peaks(name: str, criterion: str) -> list[int]:
     """Return peak resident bytes, and their growth over the start, of a pass in a new process."""
     command = [sys.executable, __file__, "--peak", name, "--criterion", criterion]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
     return [int(number) for number in done.stdout.split()]
 
 
@@ -68,14 +68,14 @@ def print_peak(name: str, criterion: str) -> None:
     """Child process: print the peak above the state in which network and images are ready."""
     arguments = setting()
     PASSES[name](arguments[0], arguments[1], arguments[2][:1], criterion)  # warm the libraries
-    Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # reset the high-water mark
     before = _status("VmRSS")
     PASSES[name](*arguments, criterion)
     print(_status("VmHWM"), _status("VmHWM") - before)
 
 
 def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 

@@ -70,7 +70,7 @@ def main() -> None:
             shown = " | ".join(f"{100 * row[repair]:.1f}" for repair in REPAIRS)
             print(f"| {name} | {budget} | {row['params']:,} | {shown} |", flush=True)
             if options.out is not None:
-                with options.out.open("a") as file:
+                with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
 
 

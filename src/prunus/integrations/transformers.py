@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from prunus.core import ConfigError, RunFolderError, to_json, write_whole
+from prunus.core import (
+    ConfigError,
+    RunFolderError,
+    parse_json,
+    read_text,
+    to_json,
+    write_whole,
+)
 from prunus.integrations.batches import Reader
 from prunus.integrations.steps import PruningSteps
 from prunus.plan import BudgetLike
@@ -109,7 +115,7 @@ class PruningCallback(TrainerCallback):
         The Trainer loads weights before it runs callbacks, so call this before the Trainer.
 
         Raises:
-            RunFolderError: the folder has no plan.
+            RunFolderError: the folder has no plan, or it cannot be read.
             PlanError: the model is not the one that was pruned, or not fresh.
         """
         path = Path(checkpoint) / STATE
@@ -117,7 +123,13 @@ class PruningCallback(TrainerCallback):
             raise RunFolderError(
                 f"{checkpoint} has no {STATE}: give a checkpoint of a training with this callback"
             )
-        self.steps.widths_(model, json.loads(path.read_text()))
+        try:
+            state = parse_json(read_text(path, raising=RunFolderError))
+        except ValueError as error:
+            raise RunFolderError(
+                f"{path} is not JSON ({error}): it was edited or cut short; give another checkpoint"
+            ) from error
+        self.steps.widths_(model, state)
         return model
 
     def on_train_begin(

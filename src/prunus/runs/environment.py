@@ -195,7 +195,7 @@ def _describe(device: torch.device) -> str:
         return f"GPU: {torch.cuda.get_device_name(device)}"
     name = platform.processor() or platform.machine()
     if (cpuinfo := Path("/proc/cpuinfo")).exists():
-        lines = cpuinfo.read_text().splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         name = models[0] if models else name
     return f"{device.type.upper()}: {name}, {torch.get_num_threads()} threads"

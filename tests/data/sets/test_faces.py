@@ -201,3 +201,16 @@ def test_odd_fold_files_are_named(root):
     path.write_text("\n".join(lines[1:]), encoding="utf-8")
     with pytest.raises(DataError, match=r"fold_2_data\.txt has no header with age, face_id, orig"):
         load("adience:age", root)
+
+
+def test_fold_files_with_a_byte_order_mark_and_in_another_encoding(root):
+    before = load("adience:age", root).train.dataset.files
+    path = root / "adience" / "fold_0_data.txt"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-8-sig")
+    assert load("adience:age", root).train.dataset.files.paths == before.paths
+    path.write_text(text.replace("age", "\u00e2ge"), encoding="latin-1")
+    with pytest.raises(
+        DataError, match=r"fold_0_data\.txt is not a text file in UTF-8 .* save it as"
+    ):
+        load("adience:age", root)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import torch
 
-from prunus.core import DataError
+from prunus.core import DataError, read_text
 from prunus.data.file_splits import split_files
 from prunus.data.files import Files, Recipe
 from prunus.data.registry import DataSettings, missing, register_data
@@ -105,20 +106,21 @@ def _read(folder: Path, name: str, attribute: str) -> Files:
     """Return the labelled faces of one fold file."""
     labels = {text: label for label, text in enumerate(_CLASSES[attribute])}
     paths, found = [], []
-    with (folder / name).open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        needed = {"user_id", "original_image", "face_id", attribute}
-        if not needed <= set(rows.fieldnames or ()):
-            raise DataError(
-                f"{folder / name} has no header with {', '.join(sorted(needed))}: put the original "
-                "file there"
-            )
-        for row in rows:
-            label = labels.get(row[attribute])
-            if label is not None:
-                face = f"landmark_aligned_face.{row['face_id']}.{row['original_image']}"
-                paths.append(folder / "aligned" / row["user_id"] / face)
-                found.append(label)
+    text = read_text(folder / name, raising=DataError).removeprefix("\ufeff")  # of an editor
+    lines = io.StringIO(text, newline="")
+    rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    needed = {"user_id", "original_image", "face_id", attribute}
+    if not needed <= set(rows.fieldnames or ()):
+        raise DataError(
+            f"{folder / name} has no header with {', '.join(sorted(needed))}: put the original "
+            "file there"
+        )
+    for row in rows:
+        label = labels.get(row[attribute])
+        if label is not None:
+            face = f"landmark_aligned_face.{row['face_id']}.{row['original_image']}"
+            paths.append(folder / "aligned" / row["user_id"] / face)
+            found.append(label)
     if not found:
         raise DataError(f"{folder / name} labels no face by {attribute}: put the original there")
     return Files(tuple(paths), torch.tensor(found))

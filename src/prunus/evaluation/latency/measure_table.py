@@ -209,7 +209,7 @@ def _machine() -> str:
     """Return the name of the processor, from /proc/cpuinfo or else from Python."""
     listing = Path("/proc/cpuinfo")
     if listing.is_file():
-        for line in listing.read_text().splitlines():
+        for line in listing.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
