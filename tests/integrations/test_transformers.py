@@ -178,3 +178,9 @@ def test_refusals_come_before_training(tmp_path: Path) -> None:
         assert same(model, before)
     with pytest.raises(RunFolderError, match=r"has no pruning\.json"):
         callback().resume_(build(), tmp_path)
+    (tmp_path / "pruning.json").write_bytes(b'{"plan": ')
+    with pytest.raises(RunFolderError, match=r"pruning\.json is not JSON"):
+        callback().resume_(build(), tmp_path)
+    (tmp_path / "pruning.json").write_bytes(b'{"plan": "\xfc"}')
+    with pytest.raises(RunFolderError, match=r"pruning\.json is not a text file in UTF-8"):
+        callback().resume_(build(), tmp_path)
