@@ -3,12 +3,15 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# The versions that CI ran, where it runs (other platforms are free); empty for the newest.
+CONSTRAINTS ?= constraints.txt
+INSTALL := -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 # Two workers, each from its long tests to its short ones; an idle worker takes the other's.
 WORKERS := -n 2 --dist worksteal
 # Idle OpenMP threads must sleep, not spin: otherwise two processes on two cores are 4× slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo quick test lint types layers unit crash durations hooks picture clean
+.PHONY: demo quick test lint types layers unit crash durations hooks constraints picture clean
 
 demo: $(VENV)/.core
 	$(BIN)/prunus prune --model lenet5 --data digits --budget params=10% --out runs/demo --resume
@@ -45,18 +48,24 @@ durations: $(VENV)/.dev
 hooks: $(VENV)/.dev
 	$(BIN)/pre-commit run --all-files
 
+# The versions that are installed now, for others to install, once `make CONSTRAINTS= test` passes.
+constraints: $(VENV)/.dev
+	$(BIN)/python .ci/pin.py > constraints.new
+	mv constraints.new constraints.txt
+	touch $(VENV)/.core $(VENV)/.dev
+
 # The README's picture: a screenshot of the demo's report.
 picture: demo $(VENV)/.dev
 	$(BIN)/python docs/picture.py runs/demo/report.html docs/report.png
 
-$(VENV)/.core: pyproject.toml
+$(VENV)/.core: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Prunus needs Python 3.11 or newer, this is ' + sys.version.split()[0])"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python $(INSTALL) --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/python $(INSTALL) --editable ".[dev]"
 	touch $@
 
 clean:
