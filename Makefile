@@ -11,7 +11,7 @@ WORKERS := -n 2 --dist worksteal
 # Idle OpenMP threads must sleep, not spin: otherwise two processes on two cores are 4× slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo quick test lint types layers unit crash durations hooks constraints picture clean
+.PHONY: demo quick test lint types layers unit crash damage durations hooks constraints picture clean
 
 demo: $(VENV)/.core
 	$(BIN)/prunus prune --model lenet5 --data digits --budget params=10% --out runs/demo --resume
@@ -39,6 +39,10 @@ unit: $(VENV)/.dev
 # Kill every command before and after each of its writes, and resume it: takes a while.
 crash: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash
+
+# Damaged run folders: every file, every way, every command and call. Some minutes.
+damage: $(VENV)/.dev
+	$(BIN)/pytest tests/damage --whole -s
 
 # How long every test takes, which orders them (tests/order.py): on a quiet machine, now and then.
 durations: $(VENV)/.dev

@@ -28,7 +28,9 @@ settings.load_profile("prunus")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--whole", action="store_true", help="every network of the registry, not two a family"
+        "--whole",
+        action="store_true",
+        help="every network of the registry, not two a family; every damaged folder",
     )
     parser.addoption("--quick", action="store_true", help="only tests that take no time")
     parser.addoption("--durations-file", action="store_true", help="write tests/durations.json")

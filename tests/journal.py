@@ -3,11 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import TypeAdapter
 
 from prunus.core import EVENTS
-
-STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 def check_rows(rows: Iterable[dict[str, Any]]) -> set[str]:
@@ -15,7 +13,8 @@ def check_rows(rows: Iterable[dict[str, Any]]) -> set[str]:
     seen = set()
     for row in rows:
         event = row["event"]
-        kind = with_config(STRICT)(EVENTS[event])
-        TypeAdapter(kind).validate_python({k: v for k, v in row.items() if k != "event"})
+        unknown = row.keys() - EVENTS[event].__annotations__.keys() - {"event"}
+        assert not unknown, f"{event}: {unknown}"
+        TypeAdapter(EVENTS[event]).validate_python(row, strict=True)
         seen.add(event)
     return seen

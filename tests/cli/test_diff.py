@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prunus.core import to_yaml
+from prunus.core import digest, rows_to_lines, to_yaml
 from prunus.pipelines import RunConfig
 from prunus.plan import Edit, Plan
 from tests.cli.command import prunus_
@@ -26,8 +26,15 @@ def write_run(folder: Path, plan: Plan, *, dense: bytes = b"same", model: str = 
     (folder / "config.yaml").write_text(to_yaml(config))
     (folder / "plan.json").write_text(plan.to_json())
     (folder / "dense.safetensors").write_bytes(dense)
-    sizes = {"dense": {"params": 200, "macs": 100}, "pruned": {"params": 25, "macs": 50}}
-    (folder / "record.jsonl").write_text(json.dumps({"event": "result", **sizes}) + "\n")
+    shared = {"bytes": 800, "validation_accuracy": 0.9}
+    sizes = {
+        "dense": {"params": 200, "macs": 100, **shared},
+        "pruned": {"params": 25, "macs": 50, **shared},
+    }
+    names = ("config.yaml", "plan.json", "dense.safetensors")
+    sums = {name: digest(folder / name) for name in names}
+    rows = [{"event": "result", **sizes}, {"event": "files", "sha256": sums}]
+    (folder / "record.jsonl").write_text(rows_to_lines(rows)[0])
     return folder
 
 
@@ -124,7 +131,7 @@ def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
         ("no.json", "no.json: not a plan of Prunus"),
         ("bytes.json", "bytes.json is not a text file"),
         ("wide.json", "plans belong to different networks: conv has 40 units in A and 41 in B"),
-        (broken, "format version 7"),
+        (broken, "config.yaml is not the file that this run wrote"),
     ):
         for flags in ((), ("--json",)):
             assert diff(a, other, *flags) == 2, other

@@ -39,7 +39,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def audit(capsys: pytest.CaptureFixture[str], run: Path, *flags: str, code: int) -> dict[str, dict]:
     """Return the checks of `prunus load --json` by subject."""
     capsys.readouterr()
-    assert prunus_("load", run, "--json", *flags) == code
+    assert prunus_("load", run, "--json", "--trust", *flags) == code
     found = json.loads(capsys.readouterr().out)
     assert found["status"] == ("intact" if code == 0 else "differs")
     return {check["subject"]: check for check in found["checks"]}
@@ -69,6 +69,7 @@ def test_an_untouched_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None
     params = f"{result['pruned']['params']:,}".replace(",", " ")
     assert re.search(rf"pruned parameters +{params} +{params} +same", text)
     assert "Intact: everything matches the record." in text
+    assert f"can run code that {run / 'model.pt2'} brings" in text.replace("\n", " ")
     checks = audit(capsys, run, code=0)
     assert list(checks)[:4] == [
         "config.yaml",
@@ -101,7 +102,7 @@ def test_changed_weights_are_found_by_fingerprint_and_by_what_they_compute(
         "model.pt2 outputs",
     }
     assert "ONNX Runtime differs from PyTorch by 0.5 in" in checks["model.onnx outputs"]["note"]
-    assert prunus_("load", run) == 1
+    assert prunus_("load", run, "--trust") == 1
     text = " ".join(capsys.readouterr().out.split())
     assert "Differs: model.safetensors, model.onnx outputs, model.pt2 outputs." in text
 

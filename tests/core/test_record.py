@@ -10,34 +10,33 @@ from prunus.core import Record
 def test_rows_are_on_disk_in_order(tmp_path: Path) -> None:
     path = tmp_path / "record.jsonl"
     record = Record(path)
-    record.append("fit", iteration=1, accuracy=0.5)
-    record.append("cut", iteration=1)
-    record.append("fit", iteration=2, accuracy=0.7)
-    record.append("fit", iteration=1, accuracy=0.9)
+    for at, accuracy in ((1, 0.5), (2, 0.7), (1, 0.9)):
+        record.append("tune", iteration=at, accuracy=accuracy)
+        record.append("cut", iteration=at)
     again = Record(path)
     assert again.rows == record.rows
-    assert len(path.read_text().splitlines()) == 4
-    assert [row["accuracy"] for row in again.all("fit")] == [0.5, 0.7, 0.9]
-    last = again.find("fit", iteration=1)
+    assert len(path.read_text().splitlines()) == 6
+    assert [row["accuracy"] for row in again.all("tune")] == [0.5, 0.7, 0.9]
+    last = again.find("tune", iteration=1)
     assert last is not None
     assert last["accuracy"] == 0.9
-    assert again.find("fit", iteration=3) is None
-    assert again.find("fit", iteration=1, accuracy=0.5) == record.rows[0]
+    assert again.find("tune", iteration=3) is None
+    assert again.find("tune", iteration=1, accuracy=0.5) == record.rows[0]
     assert again.all("report") == []
 
 
 def test_a_line_cut_short_is_dropped_at_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "record.jsonl"
     record = Record(path)
-    record.append("fit", words="grün – ½\u2028")
+    record.append("stop", reason="grün – ½\u2028")
     whole = path.read_bytes()
-    record.append("fit", iteration=2)
+    record.append("stop", reason="2", iteration=2)
     both = path.read_bytes()
     for length in range(len(whole), len(both)):
         path.write_bytes(both[:length])
         again = Record(path)
         assert again.rows == record.rows[:1]
-        again.append("fit", iteration=3)
+        again.append("stop", reason="3", iteration=3)
         assert [r.get("iteration") for r in Record(path).rows] == [None, 3]
 
 

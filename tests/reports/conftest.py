@@ -56,7 +56,7 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
         },
         _fit(draw, "dense", None, 8, (0.30, 0.9861)),
         {"event": "iteration", "iteration": 0, "params": 431080, "macs": 2293000}
-        | {"validation_accuracy": 0.9861},
+        | {"bytes": 1724320, "validation_accuracy": 0.9861},
         _information(0, units),
     ]
     left = {name: count for name, (count, _) in units.items()}
@@ -77,6 +77,9 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
                 "target": f"params ≤ {10 if done else round(100 * 0.55**at)}%",
                 "params": params,
                 "macs": macs,
+                "bytes": 4 * params,
+                "predicted": {"total": 0.02, "low": 0.01, "high": 0.03, "unit": "share"},
+                "curves": None,
                 "validation_before": accuracy,
                 "validation_cut": cut,
                 "groups": [
@@ -97,7 +100,7 @@ def make_journal(seed: int = 0, iterations: int = 4, groups: int = 0) -> list[Ro
         rows.append(_fit(draw, "iteration", at, 4, (cut, 0.9861 - 0.002 * at)))
         accuracy = rows[-1]["epochs"][-1]["validation_accuracy"]
         rows.append({"event": "iteration", "iteration": at, "params": params, "macs": macs})
-        rows[-1]["validation_accuracy"] = accuracy
+        rows[-1] |= {"bytes": 4 * params, "validation_accuracy": accuracy}
         rows.append(_information(at, units))
     rows.append({"event": "stop", "reason": "the budget is met"})
     rows.append(_fit(draw, "final", None, 6, (accuracy, 0.9833)))

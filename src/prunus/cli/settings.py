@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from prunus.core import ConfigError
+from prunus.core import ConfigError, parse_yaml
 
 __all__ = [
     "base_settings",
@@ -32,11 +30,13 @@ def base_settings(config: Path | None, out: Path | None, *, kind: str = "run") -
         path = out / "config.yaml"
     if path is None:
         return {}
-    from prunus.core import read_yaml, to_dict  # noqa: PLC0415
+    from prunus.core import read_yaml, require_sealed, to_dict  # noqa: PLC0415
     from prunus.pipelines import GrowRunConfig, SearchConfig  # noqa: PLC0415
     from prunus.runs import RunConfig  # noqa: PLC0415
 
     kinds: dict[str, type] = {"run": RunConfig, "grow": GrowRunConfig, "search": SearchConfig}
+    if path.name == "config.yaml":  # of a run, if a journal is beside it
+        require_sealed(path.parent, path.name)
     return to_dict(read_yaml(kinds[kind], path))
 
 
@@ -66,10 +66,9 @@ def put_settings(values: dict[str, Any], settings: Iterable[str], example: str) 
         if not equals:
             raise ConfigError(f"--set {setting!r}: expected KEY=VALUE, e.g. {example}")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"--set {setting!r}: the value is not YAML: {reason}") from error
+            value = parse_yaml(text)
+        except ValueError as error:
+            raise ConfigError(f"--set {setting!r}: the value is not YAML: {error}") from error
         put(values, key.strip(), value)
 
 

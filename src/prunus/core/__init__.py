@@ -1,6 +1,15 @@
 """The lowest layer: errors, configuration, registries, seeding, threads, files, the record."""
 
-from prunus.core.config import STRICT, from_dict, one_of, read_settings, read_yaml, to_dict, to_yaml
+from prunus.core.config import (
+    STRICT,
+    from_dict,
+    one_of,
+    parse_yaml,
+    read_settings,
+    read_yaml,
+    to_dict,
+    to_yaml,
+)
 from prunus.core.consent import may_download, permitting_downloads
 from prunus.core.errors import (
     BudgetError,
@@ -115,6 +124,7 @@ __all__ = [
     "one_line",
     "one_of",
     "parse_json",
+    "parse_yaml",
     "permitting_downloads",
     "prepare_torch",
     "read_bytes",

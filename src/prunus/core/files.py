@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -158,13 +160,20 @@ def remove(path: Path) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text; unlike `json.loads`, NaN and infinity are no numbers.
+    """Return the value of a JSON text, of which each number is finite and each key unique.
 
     Raises:
-        ValueError: the text is not JSON, or is nested more deeply than Python can read.
+        ValueError: the text is not JSON, is nested more deeply than Python can read, repeats a key
+            of an object, or holds NaN, infinity or a number beyond double precision.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(
+            text,
+            parse_constant=_refuse,
+            parse_float=_finite,
+            parse_int=_representable,
+            object_pairs_hook=_unique,
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -176,6 +185,27 @@ def to_json(value: Any) -> str:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number of JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{digits[:20]} is beyond double precision")
+    return value
+
+
+def _representable(digits: str) -> int:
+    if len(digits) > 300:  # a double has up to 309 digits; what counts and measures has fewer
+        raise ValueError(f"{digits[:20]}… is beyond double precision")
+    return int(digits)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice[:40]!r} is there twice")
+    return found
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from prunus.core.check import check_row
 from prunus.core.errors import RunFolderError
 from prunus.core.files import parse_json, read_bytes, unwritable
 from prunus.core.rows import Event, Row
@@ -56,6 +57,10 @@ def _read(whole: bytes, path: Path) -> tuple[list[Row], int]:
             raise RunFolderError(f"{wrong}is not JSON ({error}): {what}") from error
         if not isinstance(row, dict) or not isinstance(row.get("event"), str):
             raise RunFolderError(f"{wrong}is not an object with an event: {what}")
+        try:
+            check_row(row)
+        except ValueError as error:
+            raise RunFolderError(f"{wrong}is not a row of Prunus: {error}; {what}") from error
         rows.append(row)
     return rows, summed
 

@@ -7,9 +7,27 @@ in the order in which a run writes them. Old journals may lack keys that are `No
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
+
+from prunus.core.entries import (
+    BatchEntry,
+    Count,
+    Digest,
+    EpochEntry,
+    GroupEntry,
+    LayerEntry,
+    LeadEntry,
+    NetworkEntry,
+    Number,
+    ScoredEntry,
+    Share,
+    SharesEntry,
+    Whole,
+    Within,
+)
 
 __all__ = [
     "DERIVED",
@@ -68,24 +86,8 @@ class FitRow(TypedDict):
     """One training phase, with a row per epoch; `iteration` is null outside of iterations."""
 
     phase: str
-    iteration: int | None
-    epochs: list[Row]
-
-
-class GroupEntry(TypedDict):
-    """A group of coupled units, and the modules that consume it."""
-
-    name: str
-    kind: str
-    units: int
-    consumers: list[str]
-
-
-class Whole(TypedDict):
-    """A module that cannot be pruned, and why."""
-
-    module: str
-    reason: str
+    iteration: Count | None
+    epochs: list[EpochEntry]
 
 
 class GraphRow(TypedDict):
@@ -118,25 +120,25 @@ class RoundToRow(TypedDict):
 class Costs(TypedDict):
     """What a network costs; `ms` where there is a latency table."""
 
-    params: int
-    macs: int
-    bytes: int
-    ms: NotRequired[float]
+    params: Count
+    macs: Count
+    bytes: Count
+    ms: NotRequired[Number]
 
 
 class IterationRow(Costs):
     """A network after an iteration, 0 for the dense one; `kept` where there is a floor."""
 
-    iteration: int
-    validation_accuracy: float
+    iteration: Count
+    validation_accuracy: Share
     kept: NotRequired[bool]
 
 
 class InformationRow(TypedDict):
     """What share of the labels each layer explains; `final` marks the resulting network."""
 
-    iteration: int
-    layers: list[Row]
+    iteration: Count
+    layers: Annotated[list[SharesEntry], Field(min_length=1)]
     final: NotRequired[bool]
 
 
@@ -166,13 +168,13 @@ class LatentRow(TypedDict):
 class PruneRow(Costs):
     """A cut: its target, what was left, accuracies before and after, scores by group."""
 
-    iteration: int
+    iteration: Count
     target: str
-    validation_before: float
-    validation_cut: float
+    validation_before: Share
+    validation_cut: Share
     predicted: Row
     curves: dict[str, float] | None
-    groups: list[Row]
+    groups: list[ScoredEntry]
     compensated: list[str]
     not_compensated: list[Whole]
 
@@ -186,8 +188,8 @@ class StopRow(TypedDict):
 class FinalRow(TypedDict):
     """What the final training did to validation accuracy, where there is a floor."""
 
-    before: float
-    after: float
+    before: Share
+    after: Share
     floor: float
     kept: bool
 
@@ -195,18 +197,18 @@ class FinalRow(TypedDict):
 class FilesRow(TypedDict):
     """SHA-256 of plan and weights, by file name."""
 
-    sha256: dict[str, str]
+    sha256: dict[Within, Digest]
 
 
 class SideRow(TypedDict):
     """One of the two networks of a result; `predicted_ms` by the latency table."""
 
-    validation_accuracy: float
-    test_accuracy: NotRequired[float]
-    params: int
-    macs: int
-    bytes: int
-    predicted_ms: NotRequired[float]
+    validation_accuracy: Share
+    test_accuracy: NotRequired[Share]
+    params: Count
+    macs: Count
+    bytes: Count
+    predicted_ms: NotRequired[Number]
 
 
 class ResultRow(TypedDict):
@@ -214,23 +216,23 @@ class ResultRow(TypedDict):
 
     dense: SideRow
     pruned: SideRow
-    test_images: NotRequired[int]
+    test_images: NotRequired[Annotated[Count, Field(gt=0)]]
     collapsed: NotRequired[list[str]]
 
 
 class LayersRow(TypedDict):
     """Widths, parameters and MACs of each layer, before and after."""
 
-    layers: list[Row]
+    layers: list[LayerEntry]
 
 
 class ExportRow(TypedDict):
     """The ONNX file and its largest difference from PyTorch on `images` images."""
 
     onnx: str
-    largest_difference: float
-    tolerance: float
-    images: int
+    largest_difference: Number
+    tolerance: Number
+    images: Count
 
 
 class ArtefactRow(TypedDict):
@@ -239,9 +241,9 @@ class ArtefactRow(TypedDict):
     format: str
     file: str
     runtime: str
-    largest_difference: float
-    tolerance: float
-    images: int
+    largest_difference: Number
+    tolerance: Number
+    images: Count
 
 
 class TimingRow(TypedDict):
@@ -249,19 +251,19 @@ class TimingRow(TypedDict):
 
     runtime: str
     threads: int
-    batches: NotRequired[Row]
+    batches: NotRequired[dict[Annotated[str, Field(pattern="^[1-9][0-9]{0,8}$")], BatchEntry]]
     skipped: NotRequired[str]
 
 
 class TrainedRow(TypedDict):
     """A trained network: accuracies, or PSNR and SSIM, on validation and test."""
 
-    params: int
-    macs: int
-    bytes: int
-    test_images: int
-    validation_accuracy: NotRequired[float]
-    test_accuracy: NotRequired[float]
+    params: Count
+    macs: Count
+    bytes: Count
+    test_images: Count
+    validation_accuracy: NotRequired[Share]
+    test_accuracy: NotRequired[Share]
     validation_psnr: NotRequired[float]
     validation_ssim: NotRequired[float]
     test_psnr: NotRequired[float]
@@ -279,11 +281,11 @@ class ScoreRow(TypedDict):
 class CandidateRow(Costs):
     """A candidate of a growing step; accuracies are null before it is trained."""
 
-    step: int
-    stage: int
+    step: Count
+    stage: Count
     model: str
-    sizes: list[int]
-    accuracy: float | None
+    sizes: list[Count]
+    accuracy: Share | None
     information: float
     trained_information: float | None
     seconds: float
@@ -292,40 +294,40 @@ class CandidateRow(Costs):
 class StepRow(Costs):
     """The network that a growing step kept, 0 for the start; `choices`: the stage by each rule."""
 
-    step: int
-    stage: int | None
+    step: Count
+    stage: Count | None
     model: str
-    sizes: list[int]
-    accuracy: float
+    sizes: list[Count]
+    accuracy: Share
     information: float
-    weights: str
+    weights: Within
     choices: NotRequired[dict[str, int]]
 
 
 class GrownRow(TypedDict):
     """The best network of growing, after its training."""
 
-    step: int
+    step: Count
     model: str
-    folder: str
-    validation_accuracy: float
-    test_accuracy: float
+    folder: Within
+    validation_accuracy: Share
+    test_accuracy: Share
 
 
 class StartRow(TypedDict):
     """The network that a search pushes and prunes, and how many images it is evaluated on."""
 
     model: str
-    steps: list[Row]
-    validation_images: int
-    test_images: int
+    steps: list[StepRow]
+    validation_images: Count
+    test_images: Count
 
 
 class ArmRow(TypedDict):
     """A finished arm of a search, with a row per network that it found."""
 
     key: str
-    networks: list[Row]
+    networks: list[NetworkEntry]
     seconds: float
 
 
@@ -339,7 +341,7 @@ class FailedRow(TypedDict):
 class ComparisonRow(TypedDict):
     """How far the derived networks lead at equal cost, by arm and currency."""
 
-    arms: list[Row]
+    arms: list[LeadEntry]
 
 
 Event = Literal[

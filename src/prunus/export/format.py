@@ -38,6 +38,7 @@ class Format(ABC):
     Attributes:
         title: its display name.
         runtime: the runtime that opens and runs an artefact.
+        runs_code: whether opening a file can run code that the file brings.
         suffixes: the suffixes of its files. The first is the file that is opened; the others
             are next to it with the same stem.
     """
@@ -45,6 +46,7 @@ class Format(ABC):
     title: ClassVar[str]
     runtime: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+    runs_code: ClassVar[bool] = False
 
     def files(self, folder: Path, stem: str = "model") -> tuple[Path, ...]:
         """Return the paths of an artefact's files, starting with the one that is opened."""

@@ -20,6 +20,7 @@ class Pt2(Format):
     title = "torch.export"
     runtime = "torch.export.load"
     suffixes = (".pt2",)
+    runs_code = True  # torch.export.load unpickles what the archive marks as pickled
 
     def check(self, network: Exportable, example: tuple[Tensor, ...]) -> None:
         """Read the network as `torch.export` does."""

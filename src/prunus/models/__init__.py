@@ -6,7 +6,7 @@ from prunus.models.growth import Growing, grow_, grow_to_, sized_name, split_siz
 from prunus.models.registry import MODELS, ModelEntry, register_model, register_restorer
 from prunus.models.source_file import source_file_of, split_source
 from prunus.models.usual import usual_input
-from prunus.models.weights import load_weights_
+from prunus.models.weights import load_weights_, read_torch
 
 __all__ = [
     "MODELS",
@@ -19,6 +19,7 @@ __all__ = [
     "grow_",
     "grow_to_",
     "load_weights_",
+    "read_torch",
     "register_model",
     "register_restorer",
     "sized_name",

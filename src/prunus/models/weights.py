@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from prunus.core import (
+    RECORD,
     NonFiniteError,
+    PrunusError,
     WeightsError,
     first_non_finite,
     require_regular,
@@ -22,7 +25,7 @@ from prunus.core import (
 )
 from prunus.modules import rolling_back
 
-__all__ = ["load_weights_"]
+__all__ = ["load_weights_", "read_torch"]
 
 _NESTED = ("state_dict", "model")  # where training scripts put the tensors
 _DATA_PARALLEL = "module."  # what nn.DataParallel prepends to each name
@@ -43,8 +46,8 @@ def load_weights_(model: nn.Module, path: Path, *, checked: bool = False) -> Non
         NonFiniteError: a parameter holds NaN or infinity, or a buffer NaN.
     """
     path = Path(path)
-    if not checked and any((path.parent / name).exists() for name in ("config.yaml", "plan.json")):
-        require_sealed(path.parent, path.name)
+    if not checked:
+        _require_sealed(path)
     state = _read(path)
     expected = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     if state.keys().isdisjoint(expected) and all(k.startswith(_DATA_PARALLEL) for k in state):
@@ -64,6 +67,14 @@ def load_weights_(model: nn.Module, path: Path, *, checked: bool = False) -> Non
         model.load_state_dict(named, strict=False)  # strict except for num_batches_tracked
 
 
+def _require_sealed(path: Path) -> None:
+    """Raise if weights in the folder of a run, or in one within it, are not what it sealed."""
+    for folder in (path.parent, path.parent.parent):
+        if any((folder / name).exists() for name in ("config.yaml", "plan.json", RECORD)):
+            require_sealed(folder, path.relative_to(folder).as_posix())
+            return
+
+
 def _check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
     advice = "build the network these weights were saved from, with the same number of classes"
     for name, tensor in expected.items():
@@ -78,9 +89,51 @@ def _check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path
                 f"{path}: tensor {name} has shape {tuple(state[name].shape)}, "
                 f"the network expects {tuple(tensor.shape)}: {advice}"
             )
+        if (kind := _kind(state[name])) != "integers" and kind != _kind(tensor):
+            raise WeightsError(
+                f"{path}: tensor {name} has {kind}, the network expects {_kind(tensor)}: {advice}"
+            )
     for name in state:
         if name not in expected:
             raise WeightsError(f"{path}: tensor {name} is not in the network: {advice}")
+
+
+def _kind(tensor: Tensor) -> str:
+    """Return what a tensor holds; integers and masks are taken as any other numbers."""
+    if tensor.is_complex():
+        return "complex numbers"
+    return "fractions" if tensor.is_floating_point() else "integers"
+
+
+def read_torch(path: Path) -> Any:
+    """Return what `torch.save` wrote, read without running pickled code; each part is checked.
+
+    Raises:
+        WeightsError: the file cannot be read, is damaged, holds more than tensors and plain values,
+            or would take more memory than its size says.
+    """
+    require_regular(path, raising=WeightsError)
+    again = "copy or save it again"
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(part.file_size for part in archive.infolist())
+                if size > path.stat().st_size:  # PyTorch compresses nothing
+                    raise WeightsError(
+                        f"{path} is compressed to less than its {size} bytes: {again}"
+                    )
+                if (part := archive.testzip()) is not None:
+                    raise WeightsError(f"{path} is damaged: {part} has not its checksum: {again}")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except PrunusError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} is broken or holds more than tensors, and pickled code is not executed: "
+            "save model.state_dict() alone"
+        ) from error
+    except Exception as error:  # zip, tar and legacy formats each raise their own errors
+        raise WeightsError(f"{path} cannot be read by torch.load: {again}") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -99,16 +152,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} ends in {path.suffix!r}, expected .safetensors, .pt or .pth: save the "
             "weights in one of these formats"
         )
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is broken or holds more than tensors, and pickled code is not executed: "
-            "save model.state_dict() alone"
-        ) from error
-    except Exception as error:  # zip, tar and legacy formats each raise their own errors
-        raise WeightsError(f"{path} cannot be read by torch.load: copy or save it again") from error
-    return _state_dict(loaded, path)
+    return _state_dict(read_torch(path), path)
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -123,6 +167,12 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
             "save model.state_dict()"
         )
     for name, value in loaded.items():
+        if isinstance(value, Tensor) and (
+            value.layout != torch.strided or value.is_meta or value.is_quantized
+        ):
+            raise WeightsError(
+                f"{path}: entry {name} is a sparse, quantised or empty tensor: save the plain one"
+            )
         if not isinstance(value, Tensor):
             raise WeightsError(
                 f"{path}: entry {name} is {type(value).__name__}, expected a tensor: "

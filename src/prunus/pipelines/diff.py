@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.core import RECORD, RunFolderError, read_rows, read_yaml, require_sealed
+from prunus.core import RECORD, RunFolderError, read_rows, read_seals, read_yaml, require_sealed
 from prunus.plan import PlanDifference, compare_plans
 from prunus.runs import RunConfig, read_plan
 
@@ -65,9 +65,9 @@ def run_diff(a: str | Path, b: str | Path) -> RunDifference:
         ConfigError: a folder's `config.yaml` cannot be read.
     """
     files = [_plan_file(Path(path)) for path in (a, b)]
-    for file in files:
+    for path, file in zip((Path(a), Path(b)), files, strict=True):
         if _of_run(file):
-            require_sealed(file.parent, "plan.json", "config.yaml", "dense.safetensors")
+            _require_checked(path, file.parent)
     first, second = (read_plan(file) for file in files)
     plans = compare_plans(first, second)
     dense = [file.parent / "dense.safetensors" for file in files]
@@ -78,6 +78,17 @@ def run_diff(a: str | Path, b: str | Path) -> RunDifference:
         same_dense=filecmp.cmp(dense[0], dense[1], shallow=False) if there else None,
         plans=plans,
     )
+
+
+def _require_checked(path: Path, folder: Path) -> None:
+    """Raise unless the files that are compared are those that a run sealed."""
+    seals = read_seals(folder) or {}
+    if path.is_dir() and (folder / "config.yaml").exists() and "plan.json" not in seals:
+        raise RunFolderError(
+            f"{folder / 'plan.json'} cannot be checked, for {folder / RECORD} does not seal it: "
+            "restore the journal from a copy, or give the plan.json itself to compare it unchecked"
+        )
+    require_sealed(folder, "plan.json", "config.yaml", "dense.safetensors", seals=seals)
 
 
 def _plan_file(path: Path) -> Path:

@@ -104,8 +104,10 @@ def export_all(
 
 
 def exported(journal: Journal, name: str) -> bool:
-    """Return whether a format was written according to the journal."""
-    record = journal.record
+    """Return whether a format was written according to the journal, and is still there."""
+    record, folder = journal.record, journal.folder
+    if folder is not None and not all(path.exists() for path in FORMATS[name].files(folder)):
+        return False
     if name == "onnx":
         return record.find("export") is not None
     return record.find("artefact", format=name) is not None

@@ -12,6 +12,8 @@ from prunus.graph import Branches, Groups
 __all__ = ["Edit", "Plan", "plan_units"]
 
 FORMAT = 1
+#: Channels that no axis has; below it, a plan's numbers can be counted with.
+MOST = 2**31
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,12 @@ def _edit(edit: Edit) -> dict[str, Any]:
 
 def _read(body: dict[str, Any]) -> Edit:
     _only(body, "of", "removed")
-    return Edit(_index(body["of"]), tuple(_index(i) for i in body["removed"]))
+    of, removed = _index(body["of"]), tuple(_index(i) for i in body["removed"])
+    if wrong := [i for i in removed if i >= of]:
+        raise ValueError(f"it removes {wrong[0]} of {of}, counted from 0")
+    if len(set(removed)) < len(removed):
+        raise ValueError(f"it removes one of {of} twice")
+    return Edit(of, removed)
 
 
 def _only(body: dict[str, Any], *fields: str) -> None:
@@ -257,6 +264,6 @@ def _only(body: dict[str, Any], *fields: str) -> None:
 
 
 def _index(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} where an index is expected")
+    if type(value) is not int or not 0 <= value < MOST:
+        raise ValueError(f"{repr(value)[:40]} where an index is expected")
     return value

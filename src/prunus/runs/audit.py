@@ -107,7 +107,8 @@ def run_load(
     and, with the export gate on `batch` random images, the outputs of every exported artefact in
     the folder. The arguments supply what the folder does not specify: `model` is a spec as for
     `prunus prune --model`, needed for a run of the Python call or one whose source file has moved;
-    with `trust`, a source file that only the folder names is run.
+    with `trust`, a source file that only the folder names is run, and artefacts of a format are
+    opened whose runtime can run code in them (`.pt2`).
 
     Raises:
         RunFolderError, PlanError, WeightsError, ConfigError: the network cannot be rebuilt.
@@ -139,7 +140,7 @@ def run_load(
         checks=(
             *files,
             *_counts(sizes, last(rows or [], "result") or {}),
-            *_artefacts(network, random_images(shape, batch), folder),
+            *_artefacts(network, random_images(shape, batch), folder, trust=trust),
         ),
     )
 
@@ -208,7 +209,7 @@ def _counts(sizes: Mapping[str, Mapping[str, int]], result: Mapping[str, Any]) -
             yield _compared(f"{side} {noun}", recorded, sizes[side][key])
 
 
-def _artefacts(network: nn.Module, images: Tensor, folder: Path) -> Iterator[Check]:
+def _artefacts(network: nn.Module, images: Tensor, folder: Path, *, trust: bool) -> Iterator[Check]:
     """Compare every artefact in the folder with the network."""
     for name in FORMATS:
         path = FORMATS[name].files(folder)[0]
@@ -216,6 +217,19 @@ def _artefacts(network: nn.Module, images: Tensor, folder: Path) -> Iterator[Che
             continue
         found, note = None, ""
         status: Literal["same", "differs", "unknown"] = "same"
+        if FORMATS[name].runs_code and not trust:
+            note = (
+                f"{FORMATS[name].runtime} can run code that {path} brings, so it is only opened if "
+                "you trust the folder (trust=True, --trust)"
+            )
+            yield Check(
+                subject=f"{path.name} outputs",
+                recorded=None,
+                found=None,
+                status="unknown",
+                note=note,
+            )
+            continue
         try:
             found = check_parity(network, images, path, name).largest_difference
         except ExportError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prunus.core import (
+    RECORD,
     ConfigError,
     RunFolderError,
     read_yaml,
@@ -15,10 +16,14 @@ from prunus.core import (
     to_yaml,
     write_whole,
 )
+from prunus.export import FORMATS
 from prunus.runs.environment import NetworkSettings
 from prunus.runs.journal import Journal
 
 __all__ = ["RunSettings", "open_folder"]
+
+#: What a run folder may hold before the first row of its journal.
+BEFORE_THE_JOURNAL = {"config.yaml", "report.html", RECORD}
 
 
 class RunSettings(NetworkSettings, Protocol):
@@ -77,10 +82,23 @@ def _sealed(out: Path) -> Journal:
     """Return the journal of a run whose finished files are as they were sealed.
 
     Raises:
-        RunFolderError: one of them is damaged; nothing is written then.
+        RunFolderError: one of them is damaged or gone, or the journal is; nothing is written then.
     """
     journal = Journal(out)
-    journal.require(*seals_of(journal.record.rows))
+    if not journal.record.rows and (left := _content(out) - BEFORE_THE_JOURNAL):
+        raise RunFolderError(
+            f"{out} has no {RECORD}, or an empty one, but {min(left)}, which cannot be checked "
+            "without it: restore the journal from a copy, or give another folder with --out"
+        )
+    seals = seals_of(journal.record.rows)
+    remade = {path.name for name in FORMATS for path in FORMATS[name].files(out)}
+    for name in seals:
+        if not (out / name).exists() and name not in remade and not name.startswith("steps/"):
+            raise RunFolderError(
+                f"{out / name} is gone, whose SHA-256 is in {out / RECORD}: restore it from a "
+                "copy, or repeat the run in another folder"
+            )
+    journal.require(*seals)
     for folder in out.iterdir():
         if folder.is_dir() and not (folder / "config.yaml").exists():  # else a run of its own
             sweep_scratch(folder)

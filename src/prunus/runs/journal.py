@@ -96,8 +96,13 @@ class Journal:
         names = f"steps/{step}.json", f"steps/{step}.safetensors"
         self.require(*names)
         assert self.folder is not None
-        plan = Plan.from_json(read_text(self.folder / names[0], raising=RunFolderError))
-        model = replay_(private_copy(dense), plan)
+        path = self.folder / names[0]
+        text = read_text(path, raising=RunFolderError)
+        try:
+            plan = Plan.from_json(text)
+            model = replay_(private_copy(dense), plan)
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from error
         load_weights_(model, self.folder / names[1])
         return model, plan
 
@@ -147,16 +152,18 @@ class Journal:
         Raises:
             RunFolderError, PlanError: `plans.json` is damaged.
         """
-        if self.folder is None or not (self.folder / PLANS).exists():
+        sealed = PLANS in seals_of(self.record.rows)
+        if self.folder is None or not (sealed or (self.folder / PLANS).exists()):
             return {}
         path = self.folder / PLANS
         self.require(PLANS)
+        text = read_text(path, raising=RunFolderError)
         try:
-            kept = parse_json(read_text(path, raising=RunFolderError))
+            kept = parse_json(text)
+            if not all(key.isascii() and key.isdigit() and len(key) < 10 for key in kept):
+                raise ValueError("the iterations are not numbers")
             return {int(iteration): Plan.from_dict(plan) for iteration, plan in kept.items()}
-        except (ValueError, AttributeError) as error:
-            if isinstance(error, RunFolderError):
-                raise
+        except (ValueError, AttributeError, TypeError) as error:
             raise PlanError(
                 f"{path} does not hold the plans of a run ({error}): restore it from a copy"
             ) from error

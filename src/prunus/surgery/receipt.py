@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from prunus.core import PlanError, WeightsError, html_table, to_json, write_whole
+from prunus.core import (
+    WeightsError,
+    html_table,
+    parse_json,
+    require_regular,
+    to_json,
+    write_whole,
+)
 from prunus.modules import Baked, baked_words, same_bits
 from prunus.plan import Plan
 from prunus.surgery.repair import Repair
 
 __all__ = ["Memory", "Receipt", "remember", "saved_shapes", "state_of", "tensors_of"]
 
-FORMAT = 1
+#: Format version of a receipt; 1 had no digest of its tensors.
+FORMAT = 2
+#: What reading a value of another kind raises.
+UNREADABLE = TypeError, ValueError, AttributeError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,6 +144,7 @@ class Receipt:
         if self.memory is not None:
             tensors = {f"dense/{name}": t for name, t in self.memory.dense.items()}
             tensors |= {f"cut/{name}": t for name, t in self.memory.cut.items()}
+        body["sha256"] = _digest(body, tensors)
         content = save(tensors, metadata={"receipt": to_json(body)})
         write_whole(Path(path), content)
         return len(content)
@@ -141,14 +154,19 @@ class Receipt:
         """Read what `save` wrote.
 
         Raises:
-            WeightsError: there is no such file, or it holds no receipt of a known format.
+            WeightsError: there is no such file, it is damaged, or it holds no receipt of a known
+                format.
         """
+        path = Path(path)
+        require_regular(path, raising=WeightsError)
         try:
             with safe_open(path, framework="pt") as file:
                 text = (file.metadata() or {})["receipt"]
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            body = json.loads(text)
-            if body["format"] != FORMAT:
+            body = parse_json(text)
+            if body["format"] == FORMAT and body.pop("sha256") != _digest(body, tensors):
+                raise ValueError("a part of it is not what was written")
+            if body["format"] not in (1, FORMAT):
                 raise WeightsError(
                     f"{path} is a receipt of format {body['format']}, this Prunus reads format "
                     f"{FORMAT}: load it with the version that wrote it"
@@ -174,13 +192,22 @@ class Receipt:
                 memory=memory,
                 baked=body.get("baked", {}),
             )
-        except (OSError, SafetensorError, PlanError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, LookupError, *UNREADABLE) as error:
             if isinstance(error, WeightsError):
                 raise
             raise WeightsError(
                 f"{path} holds no receipt ({type(error).__name__}: {error}): give a file that "
                 "Receipt.save wrote"
             ) from error
+
+
+def _digest(body: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of all that a receipt says and holds."""
+    found = hashlib.sha256(to_json(body).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

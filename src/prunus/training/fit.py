@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -30,15 +29,16 @@ from prunus.batches import (
 from prunus.core import (
     DataError,
     NonFiniteError,
-    RunFolderError,
+    WeightsError,
     imported,
     keeping_random_state,
     one_line,
-    require_regular,
     seed_everything,
+    to_yaml,
     writing_whole,
 )
 from prunus.evaluation import measure
+from prunus.models import read_torch
 from prunus.modules import unwrapped
 from prunus.training.config import TrainConfig
 from prunus.training.local import LocalTeachers
@@ -165,7 +165,7 @@ def fit_(
         wrapped, optimizer = fabric.setup(model, optimizer)
         rows: list[Epoch] = []
         if checkpoint is not None and checkpoint.exists():
-            rows = _restore_(checkpoint, model, optimizer, schedule)
+            rows = _restore_(checkpoint, model, optimizer, schedule, config, seed)
             losses += [row["loss"] for row in rows]
         model.train()
         for epoch in range(len(rows) + 1, config.epochs + 1):
@@ -191,7 +191,7 @@ def fit_(
                 for group, lr in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
                     group["lr"] = lr * schedule.lr_lambdas[0](schedule.last_epoch)
             if checkpoint is not None:
-                _save(checkpoint, model, optimizer, schedule, rows)
+                _save(checkpoint, model, optimizer, schedule, rows, _training(config, seed))
             if on_epoch is not None:
                 on_epoch(row)
     model.eval()
@@ -299,37 +299,62 @@ def _epoch(
 
 
 def _save(
-    path: Path, model: nn.Module, optimizer: Any, schedule: LambdaLR, rows: list[Epoch]
+    path: Path,
+    model: nn.Module,
+    optimizer: Any,
+    schedule: LambdaLR,
+    rows: list[Epoch],
+    training: str,
 ) -> None:
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "rows": rows,
+        "training": training,
     }
     with writing_whole(path) as scratch:
         torch.save(state, scratch)
 
 
-def _restore_(path: Path, model: nn.Module, optimizer: Any, schedule: LambdaLR) -> list[Epoch]:
-    """Go on from a checkpoint.
+def _restore_(
+    path: Path,
+    model: nn.Module,
+    optimizer: Any,
+    schedule: LambdaLR,
+    config: TrainConfig,
+    seed: int,
+) -> list[Epoch]:
+    """Load what `_save` wrote; return the rows of the epochs that it has done.
 
     Raises:
-        RunFolderError: it is damaged, or of another training; nothing is restored then.
+        WeightsError: the file is damaged, or of another training; nothing is loaded then.
     """
-    wrong = "remove it to repeat this training from its start"
-    require_regular(path, raising=RunFolderError)
+    state = read_torch(path)
+    advice = f"remove {path.name} to start this training again"
     try:
-        with zipfile.ZipFile(path) as whole:  # torch.load does not look at all checksums
-            if (broken := whole.testzip()) is not None:
-                raise ValueError(f"the checksum of {broken} is wrong")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.get("training", training := _training(config, seed)) != training:
+            raise WeightsError(f"{path} is the state of another training: {advice}")
         found = {name: tensor.shape for name, tensor in state["model"].items()}
-        saved, rows, optimised = state["schedule"], state["rows"], state["optimizer"]
-    except Exception as error:  # a damaged pickle raises what it likes
-        raise RunFolderError(f"{path} is damaged ({one_line(error)}): {wrong}") from error
-    if found != {name: tensor.shape for name, tensor in model.state_dict().items()}:
-        raise RunFolderError(f"{path} is the checkpoint of another network: {wrong}")
+        if found != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+            raise WeightsError(f"{path} is the state of another network's training: {advice}")
+        return _loaded_(state, model, optimizer, schedule)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(
+            f"{path} is not the state of this training ({one_line(error)}): {advice}"
+        ) from error
+
+
+def _training(config: TrainConfig, seed: int) -> str:
+    """Return the settings and the seed that a training's state belongs to."""
+    return f"{seed} {to_yaml(config)}"
+
+
+def _loaded_(state: Any, model: nn.Module, optimizer: Any, schedule: LambdaLR) -> list[Epoch]:
+    rows: list[Epoch] = state["rows"]
+    saved, optimised = state["schedule"], state["optimizer"]
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(optimised)
     if "lr_lambdas" not in saved:  # written before the schedule's whole state was
@@ -340,5 +365,4 @@ def _restore_(path: Path, model: nn.Module, optimizer: Any, schedule: LambdaLR) 
             "lr_lambdas": [None] * len(schedule.lr_lambdas),
         }
     schedule.load_state_dict(saved)
-    restored: list[Epoch] = rows
-    return restored
+    return rows

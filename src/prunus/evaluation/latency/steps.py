@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MULTIPLES", "STRETCH", "WidthSteps", "excess_shares"]
+__all__ = ["MULTIPLES", "STRETCH", "WidthSteps", "excess_shares", "read_time", "read_width"]
 
 #: Candidate multiples, smallest first; each divides the last.
 MULTIPLES = (4, 8, 16)
@@ -43,14 +43,30 @@ class WidthSteps:
         """Create it from its fields in JSON."""
         steps = cls(
             str(body["layer"]),
-            int(body["calls"]),
-            tuple(map(int, body["outs"])),
-            tuple(map(int, body["ins"])),
-            tuple(tuple(map(float, row)) for row in body["ms"]),
+            read_width(body["calls"]),
+            tuple(map(read_width, body["outs"])),
+            tuple(map(read_width, body["ins"])),
+            tuple(tuple(map(read_time, row)) for row in body["ms"]),
         )
+        if not steps.ms:
+            raise ValueError("a layer's steps have no times")
         if {len(row) for row in (steps.outs, steps.ins, *steps.ms)} != {STRETCH + 1}:
             raise ValueError("the times of a layer's steps do not match its widths")
         return steps
+
+
+def read_width(value: Any) -> int:
+    """Return a number of channels, layers, images or threads that a table holds in JSON."""
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"{repr(value)[:40]} where a whole number is expected")
+    return value
+
+
+def read_time(value: Any) -> float:
+    """Return milliseconds that a table holds in JSON."""
+    if type(value) not in (int, float) or not 0 <= value < 1e30:
+        raise ValueError(f"{repr(value)[:40]} where milliseconds are expected")
+    return float(value)
 
 
 def excess_shares(stretches: Sequence[WidthSteps]) -> dict[int, Floats]:

@@ -12,10 +12,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from prunus.core import DataError, parse_json, to_json
-from prunus.evaluation.latency.steps import WidthSteps
+from prunus.evaluation.latency.steps import WidthSteps, read_time, read_width
 
 __all__ = ["Grid", "LatencyTable"]
 
@@ -151,15 +152,17 @@ class LatencyTable:
                 for part in ("layers", "selections")
             )
             asked = (*layers.values(), *selections.values())
+            if not all(isinstance(key, str) for keys in asked for key in keys):
+                raise ValueError("the keys of a layer are the names of grids")
             missing = {key for keys in asked for key in keys} - set(grids)
             if missing:
                 raise DataError(f"the latency table has no grid {min(missing)!r}: measure it again")
             return cls(
                 grids,
                 layers,
-                float(body["rest"]),
-                int(body["batch"]),
-                int(body["threads"]),
+                read_time(body["rest"]),
+                read_width(body["batch"]),
+                read_width(body["threads"]),
                 str(body["machine"]),
                 selections,
                 tuple(map(WidthSteps.from_json, body["steps"])),
@@ -188,10 +191,12 @@ def _between(low: float, high: float, share: float) -> float:
 
 def _grid(body: dict[str, Any]) -> Grid:
     grid = Grid(
-        tuple(map(int, body["outs"])),
-        tuple(map(int, body["ins"])),
-        tuple(tuple(map(float, row)) for row in body["ms"]),
+        tuple(map(read_width, body["outs"])),
+        tuple(map(read_width, body["ins"])),
+        tuple(tuple(map(read_time, row)) for row in body["ms"]),
     )
+    if any(a >= b for widths in (grid.outs, grid.ins) for a, b in pairwise(widths)):
+        raise ValueError("the widths of a grid do not rise")
     shape = {len(row) for row in grid.ms}
     if len(grid.ms) != len(grid.outs) or shape != {len(grid.ins)}:
         raise ValueError("the times of a grid do not match its widths")

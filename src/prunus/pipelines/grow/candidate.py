@@ -138,6 +138,7 @@ class Bench:
                 spec = sized_name(self.config.model, candidate.sizes)
                 raise type(error)(f"candidate {spec} of step {candidate.step}: {error}") from error
             save_weights(model, folder / "model.safetensors")
+            journal.seal("model.safetensors")
             journal.record.append("candidate", **row)
         found = journal.record.find("candidate")
         assert found is not None

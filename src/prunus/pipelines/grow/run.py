@@ -16,7 +16,15 @@ from typing import Any
 
 from torch import nn
 
-from prunus.core import derive_seed, to_dict, unwritable, write_whole
+from prunus.core import (
+    RunFolderError,
+    derive_seed,
+    read_bytes,
+    require_sealed,
+    to_dict,
+    unwritable,
+    write_whole,
+)
 from prunus.export import save_weights
 from prunus.models import stage_sizes
 from prunus.pipelines.grow.candidate import Bench, Candidate, sizes_row, weights_of
@@ -140,6 +148,7 @@ def _start_(base: nn.Module, bench: Bench, journal: Journal) -> None:
         trained = bench.train_(base, config.grow.base, journal, seed=seed, name=config.model)
     base.to(bench.job.device).eval()
     save_weights(base, weights_of(bench.out, 0))
+    journal.seal(_name(bench.out, 0))
     row = sizes_row(base, config.model, sizes, bench.job.example) | bench.measured(base, trained)
     journal.record.append("step", step=0, stage=None, **row, **_kept(bench.out, 0))
     bench.watch.say(f"start: {_said(row)}")
@@ -172,8 +181,11 @@ def _step(candidates: Sequence[Candidate], crew: Crew, journal: Journal) -> None
         _try_all([dataclasses.replace(candidates[at], trained=True)], crew, journal)
         chosen = _row(journal, candidates[at])
     key = dataclasses.replace(candidates[at], trained=True).key
-    weights = bench.out / "steps" / key / "model.safetensors"
-    write_whole(weights_of(bench.out, step), weights.read_bytes())
+    folder = bench.out / "steps" / key
+    require_sealed(folder, "model.safetensors")
+    weights = read_bytes(folder / "model.safetensors", raising=RunFolderError)
+    write_whole(weights_of(bench.out, step), weights)
+    journal.seal(_name(bench.out, step))
     choices = {
         name: _first_best(rows, name)["stage"]
         for name in ("accuracy", "information", "trained_information")
@@ -220,7 +232,11 @@ def _first_best(rows: Sequence[Row], key: str) -> Row:
 
 
 def _kept(out: Path, step: int) -> Row:
-    return {"weights": str(weights_of(out, step).relative_to(out))}
+    return {"weights": _name(out, step)}
+
+
+def _name(out: Path, step: int) -> str:
+    return weights_of(out, step).relative_to(out).as_posix()
 
 
 def _said(row: Row) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from prunus.batches import Example
-from prunus.core import BudgetError, read_text, write_whole
+from prunus.core import BudgetError, DataError, read_text, require_sealed, write_whole
 from prunus.evaluation import MULTIPLES, LatencyTable, measure_latency_table
 from prunus.graph import Groups
 from prunus.plan import Budget, CostTracker, check_reachable, choose_round_to
@@ -39,7 +39,11 @@ def table_for(
     if all(limit.currency != "ms" for limit in budget.limits):
         return None
     if folder is not None and (folder / FILE).exists():
-        return LatencyTable.from_json(read_text(folder / FILE))
+        require_sealed(folder, FILE)
+        try:
+            return LatencyTable.from_json(read_text(folder / FILE))
+        except DataError as error:
+            raise DataError(f"{folder / FILE}: {error}") from error
     progress = (watch or Watch()).batches(f"timing layers at batch {config.latency_batch}")
     return measure_latency_table(
         dense,

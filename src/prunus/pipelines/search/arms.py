@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.core import DERIVED, PLAIN, read_yaml
+from prunus.core import DERIVED, PLAIN, read_yaml, require_sealed
 from prunus.pipelines.grow import GrowRunConfig, run_grow
 from prunus.pipelines.pruning import run_prune
 from prunus.pipelines.push import run_push
@@ -61,6 +61,7 @@ class Arms:
             return Start(model=config.model, weights=config.weights, epochs=0)
         folder, grow = self.out / "grow", config.grow
         if grow.threads is None and (folder / "config.yaml").exists():  # as many as it started with
+            require_sealed(folder, "config.yaml")
             begun = read_yaml(GrowRunConfig, folder / "config.yaml").grow
             grow = dataclasses.replace(grow, threads=begun.threads)
         settings = GrowRunConfig(**self._shared(), grow=grow, train=TrainConfig(epochs=0))

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from prunus.core import (
+    PlanError,
     Row,
     RunFolderError,
     last,
@@ -25,6 +26,7 @@ from prunus.core import (
     write_whole,
 )
 from prunus.modules import baked_words
+from prunus.plan import Plan
 from prunus.reports.canvas import PALETTE
 from prunus.reports.drawing import Drawing, draw, render
 from prunus.reports.latent import latent_cuts_section
@@ -83,12 +85,14 @@ def write_report(folder: Path) -> Path:
     if not config_path.exists():
         raise RunFolderError(f"{folder} has no config.yaml: give the folder of a run")
     rows = read_rows(record_path)[0] if record_path.exists() else []
+    if not rows and plan_path.exists():
+        raise RunFolderError(
+            f"{folder} has no {record_path.name}, or an empty one, but {plan_path.name}: restore "
+            "the journal from a copy of the run, without which there is nothing to report"
+        )
     require_sealed(folder, config_path.name, plan_path.name, seals=seals_of(rows))
     config = read_settings(config_path)
-    try:
-        plan = parse_json(read_text(plan_path)) if plan_path.exists() else None
-    except ValueError as error:
-        raise RunFolderError(f"{plan_path} cannot be read: {error}") from error
+    plan = parse_json(_plan(plan_path).to_json()) if plan_path.exists() else None
     path = folder / "report.html"
     if is_search(config):
         write_whole(path, render_search(rows, config, folder))
@@ -97,6 +101,14 @@ def write_report(folder: Path) -> Path:
     files = {name: size for name, size in files.items() if name[0] != "." and name != path.name}
     write_whole(path, render_page(rows, config, plan, folder=folder.as_posix(), files=files))
     return path
+
+
+def _plan(path: Path) -> Plan:
+    text = read_text(path, raising=RunFolderError)
+    try:
+        return Plan.from_json(text)
+    except PlanError as error:
+        raise RunFolderError(f"{path} cannot be read: {error}") from error
 
 
 def render_page(
