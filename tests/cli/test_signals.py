@@ -57,6 +57,27 @@ def test_signals_and_a_second_process(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not list(out.glob("**/.*"))
 
 
+CATCHES = """
+import os, signal, sys, time
+from prunus.cli import signals
+signals.PATIENCE = 0.2
+sys.argv = ["prunus", "score", "runs/a"]
+with signals.stopping():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except BaseException:
+        time.sleep(60)
+"""
+
+
+def test_a_library_that_catches_everything_does_not_keep_a_command_alive() -> None:
+    command = warm.start("-c", CATCHES)
+    assert command.wait(30) == 128 + signal.SIGTERM
+    said = "prunus: stopped by SIGTERM: to run it again, give: prunus score runs/a\n"
+    assert command.errors == said
+
+
 def test_a_rank_of_torchrun_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

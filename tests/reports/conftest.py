@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from prunus.plan import Plan
+
 Row = dict[str, Any]
 NETWORKS = {  # name: (units, consumer, kind, parameters a unit, MACs a unit)
     "conv1": (20, "conv2", "channels", 26, 14976),
@@ -209,7 +211,8 @@ def write_run(folder: Path, rows: list[Row], config: Row | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(json.dumps(config or CONFIG))  # JSON is YAML
     (folder / "record.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "plan.json").write_text('{"version": 1, "edits": []}')
+    if rows:  # a plan comes after the first rows
+        (folder / "plan.json").write_text(Plan().to_json())
     return folder
 
 

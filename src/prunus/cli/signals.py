@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ __all__ = ["Stopped", "say_stopped", "stopping"]
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
+#: Seconds after which a command that goes on in spite of a signal is ended.
+PATIENCE = 10
 #: Commands that go on where they were stopped.
 RESUMABLE = ("prune", "train", "push", "grow", "search")
 
@@ -39,9 +43,14 @@ def stopping() -> Iterator[None]:
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
+    timers: list[threading.Timer] = []
+
     def stop(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        timers.append(threading.Timer(PATIENCE, _end, (number,)))
+        timers[-1].daemon = True
+        timers[-1].start()
         raise Stopped(number)
 
     for number, handler in before.items():
@@ -50,8 +59,17 @@ def stopping() -> Iterator[None]:
     try:
         yield
     finally:
+        for timer in timers:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end(number: int) -> None:
+    """End the process where a library has caught `Stopped` and gone on: files are whole anyway."""
+    sys.stderr.write(f"prunus: {say_stopped(Stopped(number), sys.argv[1:])}\n")
+    sys.stderr.flush()
+    os._exit(128 + number)
 
 
 def say_stopped(stopped: Stopped, arguments: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Rows of a journal held against what `prunus.core.rows` says of their events."""
+"""Rows of a journal compared with what `prunus.core.rows` says of their events."""
 
 from __future__ import annotations
 

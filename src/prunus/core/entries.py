@@ -16,9 +16,9 @@ __all__ = [
     "HistogramEntry",
     "LayerEntry",
     "LeadEntry",
+    "Measured",
     "MedianEntry",
     "NetworkEntry",
-    "Number",
     "Pair",
     "ScoredEntry",
     "Share",
@@ -30,7 +30,7 @@ __all__ = [
 #: A number of things, which 64 bits hold.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 #: A measured number that can still be added up and drawn.
-Number = Annotated[float, Field(ge=-1e30, le=1e30)]
+Measured = Annotated[float, Field(ge=-1e30, le=1e30)]
 #: An accuracy or another share of a whole.
 Share = Annotated[float, Field(ge=0, le=1)]
 #: The same of the dense and of the pruned network.
@@ -53,14 +53,14 @@ class EpochEntry(TypedDict):
     """One epoch of a training; the terms of its loss and what was measured are further keys."""
 
     epoch: Count
-    loss: Number
-    seconds: Number
+    loss: Measured
+    seconds: Measured
     train_accuracy: NotRequired[Share]
     validation_accuracy: NotRequired[Share]
-    push_loss: NotRequired[Number]
-    push_lda: NotRequired[Number]
-    push_cov: NotRequired[Number]
-    push_align: NotRequired[Number]
+    push_loss: NotRequired[Measured]
+    push_lda: NotRequired[Measured]
+    push_cov: NotRequired[Measured]
+    push_align: NotRequired[Measured]
 
 
 class GroupEntry(TypedDict):
@@ -82,7 +82,7 @@ class Whole(TypedDict):
 class HistogramEntry(TypedDict):
     """How many units of a group were kept and removed, by score."""
 
-    edges: Annotated[list[Number], Field(min_length=2)]
+    edges: Annotated[list[Measured], Field(min_length=2)]
     kept: list[Count]
     removed: list[Count]
 
@@ -103,10 +103,10 @@ class SharesEntry(TypedDict):
 
     module: str
     features: Count
-    share: Number
-    low: Number | None
-    high: Number | None
-    gain: Number | None
+    share: Measured
+    low: Measured | None
+    high: Measured | None
+    gain: Measured | None
 
 
 #: A layer of the dense and of the pruned network; `in` is a word of Python.
@@ -153,6 +153,6 @@ class LeadEntry(TypedDict):
     currency: str
     points: Count
     left_out: Count
-    lead: Number | None
-    least: Number | None
-    most: Number | None
+    lead: Measured | None
+    least: Measured | None
+    most: Measured | None

@@ -20,8 +20,8 @@ from prunus.core.entries import (
     GroupEntry,
     LayerEntry,
     LeadEntry,
+    Measured,
     NetworkEntry,
-    Number,
     ScoredEntry,
     Share,
     SharesEntry,
@@ -123,7 +123,7 @@ class Costs(TypedDict):
     params: Count
     macs: Count
     bytes: Count
-    ms: NotRequired[Number]
+    ms: NotRequired[Measured]
 
 
 class IterationRow(Costs):
@@ -208,7 +208,7 @@ class SideRow(TypedDict):
     params: Count
     macs: Count
     bytes: Count
-    predicted_ms: NotRequired[Number]
+    predicted_ms: NotRequired[Measured]
 
 
 class ResultRow(TypedDict):
@@ -230,8 +230,8 @@ class ExportRow(TypedDict):
     """The ONNX file and its largest difference from PyTorch on `images` images."""
 
     onnx: str
-    largest_difference: Number
-    tolerance: Number
+    largest_difference: Measured
+    tolerance: Measured
     images: Count
 
 
@@ -241,8 +241,8 @@ class ArtefactRow(TypedDict):
     format: str
     file: str
     runtime: str
-    largest_difference: Number
-    tolerance: Number
+    largest_difference: Measured
+    tolerance: Measured
     images: Count
 
 

@@ -186,6 +186,9 @@ class Scatter:
     @cached_property
     def S(self) -> Tensor:
         """S = XXᵀ = Σ(x−μ)(x−μ)ᵀ, shape (F, F)."""
+        return self._centred()
+
+    def _centred(self) -> Tensor:
         S = self.gram - self.samples * torch.outer(self.mean, self.mean)
         S.diagonal().clamp_(min=0)
         return S
@@ -219,7 +222,7 @@ class Scatter:
     @property
     def variance(self) -> Tensor:
         """S_ii, N times each feature's variance. Shape (F,)."""
-        return self.S.diagonal()
+        return (self.gram.diagonal() - self.samples * self.mean.square()).clamp(min=0)
 
     @property
     def second(self) -> Tensor:
@@ -235,7 +238,8 @@ class Scatter:
         few = self.features // FEW
         if self.features < WIDE or not 0 < self.samples <= few:
             return None
-        return pivoted_cholesky(self.samples * self.correlation, few)
+        # the matrices on the way are not kept: several of F×F are what the form is to avoid
+        return pivoted_cholesky(self._correlated(self._centred()).mul_(self.samples), few)
 
     def correlate(self, W: Tensor) -> Tensor:
         """Return `correlation` times W (F, q)."""
@@ -265,10 +269,14 @@ class Scatter:
         What rounding leaves of a constant is not small against itself: standardised, it would
         correlate with anything, and the matrix would not be positive semi-definite.
         """
-        C = self.S / (max(self.samples, 1e-300) * torch.outer(self.scale, self.scale))
-        C[self.constant] = 0
-        C[:, self.constant] = 0
-        return C
+        return self._correlated(self.S.clone())
+
+    def _correlated(self, S: Tensor) -> Tensor:
+        """Return S/(N·σσᵀ), in place of S."""
+        S /= max(self.samples, 1e-300) * torch.outer(self.scale, self.scale)
+        S[self.constant] = 0
+        S[:, self.constant] = 0
+        return S
 
     @cached_property
     def standard_D(self) -> Tensor:

@@ -131,13 +131,14 @@ def _agrees(groups: Groups, removed: Mapping[str, Iterable[int]], example: Input
     """Return None where cut equals masked, else what happened."""
     plan = plan_units(groups, removed)
     masked = masked_(private_copy(groups.model), plan).eval()
-    cut = replay_(private_copy(groups.model), plan).eval()
     with torch.no_grad(), without_checkpoints():
         torch.manual_seed(0)  # noise that does not depend on a width is the same in both
         try:
             expected = flatten_tensors(example(masked))
         except Exception as error:  # networks' code can raise anything
             return f"it cannot be masked to compare: {_first_line(error)}"
+        del masked  # one copy at a time
+        cut = replay_(private_copy(groups.model), plan).eval()
         torch.manual_seed(0)
         try:
             found = flatten_tensors(example(cut))
