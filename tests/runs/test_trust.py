@@ -1,13 +1,16 @@
 """A run folder runs no code that its user has not named, in any command or call."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import prunus
-from prunus.core import RunFolderError
+from prunus.core import RunFolderError, WeightsError
 from prunus.pipelines import EvalConfig, ScoreConfig, run_eval, run_export, run_score
+from prunus.plan import Plan
 from prunus.runs import FinishedRun, run_load
 from tests.cli.command import prunus_
 
@@ -142,6 +145,13 @@ def test_weights_select_what_the_plan_says(made: Path, tmp_path: Path) -> None:
     with pytest.raises(prunus.PrunusError, match=r"selects are not those of plan\.json"):
         prunus.load(out, trust=True)
     assert json.loads(sealed.splitlines()[0])["event"] == "run"
+
+
+def test_a_checkpoint_whose_weights_are_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(Plan().to_json())
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="it is not a regular file"):
+        prunus.load(tmp_path, nn.Linear(2, 2))
 
 
 def test_a_recipe_of_names_needs_no_trust(made: Path, tmp_path: Path) -> None:

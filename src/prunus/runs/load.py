@@ -16,6 +16,7 @@ from prunus.core import (
     keeping_random_state,
     read_text,
     read_yaml,
+    require_regular,
     require_sealed,
 )
 from prunus.models import build_model, load_weights_, source_file_of
@@ -123,6 +124,7 @@ def require_intact(folder: Path, *, dense: bool = False, trust: bool = False) ->
 def _require_selected(model: nn.Module, path: Path) -> None:
     """Raise `WeightsError` if the inputs that a layer selects in the file are not the plan's."""
     layers = {n: m for n, m in model.named_modules() if isinstance(m, SelectLinear)}
+    require_regular(path, raising=WeightsError)
     try:
         with safe_open(path, framework="pt") as file:
             held = set(file.keys())
@@ -139,6 +141,7 @@ def _require_selected(model: nn.Module, path: Path) -> None:
 
 def _bake_(model: nn.Module, path: Path) -> None:
     """Make the weights plain that a file holds as plain ones, and `model` computes from others."""
+    require_regular(path, raising=WeightsError)  # safetensors would wait for a FIFO for ever
     try:
         with safe_open(path, framework="pt") as file:
             held = set(file.keys())

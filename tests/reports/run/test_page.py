@@ -167,7 +167,7 @@ def test_a_run_without_journal_or_plan_still_has_a_page(
     make_run: Callable[[list[Row]], Path],
 ) -> None:
     folder = make_run([])
-    (folder / "plan.json").unlink()
+    (folder / "plan.json").unlink(missing_ok=True)
     (folder / "record.jsonl").unlink()
     assert "journal is empty" in write_report(folder).read_text()
 
