@@ -24,7 +24,7 @@ from tests.damage.ways import TEXT_WAYS, TEXTS, WAYS
 #: The one way in which a slow reader is tried on a file that it need not read.
 ONE = "random"
 #: Of the suite's cases, every so many is tried; a prime, so that all ways and readers have a turn.
-EVERY = 29
+EVERY = 53
 
 Case = tuple[str, str, str]
 

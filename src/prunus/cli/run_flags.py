@@ -127,7 +127,8 @@ class RunFlags:
             self._require_named(written & _networks(values) - _networks(named))
         for key in needs:
             if values.get(key) is None:
-                raise ConfigError(f"no {key} given: pass --{key}, or --config with one")
+                lacks = f" ({self.out / 'config.yaml'} does not exist)" if self.resume else ""
+                raise ConfigError(f"no {key} given{lacks}: pass --{key}, or --config with one")
         return values
 
     def _require_named(self, specs: set[str]) -> None:
